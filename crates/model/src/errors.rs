@@ -1,0 +1,133 @@
+//! Field errors with the texts and cause reasons of Kubernetes (section 0.3 of the API specification).
+
+use serde_json::Value;
+
+/// Why a field is refused; decides the text and the cause reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorType {
+    /// `Required value`.
+    Required,
+    /// `Invalid value`.
+    Invalid,
+    /// `Unsupported value`.
+    NotSupported,
+    /// `Duplicate value`.
+    Duplicate,
+    /// `Forbidden`.
+    Forbidden,
+    /// `Too many`.
+    TooMany,
+    /// `Too long`.
+    TooLong,
+    /// `Not found`.
+    NotFound,
+    /// `Internal error`.
+    Internal,
+    /// `Invalid value` with the reason `FieldValueTypeInvalid`.
+    TypeInvalid,
+}
+
+impl ErrorType {
+    /// The `reason` of the cause in a Status.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooMany => "FieldValueTooMany",
+            Self::TooLong => "FieldValueTooLong",
+            Self::NotFound => "FieldValueNotFound",
+            Self::Internal => "InternalError",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Required => "Required value",
+            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::NotSupported => "Unsupported value",
+            Self::Duplicate => "Duplicate value",
+            Self::Forbidden => "Forbidden",
+            Self::TooMany => "Too many",
+            Self::TooLong => "Too long",
+            Self::NotFound => "Not found",
+            Self::Internal => "Internal error",
+        }
+    }
+}
+
+/// One refused field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    /// What kind of refusal.
+    pub kind: ErrorType,
+    /// Path as Kubernetes writes it, e.g. `spec.clusterIPs[1]`.
+    pub field: String,
+    /// The refused value; not shown for `Required`, `Forbidden`, `TooLong` and `Internal`.
+    pub value: Value,
+    /// What would be right; may be empty.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// An error of the given kind.
+    pub fn new(kind: ErrorType, field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self { kind, field: field.into(), value: value.into(), detail: detail.into() }
+    }
+
+    /// `Invalid value`.
+    pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Invalid, field, value, detail)
+    }
+
+    /// `Required value`.
+    pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Required, field, Value::Null, detail)
+    }
+
+    /// `Forbidden`.
+    pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Forbidden, field, Value::Null, detail)
+    }
+
+    /// `Duplicate value`.
+    pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self::new(ErrorType::Duplicate, field, value, "")
+    }
+
+    /// `Unsupported value` with the supported ones, sorted and quoted.
+    pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let mut supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+        supported.sort();
+        let detail = if supported.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", supported.join(", "))
+        };
+        Self::new(ErrorType::NotSupported, field, value, detail)
+    }
+
+    /// The message of the cause: everything but the field.
+    pub fn body(&self) -> String {
+        let text = self.kind.text();
+        let mut body = match self.kind {
+            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal => text.to_owned(),
+            // Strings are printed quoted and everything else as JSON, which is how Value prints.
+            _ => format!("{text}: {}", self.value),
+        };
+        if !self.detail.is_empty() {
+            body.push_str(": ");
+            body.push_str(&self.detail);
+        }
+        body
+    }
+}
+
+impl std::fmt::Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}
