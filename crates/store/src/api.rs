@@ -106,7 +106,9 @@ pub enum StoreError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The file is not ours, or damaged. It is never overwritten.
-    #[error("{path} is not a usable store: {why}; move it away to start with an empty one, or restore a copy")]
+    #[error(
+        "{path} is not a usable store: {why}; move it away to start with an empty one, or restore a copy"
+    )]
     Unusable {
         /// The file.
         path: String,
