@@ -1,0 +1,377 @@
+//! Who connects to whom: facts of the cluster in, probe targets out, outcomes in, rows out. Pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use dyad_net::IpFamily;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+
+use super::diagnose::{Evidence, lost_at};
+use super::objects::PORT;
+use super::report::{Cell, Report, Row};
+use super::{Options, TestError};
+use crate::probe::Outcome;
+
+/// The client that is a plain pod.
+pub(super) const CLIENT: &str = "client";
+/// The client that shares a pod with the server of the Service it asks.
+pub(super) const SELF: &str = "self";
+/// The client that is a process of the node.
+pub(super) const HOST: &str = "host";
+/// A port nobody listens on: any answer to it shows that its host is reached.
+const DISCARD: u16 = 9;
+
+/// Where a server is, seen from the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// On the clients' node.
+    Here,
+    /// On another node.
+    There,
+    /// In the very pod.
+    Own,
+}
+
+impl Place {
+    /// Name of the server and of its Service.
+    pub(super) fn server(self) -> String {
+        match self {
+            Self::Here => "same-node",
+            Self::There => "other-node",
+            Self::Own => SELF,
+        }
+        .into()
+    }
+}
+
+/// What the cluster has.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// Families to test, the cluster's primary first.
+    pub(super) families: Vec<IpFamily>,
+    nodes: Vec<(String, Vec<IpAddr>)>,
+    api: Vec<IpAddr>,
+}
+
+impl Facts {
+    pub(super) fn read(nodes: &[Node], api: &Service, options: &Options) -> Result<Self, TestError> {
+        let api = addresses(api);
+        let cluster: Vec<IpFamily> = nodes
+            .iter()
+            .find_map(|node| node.spec.as_ref()?.pod_cidrs.as_ref())
+            .into_iter()
+            .flatten()
+            .filter_map(|cidr| cidr.parse::<dyad_net::IpNet>().ok().map(IpFamily::from))
+            .collect();
+        for family in &options.families {
+            if !cluster.contains(family) {
+                return Err(TestError::Unfit(format!("the cluster's pods have no {family} addresses")));
+            }
+        }
+        let families = cluster
+            .into_iter()
+            .filter(|one| options.families.is_empty() || options.families.contains(one))
+            .collect();
+        let usable = |node: &&Node| {
+            let tainted = node
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.taints.as_ref())
+                .is_some_and(|taints| taints.iter().any(|taint| taint.effect == "NoExecute"));
+            let ready = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+            !tainted
+                && ready
+                    .is_some_and(|list| list.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+        };
+        let nodes: Vec<_> = nodes
+            .iter()
+            .filter(usable)
+            .filter_map(|node| Some((node.metadata.name.clone()?, node_ips(node))))
+            .collect();
+        if nodes.is_empty() {
+            return Err(TestError::Unfit("the cluster has no ready node: see `kubectl get nodes`".into()));
+        }
+        Ok(Self { families, nodes, api })
+    }
+
+    /// The node a server runs on.
+    pub(super) fn node(&self, place: Place) -> Option<&str> {
+        let index = match place {
+            Place::Here | Place::Own => 0,
+            Place::There => 1,
+        };
+        self.nodes.get(index).map(|(name, _)| name.as_str())
+    }
+
+    /// The servers that there are nodes for.
+    pub(super) fn servers(&self) -> impl Iterator<Item = Place> {
+        [Place::Here, Place::There, Place::Own].into_iter().filter(|place| self.node(*place).is_some())
+    }
+}
+
+fn node_ips(node: &Node) -> Vec<IpAddr> {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let internal = addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
+    internal.filter_map(|address| address.address.parse().ok()).collect()
+}
+
+fn addresses(service: &Service) -> Vec<IpAddr> {
+    let ips = service.spec.as_ref().and_then(|spec| spec.cluster_ips.as_ref());
+    ips.into_iter().flatten().filter_map(|ip| ip.parse().ok()).collect()
+}
+
+fn of_family(ips: &[IpAddr], family: IpFamily) -> Option<IpAddr> {
+    ips.iter().copied().find(|ip| IpFamily::from(*ip) == family)
+}
+
+/// One target of one client.
+#[derive(Debug)]
+struct Target {
+    client: &'static str,
+    /// Row title; hidden targets, which only help to find the hop, have none.
+    title: Option<String>,
+    family: IpFamily,
+    /// Unique within the client.
+    key: String,
+    /// Goes through a Service.
+    service: bool,
+    place: Option<Place>,
+}
+
+/// All targets.
+#[derive(Debug)]
+pub(super) struct Plan {
+    families: Vec<IpFamily>,
+    nodes: Vec<String>,
+    targets: Vec<Target>,
+    args: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Plan {
+    pub(super) fn new(
+        facts: &Facts,
+        services: &BTreeMap<String, Service>,
+        servers: &BTreeMap<String, Pod>,
+        options: &Options,
+    ) -> Result<Self, TestError> {
+        let mut plan = Self {
+            families: facts.families.clone(),
+            nodes: facts.nodes.iter().map(|(name, _)| name.clone()).collect(),
+            targets: Vec::new(),
+            args: BTreeMap::new(),
+        };
+        for family in &facts.families {
+            plan.add_family(*family, facts, services, servers, options)?;
+        }
+        Ok(plan)
+    }
+
+    fn add_family(
+        &mut self,
+        family: IpFamily,
+        facts: &Facts,
+        services: &BTreeMap<String, Service>,
+        servers: &BTreeMap<String, Pod>,
+        options: &Options,
+    ) -> Result<(), TestError> {
+        let missing = |what: String| TestError::Unfit(format!("{what} has no {family} address"));
+        for (place, title) in [(Place::Here, "same node"), (Place::There, "other node")] {
+            let Some(pod) = servers.get(&place.server()) else { continue };
+            let ips: Vec<IpAddr> = pod
+                .status
+                .iter()
+                .flat_map(|status| status.pod_ips.iter().flatten())
+                .filter_map(|ip| ip.ip.parse().ok())
+                .collect();
+            let ip = of_family(&ips, family).ok_or_else(|| missing(format!("pod {}", place.server())))?;
+            self.add(
+                CLIENT,
+                Some(format!("pod to pod, {title}")),
+                family,
+                "http",
+                ip,
+                PORT,
+                false,
+                Some(place),
+            );
+            self.add(
+                CLIENT,
+                Some(format!("pod to pod, {title}, UDP")),
+                family,
+                "udp",
+                ip,
+                PORT,
+                false,
+                Some(place),
+            );
+            self.add(HOST, None, family, "http", ip, PORT, false, Some(place));
+            let service = &services[&place.server()];
+            let vip = of_family(&addresses(service), family)
+                .ok_or_else(|| missing(format!("Service {}", place.server())))?;
+            self.add(
+                CLIENT,
+                Some(format!("pod to ClusterIP, {title}")),
+                family,
+                "http",
+                vip,
+                PORT,
+                true,
+                Some(place),
+            );
+            self.add(
+                CLIENT,
+                Some(format!("pod to ClusterIP, {title}, UDP")),
+                family,
+                "udp",
+                vip,
+                PORT,
+                true,
+                Some(place),
+            );
+            self.add(
+                HOST,
+                Some(format!("host to ClusterIP, {title}")),
+                family,
+                "http",
+                vip,
+                PORT,
+                true,
+                Some(place),
+            );
+        }
+        let own =
+            of_family(&addresses(&services[SELF]), family).ok_or_else(|| missing("Service self".into()))?;
+        self.add(
+            SELF,
+            Some("pod to its own Service".into()),
+            family,
+            "http",
+            own,
+            PORT,
+            true,
+            Some(Place::Own),
+        );
+        let far = if facts.node(Place::There).is_some() { Place::There } else { Place::Here };
+        let port = node_port(&services[&far.server()]);
+        for (index, (name, ips)) in facts.nodes.iter().enumerate() {
+            let Some(ip) = of_family(ips, family) else { continue };
+            let reached = if index == 0 { Place::Here } else { Place::There };
+            self.add(
+                CLIENT,
+                Some(format!("pod to NodePort of {name}")),
+                family,
+                "http",
+                ip,
+                port,
+                true,
+                Some(reached),
+            );
+            self.add(
+                HOST,
+                Some(format!("host to NodePort of {name}")),
+                family,
+                "http",
+                ip,
+                port,
+                true,
+                Some(reached),
+            );
+            if index < 2 {
+                self.add(CLIENT, None, family, "reach", ip, DISCARD, false, Some(reached));
+                self.add(HOST, None, family, "reach", ip, DISCARD, false, Some(reached));
+            }
+        }
+        if let Some(ip) = of_family(&facts.api, family) {
+            self.add(CLIENT, Some("pod to API server".into()), family, "api", ip, 443, true, None);
+        }
+        for (ip, port) in options.outside.iter().filter(|(ip, _)| IpFamily::from(*ip) == family) {
+            self.add(CLIENT, Some("egress to outside".into()), family, "http", *ip, *port, false, None);
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one line per target reads as the table it is")]
+    fn add(
+        &mut self,
+        client: &'static str,
+        title: Option<String>,
+        family: IpFamily,
+        protocol: &str,
+        ip: IpAddr,
+        port: u16,
+        service: bool,
+        place: Option<Place>,
+    ) {
+        let key = self.targets.len().to_string();
+        self.args
+            .entry(client)
+            .or_default()
+            .push(format!("{key}={protocol}://{}", SocketAddr::new(ip, port)));
+        self.targets.push(Target { client, title, family, key, service, place });
+    }
+
+    /// The clients with what they probe.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        self.args.iter().map(|(name, targets)| (*name, targets.as_slice()))
+    }
+
+    /// The rows, from what every client found, by client and target.
+    pub(super) fn report(&self, outcomes: &BTreeMap<(String, String), Outcome>) -> Report {
+        let result = |target: &Target| outcomes.get(&(target.client.to_owned(), target.key.clone()));
+        let worked = |target: &Target| result(target).is_some_and(|outcome| outcome.micros.is_some());
+        let mut rows: Vec<Row> = Vec::new();
+        for target in &self.targets {
+            let Some(title) = &target.title else { continue };
+            let outcome = result(target);
+            let cell = match outcome.and_then(|outcome| outcome.micros) {
+                Some(micros) => Cell { family: target.family, micros: Some(micros), error: None, hop: None },
+                None => {
+                    let error = outcome
+                        .and_then(|outcome| outcome.error.clone())
+                        .unwrap_or_else(|| "no result".into());
+                    Cell {
+                        family: target.family,
+                        micros: None,
+                        error: Some(error),
+                        hop: Some(self.hop(target, &worked)),
+                    }
+                }
+            };
+            match rows.iter_mut().find(|row| row.title == *title) {
+                Some(row) => row.cells.push(cell),
+                None => rows.push(Row { title: title.clone(), cells: vec![cell] }),
+            }
+        }
+        Report { families: self.families.clone(), rows, seconds: 0.0 }
+    }
+
+    fn hop(&self, failed: &Target, worked: &dyn Fn(&Target) -> bool) -> String {
+        // What else was tried between the same two ends in the same family.
+        let tried = |client: &str, service: bool, place: Option<Place>| {
+            let similar = self.targets.iter().filter(|target| {
+                target.client == client
+                    && target.family == failed.family
+                    && target.service == service
+                    && target.place == place
+            });
+            similar.fold(None, |so_far: Option<bool>, target| Some(so_far.unwrap_or(false) || worked(target)))
+        };
+        let evidence = Evidence {
+            from_host: failed.client == HOST,
+            service: failed.service,
+            far: failed.place == Some(Place::There),
+            inside: failed.place.is_some(),
+            pod_to_here: tried(CLIENT, false, Some(Place::Here)),
+            pod_to_target: tried(CLIENT, false, failed.place),
+            host_to_target: tried(HOST, false, failed.place),
+        };
+        let there = self.nodes.get(1).or(self.nodes.first()).map_or("", String::as_str);
+        lost_at(&evidence, self.nodes.first().map_or("", String::as_str), there)
+    }
+}
+
+fn node_port(service: &Service) -> u16 {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    let port = ports.into_iter().flatten().find_map(|port| port.node_port);
+    port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default()
+}
