@@ -1,0 +1,77 @@
+//! Static neighbour entries.
+
+use std::net::IpAddr;
+
+use dyad_net::IpFamily;
+
+use crate::error::absent_is_fine;
+use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_REPLACE};
+use crate::{Handle, Mac, Result};
+
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_PERMANENT: u16 = 0x80;
+/// Length of `ndmsg`.
+const FIXED: usize = 12;
+
+/// An entry that never expires and is never asked for on the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the link.
+    pub link: u32,
+    /// Who.
+    pub ip: IpAddr,
+    /// Where.
+    pub mac: Mac,
+}
+
+impl Neighbour {
+    fn message(&self, kind: u16, flags: u16) -> Message {
+        let mut fixed = [0; FIXED];
+        fixed[0] = wire::af(IpFamily::from(self.ip));
+        fixed[4..8].copy_from_slice(&self.link.to_ne_bytes());
+        fixed[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
+        let mut message = Message::new(kind, flags, &fixed);
+        message.put_ip(NDA_DST, self.ip);
+        message.put(NDA_LLADDR, &self.mac.0);
+        message
+    }
+
+    fn read(body: &[u8]) -> Option<Self> {
+        if wire::u16_at(body, 8)? & NUD_PERMANENT == 0 {
+            return None;
+        }
+        let (mut ip, mut mac) = (None, None);
+        for (kind, value) in wire::attributes(body.get(FIXED..)?) {
+            match kind {
+                NDA_DST => ip = wire::ip(value),
+                NDA_LLADDR => mac = value.try_into().ok().map(Mac),
+                _ => {}
+            }
+        }
+        Some(Self { link: wire::u32_at(body, 4)?, ip: ip?, mac: mac? })
+    }
+}
+
+impl Handle {
+    /// All static entries of both families; learned ones are left out.
+    pub fn neighbours(&mut self) -> Result<Vec<Neighbour>> {
+        let build = |flags| Message::new(RTM_GETNEIGH, flags, &[0; FIXED]);
+        self.dump("listing neighbours", RTM_NEWNEIGH, build, Neighbour::read)
+    }
+
+    /// Sets a static entry.
+    pub fn replace_neighbour(&mut self, neighbour: &Neighbour) -> Result<()> {
+        let what = || format!("adding neighbour {} at {}", neighbour.ip, neighbour.mac);
+        self.request(what, |flags| neighbour.message(RTM_NEWNEIGH, flags | NLM_F_CREATE | NLM_F_REPLACE))
+    }
+
+    /// Deletes an entry.
+    pub fn delete_neighbour(&mut self, neighbour: &Neighbour) -> Result<()> {
+        let what = || format!("deleting neighbour {}", neighbour.ip);
+        absent_is_fine(self.request(what, |flags| neighbour.message(RTM_DELNEIGH, flags)))
+    }
+}

@@ -1,0 +1,40 @@
+//! Kernel switches under `/proc/sys`, of the calling thread's network namespace.
+//!
+//! Call these inside [`netns::within`](crate::netns::within) to reach another namespace.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::{Error, Result};
+
+fn path(key: &str) -> PathBuf {
+    PathBuf::from("/proc/sys").join(key)
+}
+
+/// The value of `key`, written as a path: `net/ipv4/ip_forward`.
+pub fn read(key: &str) -> Result<String> {
+    let value = fs::read_to_string(path(key)).map_err(Error::io(format!("reading sysctl {key}")))?;
+    Ok(value.trim_end().to_owned())
+}
+
+/// Sets `key` to `value`; leaves it alone if it has that value, so that a read-only `/proc` is no error then.
+pub fn write(key: &str, value: &str) -> Result<()> {
+    if read(key).is_ok_and(|now| now == value) {
+        return Ok(());
+    }
+    fs::write(path(key), value).map_err(Error::io(format!("setting sysctl {key} to {value}")))
+}
+
+/// What a node needs to route for its pods: forwarding in both families, and no strict reverse path check, which
+/// would drop service traffic that comes back another way. Loose (2) still refuses sources without any route.
+pub fn forward() -> Result<()> {
+    for (key, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv6/conf/default/forwarding", "1"),
+        ("net/ipv4/conf/all/rp_filter", "2"),
+    ] {
+        write(key, value)?;
+    }
+    Ok(())
+}
