@@ -4,10 +4,17 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod compactor;
+mod disk;
 mod engine;
 mod log;
 mod memory;
 mod poison;
 
 pub use api::{Compare, Event, Kv, Op, Store, StoreError, TxnOutcome, WatchStream};
+pub use compactor::{Compactor, spawn_compactor};
+pub use disk::RedbStore;
 pub use memory::MemoryStore;
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ impl Default for MemoryStore {
 crate::engine::delegate_store!(MemoryStore);
 
 /// Revisions a reader takes at once, so that a slow one does not hold them all.
-const READ_REVISIONS: usize = 256;
+const READ_REVISIONS: usize = if cfg!(test) { 4 } else { 256 };
 
 #[derive(Default)]
 struct MemoryLog(RwLock<BTreeMap<u64, Arc<Revision>>>);

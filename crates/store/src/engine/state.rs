@@ -9,8 +9,9 @@ use bytes::Bytes;
 use crate::api::{Kv, StoreError};
 use crate::log::Revision;
 
-/// Recent revisions kept in memory, so that a watcher that keeps up never causes a read of the log.
-const RING_REVISIONS: usize = 1024;
+/// Recent revisions kept in memory, so that a watcher that keeps up never causes a read of the log. Few in tests,
+/// for the other paths to be walked too.
+const RING_REVISIONS: usize = if cfg!(test) { 8 } else { 1024 };
 /// Bytes of keys and values those may hold on to.
 const RING_BYTES: usize = 4 << 20;
 
