@@ -1,0 +1,7 @@
+//! The table of kinds and fields, and what follows from it: validation, patches, discovery, OpenAPI.
+
+#![forbid(unsafe_code)]
+
+pub mod fields;
+pub mod normalize;
+pub mod patch;
