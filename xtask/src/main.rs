@@ -1,5 +1,6 @@
 //! Chores of the repository.
 
+mod bench;
 mod lint;
 mod schema;
 
@@ -16,6 +17,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Measure, and print ours, the limit, the ratio and the spread
+    Bench {
+        /// Which benches; all if none is named
+        names: Vec<String>,
+        /// Print JSON for programs
+        #[arg(long, short, value_parser = ["table", "json"], default_value = "table")]
+        output: String,
+    },
     /// Check that dependencies run downward only and that their licences allow what is shipped
     Lint,
     /// Write the table of fields from the Go API types of a Kubernetes checkout
@@ -31,6 +40,7 @@ enum Chore {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
+        Chore::Bench { names, output } => bench::run(&names, output == "json"),
         Chore::Lint => lint::run(),
         Chore::Schema { kubernetes, out } => schema::run(&kubernetes, &out),
     }

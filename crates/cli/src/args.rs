@@ -1,0 +1,221 @@
+//! What can be typed. Each command shows an example in its help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use dyad_cluster::config::Families;
+
+/// Kubernetes IPv4/IPv6 dual-stack networking: local clusters that carry real packets.
+#[derive(Debug, Parser)]
+#[command(name = "dyad", version, disable_help_subcommand = true)]
+#[command(after_help = "Example:\n  dyad up && kubectl --context dyad-local get nodes -o wide")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a cluster on this machine and start it
+    #[command(
+        after_help = "Examples:\n  dyad up\n  dyad up --name lab --nodes 5 --ip-family ipv6\n  dyad up --config kind.yaml --wait 2m"
+    )]
+    Up(UpArgs),
+    /// Remove a cluster and everything it has
+    #[command(after_help = "Example:\n  dyad down --name lab")]
+    Down(ClusterArgs),
+    /// Stop a cluster's processes; its objects stay
+    #[command(after_help = "Example:\n  dyad stop --name lab")]
+    Stop(ClusterArgs),
+    /// Start a stopped cluster
+    #[command(after_help = "Example:\n  dyad start --name lab")]
+    Start(StartArgs),
+    /// Show a cluster, or all of them
+    #[command(after_help = "Examples:\n  dyad status\n  dyad status --name lab -o json")]
+    Status(StatusArgs),
+    /// Print the log of the control plane or of a node
+    #[command(after_help = "Examples:\n  dyad logs\n  dyad logs node1\n  dyad logs supervisor --tail 20")]
+    Logs(LogsArgs),
+    /// Open a shell in the network of a node
+    #[command(
+        after_help = "Examples:\n  dyad shell\n  dyad shell --node node2 -- ip route\n  dyad shell --node outside"
+    )]
+    Shell(ShellArgs),
+    /// Prove that a cluster carries packets
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Connectivity(ConnectivityArgs),
+}
+
+/// Which cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// The cluster's name
+    #[arg(long, default_value = "local", env = "DYAD_CLUSTER")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArgs {
+    /// The cluster's name [default: the file's, or "local"]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How many nodes; 0 is a control plane alone [default: 3]
+    #[arg(long)]
+    pub(crate) nodes: Option<usize>,
+    /// ipv4, ipv6 or dual [default: dual]
+    #[arg(long, value_name = "FAMILY")]
+    pub(crate) ip_family: Option<Families>,
+    /// A kind `Cluster` file (kind.x-k8s.io/v1alpha4)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct WaitArgs {
+    /// How long to wait for the nodes to be ready
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) wait: Duration,
+    /// table or json
+    #[arg(long, short, default_value = "table")]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    /// The cluster's name [default: every cluster]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// table or json
+    #[arg(long, short, default_value = "table")]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// A node's name, control-plane, supervisor or outside
+    #[arg(default_value = "control-plane")]
+    pub(crate) process: String,
+    /// Only the last lines
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShellArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// The node, or `outside` for the rest of the world [default: the first node]
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    /// What to run instead of a shell
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConnectivityArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConnectivityCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectivityCommand {
+    /// Connect pods, Services, nodes, the API and the outside with each other, in both families
+    #[command(
+        after_help = "Examples:\n  dyad connectivity test\n  dyad connectivity test --ip-family ipv6 -o json\n  dyad connectivity test --junit-file results.xml"
+    )]
+    Test(TestArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// A kubeconfig context, to test another cluster than a local one
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+    /// ipv4, ipv6 or dual [default: the families of the cluster]
+    #[arg(long, value_name = "FAMILY")]
+    pub(crate) ip_family: Option<Families>,
+    /// table or json
+    #[arg(long, short, default_value = "table")]
+    pub(crate) output: Format,
+    /// Also write the results as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit_file: Option<PathBuf>,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// A duration as Go writes it: `90s`, `2m`, `1m30s`, `500ms`; a bare number means seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration: use e.g. 60s, 2m or 500ms");
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    let mut total = 0f64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = &rest[digits..];
+        let length = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
+        total += number
+            * match &unit[..length] {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return Err(wrong()),
+            };
+        rest = &unit[length..];
+    }
+    if text.is_empty() || total > 86_400.0 * 365.0 {
+        Err(wrong())
+    } else {
+        Ok(Duration::from_secs_f64(total))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_read_as_in_go() {
+        for (text, millis) in
+            [("60s", 60_000), ("1m30s", 90_000), ("500ms", 500), ("1.5s", 1500), ("7", 7000), ("0", 0)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "5x", "-3s", "99999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

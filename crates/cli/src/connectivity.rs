@@ -1,0 +1,67 @@
+//! `dyad connectivity test`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use dyad_cluster::config::Families;
+use dyad_cluster::fabric::{OUTSIDE_HOSTS, OUTSIDE_PORT};
+use dyad_cluster::paths::ClusterDir;
+use dyad_cluster::up::check_name;
+use dyad_inspect::connectivity::{Options, test};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use crate::args::{ConnectivityArgs, ConnectivityCommand, Format, TestArgs};
+
+/// How long a pod may take to start, or a probe to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(args: ConnectivityArgs) -> Result<ExitCode> {
+    let ConnectivityCommand::Test(args) = args.command;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start")?;
+    runtime.block_on(run_test(args))
+}
+
+async fn run_test(args: TestArgs) -> Result<ExitCode> {
+    let (kubeconfig, context, local) = match args.context {
+        Some(context) => (Kubeconfig::read().context("can't read the kubeconfig")?, Some(context), false),
+        None => {
+            check_name(&args.cluster.name)?;
+            let name = &args.cluster.name;
+            let file = ClusterDir::of(name)?.kubeconfig();
+            let read = Kubeconfig::read_from(&file);
+            (
+                read.with_context(|| {
+                    format!("there is no cluster {name:?} (`dyad up --name {name}` makes one)")
+                })?,
+                None,
+                true,
+            )
+        }
+    };
+    let choice = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &choice).await.context("the kubeconfig context")?;
+    let client = kube::Client::try_from(config)?;
+    let options = Options {
+        families: match args.ip_family {
+            Some(Families::Single(family)) => vec![family],
+            Some(Families::Dual) => dyad_net::IpFamily::BOTH.to_vec(),
+            None => Vec::new(),
+        },
+        // Only local clusters have an outside of their own.
+        outside: if local { OUTSIDE_HOSTS.map(|host| (host, OUTSIDE_PORT)).to_vec() } else { Vec::new() },
+        patience: PATIENCE,
+    };
+    let report = test(&client, &options, |step| eprintln!(" … {step}")).await?;
+    if let Some(file) = &args.junit_file {
+        std::fs::write(file, report.junit())
+            .with_context(|| format!("--junit-file: can't write {}", file.display()))?;
+    }
+    match args.output {
+        Format::Table => print!("\n{}", report.table()),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(if report.counts().1 == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,237 @@
+//! The commands about local clusters.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use dyad_cluster::config::{Flags, resolve};
+use dyad_cluster::paths::ClusterDir;
+use dyad_cluster::spec::ClusterSpec;
+use dyad_cluster::status::Status;
+use dyad_cluster::up::{Progress, Started, check_name};
+
+use crate::args::{ClusterArgs, Format, LogsArgs, StartArgs, StatusArgs, UpArgs, WaitArgs};
+use crate::output::{Steps, table, warning};
+
+/// A cluster's name when nothing gives one.
+const DEFAULT_NAME: &str = "local";
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start")
+}
+
+pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
+    let text = match &args.config {
+        Some(path) if path.as_os_str() == "-" => {
+            Some(std::io::read_to_string(std::io::stdin()).context("can't read standard input")?)
+        }
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .with_context(|| format!("--config: can't read {}", path.display()))?,
+        ),
+        None => None,
+    };
+    let flags = Flags { nodes: args.nodes, families: args.ip_family };
+    let (config, warnings) = resolve(text.as_deref(), &flags).with_context(|| match &args.config {
+        Some(path) => format!("--config {}", path.display()),
+        None => "flags".into(),
+    })?;
+    for text in warnings {
+        warning(&text);
+    }
+    let name = args.name.or_else(|| config.name.clone()).unwrap_or_else(|| DEFAULT_NAME.into());
+    check_name(&name)?;
+    let json = args.wait.output == Format::Json;
+    if !json {
+        eprintln!(
+            "Cluster {name}: pods {}, services {}",
+            list(&config.pod_ranges),
+            list(&config.service_ranges)
+        );
+    }
+    let mut steps = Steps::new();
+    steps.waiting("network");
+    let started = runtime()?
+        .block_on(dyad_cluster::up::up(&name, config, args.wait.wait, |step| show(&mut steps, step)));
+    finish(started?, &args.wait)
+}
+
+pub(crate) fn start(args: StartArgs) -> Result<ExitCode> {
+    let mut steps = Steps::new();
+    steps.waiting("network");
+    let started = runtime()?
+        .block_on(dyad_cluster::up::start(&args.cluster.name, args.wait.wait, |step| show(&mut steps, step)));
+    finish(started?, &args.wait)
+}
+
+fn show(steps: &mut Steps, step: Progress) {
+    match step {
+        Progress::Network => {
+            steps.done("Network");
+            steps.waiting("API server");
+        }
+        Progress::Api => {
+            steps.done("API server");
+            steps.waiting("nodes");
+        }
+        Progress::Nodes(_, 0) => {}
+        Progress::Nodes(ready, all) if ready == all => steps.done(&format!("Nodes ready ({ready} of {all})")),
+        Progress::Nodes(ready, all) => steps.waiting(&format!("nodes ({ready} of {all} ready)")),
+    }
+}
+
+fn finish(started: Started, args: &WaitArgs) -> Result<ExitCode> {
+    let Started { status, context_is_current, phases, not_ready } = started;
+    match args.output {
+        Format::Json => {
+            let phases: serde_json::Map<String, serde_json::Value> =
+                phases.into_iter().map(|(name, millis)| (name, millis.into())).collect();
+            let mut value = serde_json::to_value(&status)?;
+            value["phasesMillis"] = phases.into();
+            println!("{}", serde_json::to_string_pretty(&value)?);
+        }
+        Format::Table => {
+            print!("\n{}", describe(&status));
+            let context =
+                if context_is_current { String::new() } else { format!(" --context {}", status.context) };
+            let name =
+                if status.name == DEFAULT_NAME { String::new() } else { format!(" --name {}", status.name) };
+            println!("\nTry next:");
+            println!("  kubectl{context} get nodes -o wide");
+            println!("  kubectl{context} get services -A");
+            println!("  dyad connectivity test{name}");
+            println!("  dyad shell{name}");
+            println!("  dyad down{name}");
+        }
+    }
+    if !not_ready.is_empty() {
+        bail!(
+            "not ready within {:?}: {} (see `dyad logs {}`)",
+            args.wait,
+            not_ready.join(", "),
+            not_ready[0]
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(ranges: &[impl ToString]) -> String {
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// One cluster as a table: its nodes, then what holds for all of it.
+fn describe(status: &Status) -> String {
+    let mut rows = vec![["NODE", "STATUS", "ADDRESSES", "POD RANGES"].map(str::to_owned).to_vec()];
+    for node in &status.nodes {
+        rows.push(vec![
+            node.name.clone(),
+            node.status.clone(),
+            node.addresses.join(", "),
+            node.pod_cidrs.join(", "),
+        ]);
+    }
+    let mut text = if status.nodes.is_empty() { "No nodes.\n".to_owned() } else { table(&rows) };
+    let facts = [
+        ("Cluster", format!("{} ({})", status.name, status.state)),
+        ("Pod ranges", status.pod_ranges.join(", ")),
+        ("Service ranges", status.service_ranges.join(", ")),
+        (
+            "API server",
+            format!("{} (in the cluster: {}, port 6443)", status.server, status.api_addresses.join(", ")),
+        ),
+        ("Context", status.context.clone()),
+    ];
+    text.push('\n');
+    text.push_str(&table(&facts.map(|(name, value)| vec![format!("{name}:"), value])));
+    for problem in &status.problems {
+        text.push_str(&format!("Problem: {problem}\n"));
+    }
+    text
+}
+
+pub(crate) fn stop(args: ClusterArgs) -> Result<ExitCode> {
+    check_name(&args.name)?;
+    dyad_cluster::stop(&args.name)?;
+    eprintln!(
+        "Cluster {} is stopped; its objects are kept. Start it with `dyad start --name {}`.",
+        args.name, args.name
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn down(args: ClusterArgs) -> Result<ExitCode> {
+    check_name(&args.name)?;
+    match dyad_cluster::down(&args.name)? {
+        true => eprintln!("Cluster {} is gone.", args.name),
+        false => eprintln!("There is no cluster {}; nothing to do.", args.name),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn status(args: StatusArgs) -> Result<ExitCode> {
+    let names = match &args.name {
+        Some(name) => vec![name.clone()],
+        None => ClusterDir::all()?
+            .into_iter()
+            .filter(|(_, dir)| dir.spec().exists())
+            .map(|(name, _)| name)
+            .collect(),
+    };
+    for name in &names {
+        check_name(name)?;
+    }
+    let runtime = runtime()?;
+    let found = names
+        .iter()
+        .map(|name| runtime.block_on(dyad_cluster::status::status(name)))
+        .collect::<Result<Vec<_>>>()?;
+    match (args.output, args.name.is_some()) {
+        // One cluster asked for is one object; all of them are a list.
+        (Format::Json, true) => println!("{}", serde_json::to_string_pretty(&found[0])?),
+        (Format::Json, false) => println!("{}", serde_json::to_string_pretty(&found)?),
+        (Format::Table, _) if found.is_empty() => println!("No clusters. `dyad up` makes one."),
+        (Format::Table, _) => {
+            let texts: Vec<String> = found.iter().map(describe_with_processes).collect();
+            print!("{}", texts.join("\n"));
+        }
+    }
+    let well = found.iter().all(|status| status.state == "running");
+    Ok(if args.name.is_some() && !well { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn describe_with_processes(status: &Status) -> String {
+    let mut rows = vec![["PROCESS", "PID", "RESTARTS"].map(str::to_owned).to_vec()];
+    for process in &status.processes {
+        let pid = process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        rows.push(vec![process.name.clone(), pid, process.restarts.to_string()]);
+    }
+    format!("{}\n{}", describe(status), table(&rows))
+}
+
+pub(crate) fn logs(args: LogsArgs) -> Result<ExitCode> {
+    check_name(&args.cluster.name)?;
+    let dir = ClusterDir::of(&args.cluster.name)?;
+    if !dir.path().exists() {
+        bail!("there is no cluster {:?}", args.cluster.name);
+    }
+    let spec = ClusterSpec::load(&dir)?;
+    let known: Vec<&str> = ["control-plane", "supervisor", "outside"]
+        .into_iter()
+        .chain(spec.nodes.iter().map(|node| node.name.as_str()))
+        .collect();
+    if !known.contains(&args.process.as_str()) {
+        bail!("there is no process {:?}: it is one of {}", args.process, known.join(", "));
+    }
+    let path = dir.log(&args.process);
+    let file = std::fs::File::open(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let lines = BufReader::new(file).lines().collect::<Result<Vec<_>, _>>()?;
+    let skip = args.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
+    let mut out = std::io::stdout().lock();
+    for line in &lines[skip..] {
+        // A reader that has seen enough closes the pipe.
+        if writeln!(out, "{line}").is_err() {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

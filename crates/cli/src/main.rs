@@ -1,0 +1,49 @@
+//! The `dyad` command.
+
+mod args;
+mod connectivity;
+mod local;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // Processes of a cluster and of its pods are this program too; they change namespaces, so they are
+    // told apart before anything else happens.
+    if words.first().is_some_and(|word| word == "internal") {
+        let run = dyad_cluster::internal_main(&words[1..])
+            .or_else(|| dyad_kubelet::internal_main(&words[1..]))
+            .or_else(|| dyad_inspect::internal_main(&words[1..]));
+        return run.unwrap_or_else(|| {
+            eprintln!("error: `dyad internal` is for Dyad's own processes: see `dyad --help`");
+            ExitCode::from(2)
+        });
+    }
+    match run(Args::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => local::up(args),
+        Command::Start(args) => local::start(args),
+        Command::Stop(args) => local::stop(args),
+        Command::Down(args) => local::down(args),
+        Command::Status(args) => local::status(args),
+        Command::Logs(args) => local::logs(args),
+        Command::Shell(args) => {
+            match dyad_cluster::shell::shell(&args.cluster.name, args.node.as_deref(), &args.command)? {}
+        }
+        Command::Connectivity(args) => connectivity::run(args),
+    }
+}

@@ -1,0 +1,151 @@
+//! The control-plane process: API server and controllers in one runtime.
+//!
+//! It stays in the host's network namespace, so that the host reaches it on loopback, also without root; the
+//! cluster reaches it through sockets opened inside the `api` namespace.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use dyad_apiserver::pki::Pki;
+use dyad_store::RedbStore;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::fabric::API_NAMESPACE;
+use crate::kubeconfig::Access;
+use crate::paths::{ClusterDir, write_atomically};
+use crate::spec::{API_PORT, ClusterSpec, Place};
+
+/// `dyad internal control-plane DIR`.
+pub(crate) fn main(dir: &Path) -> Result<()> {
+    log_to_stderr();
+    let dir = ClusterDir::at(dir);
+    let spec = ClusterSpec::load(&dir)?;
+    let listeners = listeners(&dir, &spec)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(&dir, &spec, listeners))
+}
+
+async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) -> Result<()> {
+    let services = spec.services()?;
+    let advertise = spec.addresses_by_family(Place::Api)?;
+    let pki = make_pki(dir, spec)?;
+    write_kubeconfigs(dir, spec, &pki)?;
+    let store = Arc::new(RedbStore::open(&dir.store())?);
+    let config = server_config(spec, store, listeners, &pki, advertise)?;
+    let server = dyad_apiserver::Server::start(config).await?;
+    let client = in_process_client(&server);
+    println!("ready");
+    let controllers = dyad_controllers::run(
+        client,
+        dyad_controllers::Config {
+            pod_ranges: spec.pods()?,
+            service_ranges: services,
+            ..dyad_controllers::Config::default()
+        },
+        std::future::pending(),
+    );
+    tokio::select! {
+        result = controllers => result.context("controllers")?,
+        () = until_terminated() => {}
+    }
+    server.shutdown().await;
+    Ok(())
+}
+
+/// Sockets on the host and, through threads that enter it, in the `api` namespace.
+fn listeners(dir: &ClusterDir, spec: &ClusterSpec) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for ip in &spec.api_addresses {
+        let at = SocketAddr::new(*ip, spec.api_port);
+        match listen(at) {
+            Ok(listener) => listeners.push(listener),
+            // A machine without one family's loopback still has the other's.
+            Err(error)
+                if spec.api_addresses.len() > 1 && error.kind() == std::io::ErrorKind::AddrNotAvailable => {}
+            Err(error) => return Err(error).with_context(|| format!("can't listen on {at}")),
+        }
+    }
+    let inside: Vec<SocketAddr> =
+        spec.addresses(Place::Api).iter().map(|net| SocketAddr::new(net.addr(), API_PORT)).collect();
+    let netns = std::fs::File::open(dir.netns(API_NAMESPACE))
+        .context("can't open the API server's network namespace")?;
+    let opened = std::thread::spawn(move || -> Result<Vec<TcpListener>> {
+        use std::os::fd::AsFd;
+        move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+        inside.into_iter().map(|at| listen(at).with_context(|| format!("can't listen on {at}"))).collect()
+    });
+    let opened = opened.join().map_err(|_| anyhow::anyhow!("the thread that opens the sockets panicked"))?;
+    listeners.extend(opened?);
+    Ok(listeners)
+}
+
+fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(at)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn write_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<()> {
+    let access = |server: String, (certificate, key): (String, String)| Access {
+        server,
+        ca: pki.ca_pem().to_owned(),
+        certificate,
+        key,
+    };
+    let admin = access(spec.server(), pki.issue_client("kubernetes-admin", &["system:masters"])?);
+    write_atomically(&dir.kubeconfig(), admin.alone(&spec.context()).as_bytes())?;
+    let inside = match spec.addresses_by_family(Place::Api)?.primary() {
+        IpAddr::V4(ip) => format!("https://{ip}:{API_PORT}"),
+        IpAddr::V6(ip) => format!("https://[{ip}]:{API_PORT}"),
+    };
+    for node in &spec.nodes {
+        let certificate = pki.issue_client(&format!("system:node:{}", node.name), &["system:nodes"])?;
+        std::fs::create_dir_all(dir.node(&node.name))?;
+        let text = access(inside.clone(), certificate).alone(&spec.context());
+        write_atomically(&dir.node_kubeconfig(&node.name), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// A client with the administrator's rights, as `kubectl` has them.
+pub(crate) async fn admin_client(dir: &ClusterDir) -> Result<kube::Client> {
+    client_of(&dir.kubeconfig()).await
+}
+
+/// A client from a kubeconfig file that holds one context.
+pub(crate) async fn client_of(path: &Path) -> Result<kube::Client> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(path)
+        .with_context(|| format!("can't read {}", path.display()))?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// Resolves at SIGTERM or SIGINT.
+pub(crate) async fn until_terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Logs go to standard error, which is the process' log file; `DYAD_LOG` chooses how much.
+pub(crate) fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DYAD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second call in one process keeps the first one's choice.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}

@@ -1,0 +1,215 @@
+//! The cluster's own network: a bridge in a namespace of its own, and a link from it to each place.
+//!
+//! ```text
+//!   host ──┐            ┌── api       the API server's addresses
+//!          │   fabric   ├── node1
+//!          └── (bridge) ├── node2 ...
+//!                       └── outside   the rest of the world: a router, an IPv4 host, an IPv6 host
+//! ```
+//!
+//! The host is on it only when the cluster runs as root.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use dyad_links::{Handle, LinkChange, NewLink, NextHop, Route, netns, sysctl};
+use dyad_net::{IpFamily, IpNet};
+use sha2::{Digest, Sha256};
+
+use crate::paths::ClusterDir;
+use crate::spec::{ClusterSpec, Place};
+
+/// Name of the namespace the API server listens in.
+pub(crate) const API_NAMESPACE: &str = "@api";
+/// Name of the namespace that plays the rest of the world.
+pub const OUTSIDE: &str = "outside";
+/// Name of the namespace with the bridge; `@` keeps it apart from nodes.
+const FABRIC_NAMESPACE: &str = "@fabric";
+const BRIDGE: &str = "br0";
+/// Name of the link to the fabric in each place but the host.
+const LINK: &str = "eth0";
+
+/// The hosts of the rest of the world (RFC 5737 and RFC 3849 documentation addresses) and the port they answer on.
+pub const OUTSIDE_HOSTS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 80)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x80)),
+];
+/// Port of the outside hosts' HTTP server.
+pub const OUTSIDE_PORT: u16 = 80;
+
+/// Builds everything; runs in the supervisor, before it has a second thread.
+pub(crate) fn build(dir: &ClusterDir, spec: &ClusterSpec) -> Result<()> {
+    let fabric = netns::create_at(&dir.netns(FABRIC_NAMESPACE))?;
+    netns::within(fabric.as_fd(), || -> Result<()> {
+        // A bridge that hands packets to iptables would apply one node's rules to another's traffic.
+        for family in ["iptables", "ip6tables"] {
+            let key = format!("net/bridge/bridge-nf-call-{family}");
+            if Path::new("/proc/sys").join(&key).exists() {
+                sysctl::write(&key, "0")?;
+            }
+        }
+        sysctl::write("net/ipv6/conf/default/disable_ipv6", "1")?;
+        let mut handle = Handle::open()?;
+        handle.add_bridge(&NewLink::named(BRIDGE))?;
+        Ok(handle.set_up(BRIDGE)?)
+    })??;
+    let mut switch = Handle::open_in(fabric.as_fd())?;
+    let bridge = switch.index(BRIDGE)?;
+    let mut join = |port: &str, place: Place, name: &str, target: BorrowedFd<'_>| -> Result<()> {
+        let far = NewLink { netns: Some(target), ..NewLink::named(name) };
+        switch.add_veth(&NewLink::named(port), &far)?;
+        let index = switch.index(port)?;
+        switch.change_link(
+            index,
+            &LinkChange { up: Some(true), master: Some(bridge), ..LinkChange::default() },
+        )?;
+        let mut handle = Handle::open_in(target)?;
+        let link = handle.index(name)?;
+        for address in spec.addresses(place) {
+            handle.replace_address(link, address)?;
+        }
+        handle.set_up(name)?;
+        Ok(())
+    };
+    let inside =
+        |name: &str| netns::create_at(&dir.netns(name)).with_context(|| format!("network namespace {name}"));
+
+    let api = inside(API_NAMESPACE)?;
+    join("api", Place::Api, LINK, api.as_fd())?;
+    route_to_cluster(&mut Handle::open_in(api.as_fd())?, LINK, spec, |_| true)?;
+
+    let outside = inside(OUTSIDE)?;
+    join("outside", Place::Outside, LINK, outside.as_fd())?;
+    furnish_outside(outside.as_fd(), spec)?;
+
+    for (index, node) in spec.nodes.iter().enumerate() {
+        let namespace = inside(&node.name)?;
+        join(&format!("n{index}"), Place::Node(index), LINK, namespace.as_fd())
+            .with_context(|| node.name.clone())?;
+        netns::within(namespace.as_fd(), sysctl::forward)??;
+        route_to_outside(&mut Handle::open_in(namespace.as_fd())?, spec)?;
+    }
+    if spec.host_is_joined {
+        let host = netns::current()?;
+        let name = host_link(&spec.name);
+        join("host", Place::Host, &name, host.as_fd())
+            .with_context(|| format!("link {name} of this machine"))?;
+        route_to_cluster(&mut Handle::open()?, &name, spec, |_| true)?;
+    }
+    Ok(())
+}
+
+/// Routes to the pod and service ranges, spread over all nodes: any of them takes what it gets where it belongs.
+fn route_to_cluster(
+    handle: &mut Handle,
+    link: &str,
+    spec: &ClusterSpec,
+    wanted: impl Fn(&IpNet) -> bool,
+) -> Result<()> {
+    let link = handle.index(link)?;
+    for range in spec.pod_ranges.iter().chain(&spec.service_ranges).filter(|range| wanted(range)) {
+        let family = IpFamily::from(*range);
+        let nodes = (0..spec.nodes.len()).flat_map(|index| spec.addresses(Place::Node(index)));
+        let hops: Vec<NextHop> = nodes
+            .filter(|node| IpFamily::from(*node) == family)
+            .map(|node| NextHop { via: Some(node.addr()), link, onlink: false, weight: 1 })
+            .collect();
+        if !hops.is_empty() {
+            handle.replace_route(&Route { hops, ..Route::on_link(*range, link) })?;
+        }
+    }
+    Ok(())
+}
+
+/// A node's way to everything that is not the cluster.
+fn route_to_outside(handle: &mut Handle, spec: &ClusterSpec) -> Result<()> {
+    let link = handle.index(LINK)?;
+    for router in spec.addresses(Place::Outside) {
+        let everywhere = IpNet::new(router.addr(), 0)?;
+        handle.replace_route(&Route::via(everywhere, router.addr(), link))?;
+    }
+    Ok(())
+}
+
+/// Gives the outside its hosts, and the way back to pods whose addresses are public.
+fn furnish_outside(namespace: BorrowedFd<'_>, spec: &ClusterSpec) -> Result<()> {
+    let mut handle = Handle::open_in(namespace)?;
+    let loopback = handle.index("lo")?;
+    for host in OUTSIDE_HOSTS {
+        handle.replace_address(loopback, host.into())?;
+    }
+    route_to_cluster(&mut handle, LINK, spec, is_global)
+}
+
+/// Whether addresses of the range are routed in the Internet, and so are not masqueraded.
+fn is_global(range: &IpNet) -> bool {
+    match range.addr() {
+        // Every IPv4 pod range is taken for private: clusters with public ones are rarer than mistakes.
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
+    }
+}
+
+/// Name of the host's link to a cluster; the kernel allows 15 bytes.
+fn host_link(cluster: &str) -> String {
+    let plain = format!("dyad-{cluster}");
+    if plain.len() <= 15 {
+        return plain;
+    }
+    let digest = Sha256::digest(cluster.as_bytes());
+    let hash: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    format!("dyad-{hash}")
+}
+
+/// Takes the host's link away, if the kernel has not done so already; its routes go with it.
+pub(crate) fn remove_from_host(cluster: &str) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (mut handle, name) = (Handle::open()?, host_link(cluster));
+    if handle.link(&name)?.is_some() {
+        match handle.delete_link(&name) {
+            Err(error) if error.is_not_found() => {}
+            result => result.with_context(|| format!("can't delete link {name}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Ranges this machine has routes for, the default route excepted.
+pub(crate) fn host_ranges() -> Result<Vec<IpNet>> {
+    let routes = Handle::open()?.routes().context("can't list this machine's routes")?;
+    Ok(routes.into_iter().map(|route| route.destination).filter(|range| range.prefix_len() > 0).collect())
+}
+
+/// `dyad internal outside DIR`: the servers of the rest of the world.
+pub(crate) fn outside_main(dir: &Path) -> Result<()> {
+    crate::control_plane::log_to_stderr();
+    let namespace = netns::open(&ClusterDir::at(dir).netns(OUTSIDE))?;
+    netns::enter_for_good(namespace.as_fd())?;
+    println!("ready");
+    dyad_kubelet::echo::serve(OUTSIDE_PORT).context("the outside's server")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_fit_and_differ() {
+        assert_eq!(host_link("local"), "dyad-local");
+        let (a, b) = (host_link("a-rather-long-name-1"), host_link("a-rather-long-name-2"));
+        assert!(a.len() <= 15 && b.len() <= 15 && a != b, "{a} {b}");
+    }
+
+    #[test]
+    fn only_global_ipv6_is_reached_from_outside() {
+        for (range, global) in
+            [("10.244.0.0/16", false), ("fd00:10:244::/56", false), ("2001:db8:1::/56", true)]
+        {
+            assert_eq!(is_global(&range.parse().unwrap()), global, "{range}");
+        }
+    }
+}

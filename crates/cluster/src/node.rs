@@ -1,0 +1,89 @@
+//! The process of one node: agent and kubelet, inside the node's network namespace.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::control_plane::{client_of, log_to_stderr, until_terminated};
+use crate::paths::ClusterDir;
+use crate::spec::{ClusterSpec, Place};
+use crate::stop::cgroup_root;
+
+/// `dyad internal node DIR NAME`.
+pub(crate) fn main(dir: &Path, name: &str) -> Result<()> {
+    log_to_stderr();
+    let dir = ClusterDir::at(dir);
+    let spec = ClusterSpec::load(&dir)?;
+    let index =
+        spec.nodes.iter().position(|node| node.name == name).context("no such node in cluster.json")?;
+    let netns = std::fs::File::open(dir.netns(name)).context("can't open the node's network namespace")?;
+    use std::os::fd::AsFd;
+    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
+        .context("can't enter the node's network namespace")?;
+    drop(netns);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(&dir, &spec, index))
+}
+
+async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
+    let node = &spec.nodes[index];
+    let client = wait_for_api(dir, &node.name).await?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let shutdown = || {
+        let mut stopped = stopped.clone();
+        async move {
+            // A dropped sender means the same.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    };
+    let agent = dyad_agent::run(
+        client.clone(),
+        dyad_agent::Config {
+            node_name: node.name.clone(),
+            pod_ranges: spec.pods()?,
+            service_ranges: spec.services()?,
+        },
+        shutdown(),
+    );
+    let kubelet = dyad_kubelet::run(client, kubelet_config(dir, spec, index)?, shutdown());
+    println!("ready");
+    tokio::select! {
+        result = agent => result.context("agent")?,
+        result = kubelet => result.context("kubelet")?,
+        () = until_terminated() => {}
+    }
+    // Pods and packets go on without this process; what it was writing is dropped with it.
+    drop(stop);
+    Ok(())
+}
+
+/// The kubeconfig appears when the control plane has made its keys, a moment after this process has started.
+async fn wait_for_api(dir: &ClusterDir, name: &str) -> Result<kube::Client> {
+    let path = dir.node_kubeconfig(name);
+    while !path.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let client = client_of(&path).await?;
+    while client.apiserver_version().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(client)
+}
+
+fn kubelet_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<dyad_kubelet::Config> {
+    let node = &spec.nodes[index];
+    Ok(dyad_kubelet::Config {
+        node_name: node.name.clone(),
+        node_ips: spec.addresses_by_family(Place::Node(index))?,
+        root_dir: dir.node(&node.name),
+        cgroup_root: cgroup_root(&spec.name).map(|root| root.join(&node.name)),
+        cluster_dns: Vec::new(),
+        cluster_domain: "cluster.local".into(),
+        dns_search: spec.dns_search.clone(),
+        labels: node.labels.clone(),
+        control_plane_taint: node.control_plane_taint,
+        ..dyad_kubelet::Config::default()
+    })
+}

@@ -1,0 +1,279 @@
+//! Starting a cluster and waiting until it can be used.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use dyad_net::IpFamily;
+
+use crate::config::ClusterConfig;
+use crate::paths::ClusterDir;
+use crate::spec::{ClusterSpec, choose_node_ranges};
+use crate::status::{self, Running, Status};
+use crate::stop::{Lock, MERGED_INTO, halt};
+use crate::{control_plane, fabric, kubeconfig, process};
+
+/// The longest the control plane may take to answer.
+const API_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at what the start has come to.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A step of the start, for whoever shows progress.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// The cluster's network stands.
+    Network,
+    /// The API answers.
+    Api,
+    /// So many of all nodes are ready.
+    Nodes(usize, usize),
+}
+
+/// What a start came to.
+#[derive(Debug)]
+pub struct Started {
+    /// The cluster as it is now.
+    pub status: Status,
+    /// Whether its context is kubectl's current one.
+    pub context_is_current: bool,
+    /// Steps with milliseconds since the command began.
+    pub phases: Vec<(String, u64)>,
+    /// Nodes that were not ready when the wait was over.
+    pub not_ready: Vec<String>,
+}
+
+/// Checks a cluster's name: it becomes a directory, a context and part of an interface's name.
+pub fn check_name(name: &str) -> Result<()> {
+    let fine = !name.is_empty()
+        && name.len() <= 40
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if !fine {
+        bail!("{name:?} is not a cluster name: use up to 40 of a-z, 0-9 and -, with no - at either end");
+    }
+    Ok(())
+}
+
+/// Makes a new cluster and starts it.
+pub async fn up(
+    name: &str,
+    config: ClusterConfig,
+    wait: Duration,
+    progress: impl FnMut(Progress),
+) -> Result<Started> {
+    check_name(name)?;
+    let begun = Instant::now();
+    let dir = ClusterDir::of(name)?;
+    if dir.spec().exists() {
+        let what =
+            if process::supervisor(dir.path()).is_some() { "is running" } else { "exists and is stopped" };
+        bail!(
+            "cluster {name:?} {what}: see it with `dyad status --name {name}`, start it with `dyad start --name {name}`, \
+               or remove it with `dyad down --name {name}`"
+        );
+    }
+    let lock = Lock::take(&dir)?;
+    let spec = choose(name, config)?;
+    for directory in ["logs", "nodes"] {
+        std::fs::create_dir_all(dir.path().join(directory))
+            .context("can't create the cluster's directory")?;
+    }
+    spec.save(&dir)?;
+    let started = run(&dir, &spec, wait, begun, progress).await;
+    drop(lock);
+    started
+}
+
+/// Starts a stopped cluster; its objects are those it had.
+pub async fn start(name: &str, wait: Duration, progress: impl FnMut(Progress)) -> Result<Started> {
+    check_name(name)?;
+    let begun = Instant::now();
+    let dir = ClusterDir::of(name)?;
+    if !dir.spec().exists() {
+        bail!("there is no cluster {name:?}: make it with `dyad up --name {name}`");
+    }
+    let lock = Lock::take(&dir)?;
+    let spec = ClusterSpec::load(&dir)?;
+    let supervisor = process::supervisor(dir.path());
+    if supervisor.is_some() && Running::load(&dir).is_some_and(|running| running.api_ready) {
+        bail!("cluster {name:?} is running: see it with `dyad status --name {name}`");
+    }
+    // What a crash has left would stand in the way.
+    halt(&dir, name)?;
+    check_overlaps(&spec)?;
+    let started = run(&dir, &spec, wait, begun, progress).await;
+    drop(lock);
+    started
+}
+
+async fn run(
+    dir: &ClusterDir,
+    spec: &ClusterSpec,
+    wait: Duration,
+    begun: Instant,
+    mut progress: impl FnMut(Progress),
+) -> Result<Started> {
+    launch(dir)?;
+    let launched = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    wait_for_api(dir, &mut progress).await?;
+    let file = kubeconfig::user_file()?;
+    let context_is_current = kubeconfig::merge(&file, &spec.context(), &access(dir)?)?;
+    std::fs::write(dir.path().join(MERGED_INTO), file.as_os_str().as_encoded_bytes())?;
+    let client = control_plane::admin_client(dir).await?;
+    let not_ready = wait_for_nodes(&client, spec, wait, &mut progress).await?;
+    let ready = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut phases = vec![("launch".to_owned(), launched)];
+    let inside = Running::load(dir).unwrap_or_default().phases;
+    phases.extend(inside.into_iter().map(|(name, at)| (name, at + launched)));
+    phases.push(("nodes ready".into(), ready));
+    Ok(Started { status: status::status(&spec.name).await?, context_is_current, phases, not_ready })
+}
+
+/// The configuration with every free choice made.
+fn choose(name: &str, config: ClusterConfig) -> Result<ClusterSpec> {
+    let ClusterConfig { name: _, pod_ranges, service_ranges, nodes, api_addresses, api_port, dns_search } =
+        config;
+    let families: Vec<IpFamily> = service_ranges.iter().map(|range| (*range).into()).collect();
+    let mut taken = fabric::host_ranges()?;
+    for (_, other) in others(name)? {
+        taken.extend(other.ranges().map(|(_, range)| range));
+    }
+    taken.extend(pod_ranges.iter().chain(&service_ranges));
+    let spec = ClusterSpec {
+        name: name.to_owned(),
+        node_ranges: choose_node_ranges(name, &families, &taken)?,
+        pod_ranges,
+        service_ranges,
+        nodes,
+        api_port: free_port(&api_addresses, api_port)?,
+        api_addresses,
+        dns_search,
+        host_is_joined: rustix::process::geteuid().is_root(),
+    };
+    check_overlaps(&spec)?;
+    Ok(spec)
+}
+
+fn others(name: &str) -> Result<Vec<(String, ClusterSpec)>> {
+    let all = ClusterDir::all()?.into_iter().filter(|(other, _)| other != name);
+    // A directory without a readable description belongs to a cluster that never came up.
+    Ok(all.filter_map(|(other, dir)| Some((other, ClusterSpec::load(&dir).ok()?))).collect())
+}
+
+fn check_overlaps(spec: &ClusterSpec) -> Result<()> {
+    for (_, other) in others(&spec.name)? {
+        if let Some(message) = spec.overlap(&other) {
+            bail!(message);
+        }
+    }
+    Ok(())
+}
+
+/// The wanted port, or one that is free on every address now.
+fn free_port(addresses: &[IpAddr], wanted: Option<u16>) -> Result<u16> {
+    let first = addresses.first().copied().context("the API server has no address to listen on")?;
+    for _ in 0..64 {
+        let at = SocketAddr::new(first, wanted.unwrap_or(0));
+        let listener = TcpListener::bind(at).with_context(|| match wanted {
+            Some(_) => format!("networking.apiServerPort: can't listen on {at}"),
+            None => format!("networking.apiServerAddress: can't listen on {first}"),
+        })?;
+        let port = listener.local_addr()?.port();
+        let in_use = |ip: &IpAddr| {
+            TcpListener::bind(SocketAddr::new(*ip, port))
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        };
+        match (addresses[1..].iter().find(|ip| in_use(ip)), wanted) {
+            (None, _) => return Ok(port),
+            (Some(ip), Some(_)) => bail!("networking.apiServerPort: port {port} of {ip} is in use"),
+            (Some(_), None) => {}
+        }
+    }
+    bail!("no port is free on all of {addresses:?}")
+}
+
+fn launch(dir: &ClusterDir) -> Result<()> {
+    let output = Command::new(std::env::current_exe().context("can't find this program")?)
+        .args(["internal", "launch"])
+        .arg(dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .context("can't start the cluster's first process")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", text.trim().trim_start_matches("error: "));
+    }
+    Ok(())
+}
+
+async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> Result<()> {
+    let deadline = Instant::now() + API_PATIENCE;
+    let mut network = false;
+    loop {
+        let running = Running::load(dir).unwrap_or_default();
+        if let Some(why) = running.failed {
+            bail!("the cluster did not start: {why} (more in {})", dir.path().join("logs").display());
+        }
+        if !network && !running.phases.is_empty() {
+            network = true;
+            progress(Progress::Network);
+        }
+        if running.api_ready {
+            progress(Progress::Api);
+            return Ok(());
+        }
+        if process::supervisor(dir.path()).is_none() {
+            bail!("the cluster's supervisor ended: see {}", dir.log("supervisor").display());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "the API server did not answer within {API_PATIENCE:?}: see {}",
+                dir.log("control-plane").display()
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits for every node; those that are missing at the end are returned by name.
+async fn wait_for_nodes(
+    client: &kube::Client,
+    spec: &ClusterSpec,
+    wait: Duration,
+    progress: &mut impl FnMut(Progress),
+) -> Result<Vec<String>> {
+    let deadline = Instant::now() + wait;
+    let mut shown = usize::MAX;
+    loop {
+        let nodes = status::api_nodes(client).await?;
+        let ready: Vec<&str> = nodes
+            .iter()
+            .filter(|node| status::is_ready(node))
+            .filter_map(|node| node.metadata.name.as_deref())
+            .collect();
+        let missing: Vec<String> = spec
+            .nodes
+            .iter()
+            .map(|node| &node.name)
+            .filter(|name| !ready.contains(&name.as_str()))
+            .cloned()
+            .collect();
+        let count = spec.nodes.len() - missing.len();
+        if count != shown {
+            shown = count;
+            progress(Progress::Nodes(count, spec.nodes.len()));
+        }
+        if missing.is_empty() || Instant::now() >= deadline {
+            return Ok(missing);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The administrator's access, as the control plane wrote it.
+fn access(dir: &ClusterDir) -> Result<kubeconfig::Access> {
+    let text = std::fs::read_to_string(dir.kubeconfig()).context("can't read the cluster's kubeconfig")?;
+    kubeconfig::Access::read(&text)
+}

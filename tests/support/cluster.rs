@@ -1,0 +1,193 @@
+//! A cluster of one test's own: own data directory, own kubeconfig, own ranges, gone when dropped.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A local cluster, run by the `dyad` program under test.
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// Holds its data directory and kubeconfig.
+    pub home: tempfile::TempDir,
+    kubectl: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// Room for a cluster with ranges that no other `number` (0 to 99) has; nothing is started.
+    pub fn prepare(name: &str, number: u8) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let name = format!("{name}-{}", std::process::id());
+        let config = format!(
+            "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  \
+             podSubnet: 10.{}.0.0/16,fd00:dad:{number}::/56\n  serviceSubnet: 10.250.{number}.0/24,fd00:dad:{number}:100::/112\n",
+            100 + u16::from(number)
+        );
+        std::fs::write(home.path().join("cluster.yaml"), config).expect("the cluster's file");
+        Self { name, home, kubectl: kubectl() }
+    }
+
+    /// A running cluster.
+    pub fn up(name: &str, number: u8, args: &[&str]) -> Self {
+        let cluster = Self::prepare(name, number);
+        let output = cluster.start(args);
+        assert!(output.status.success(), "dyad up: {}\n{}", text(&output.stderr), cluster.logs());
+        cluster
+    }
+
+    /// Runs `dyad up`.
+    pub fn start(&self, args: &[&str]) -> Output {
+        let config = self.home.path().join("cluster.yaml");
+        let config = config.to_str().expect("a path in UTF-8");
+        self.dyad(&[&["up", "--name", &self.name, "--config", config], args].concat())
+    }
+
+    /// Runs `dyad` with this cluster's directories.
+    pub fn dyad(&self, args: &[&str]) -> Output {
+        self.dyad_command(args).output().expect("dyad runs")
+    }
+
+    /// The command, to run in another way.
+    pub fn dyad_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dyad"));
+        command.args(args).env("XDG_DATA_HOME", self.home.path()).env("KUBECONFIG", self.kubeconfig());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// The kubeconfig `up` merges into.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("config")
+    }
+
+    /// The cluster's directory.
+    pub fn dir(&self) -> PathBuf {
+        self.home.path().join("dyad").join(&self.name)
+    }
+
+    /// `dyad status -o json`.
+    pub fn status(&self) -> Value {
+        let output = self.dyad(&["status", "--name", &self.name, "-o", "json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("status: {}", text(&output.stderr)))
+    }
+
+    /// The PID of one of the cluster's processes.
+    pub fn pid(&self, process: &str) -> i32 {
+        let status = self.status();
+        let processes = status["processes"].as_array().expect("processes");
+        let found = processes.iter().find(|one| one["name"] == process).expect("a known process");
+        found["pid"].as_i64().unwrap_or_else(|| panic!("{process} is not running")) as i32
+    }
+
+    /// Whether there is a kubectl to test with; says loudly if not.
+    pub fn has_kubectl(&self) -> bool {
+        if self.kubectl.is_none() {
+            eprintln!("SKIPPED: no kubectl 1.27 or newer in DYAD_KUBECTL or PATH");
+        }
+        self.kubectl.is_some()
+    }
+
+    /// Runs `kubectl` with `input` on standard input.
+    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Output {
+        let mut command = Command::new(self.kubectl.as_ref().expect("asked before"));
+        command.args(args).args(["--context", &format!("dyad-{}", self.name)]);
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl runs");
+        // A command that reads no input closes it.
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// Runs `kubectl`; it must succeed. Returns what it printed.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        let output = self.kubectl_with(args, "");
+        assert!(
+            output.status.success(),
+            "kubectl {}: {}{}",
+            args.join(" "),
+            text(&output.stderr),
+            text(&output.stdout)
+        );
+        text(&output.stdout)
+    }
+
+    /// Runs `kubectl`; it must fail. Returns what it complained.
+    pub fn kubectl_fails(&self, args: &[&str]) -> String {
+        let output = self.kubectl_with(args, "");
+        assert!(!output.status.success(), "kubectl {} succeeded: {}", args.join(" "), text(&output.stdout));
+        text(&output.stderr)
+    }
+
+    /// Applies YAML.
+    pub fn apply(&self, yaml: &str) -> String {
+        let output = self.kubectl_with(&["apply", "-f", "-"], yaml);
+        assert!(output.status.success(), "kubectl apply: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// One object as JSON.
+    pub fn get(&self, what: &[&str]) -> Value {
+        let printed = self.kubectl(&[&["get", "-o", "json"], what].concat());
+        serde_json::from_str(&printed).expect("JSON")
+    }
+
+    /// Tries until `done` or the deadline; then shows what it saw last.
+    pub fn eventually(&self, what: &str, mut look: impl FnMut() -> Result<(), String>) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match look() {
+                Ok(()) => return,
+                Err(seen) if Instant::now() > deadline => panic!("{what}: {seen}\n{}", self.logs()),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// The ends of all logs, for a test that fails.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for entry in std::fs::read_dir(self.dir().join("logs")).into_iter().flatten().flatten() {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+            all.push_str(&format!("--- {}\n{tail}\n", entry.file_name().to_string_lossy()));
+        }
+        all
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let output = self.dyad(&["down", "--name", &self.name]);
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("dyad down: {}", text(&output.stderr));
+        }
+    }
+}
+
+/// Bytes that a program printed, as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn kubectl() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("DYAD_KUBECTL").filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| is_new_enough(file))
+}
+
+fn is_new_enough(file: &Path) -> bool {
+    let Ok(output) = Command::new(file).args(["version", "--client", "-o", "json"]).output() else {
+        return false;
+    };
+    let version: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let minor =
+        version["clientVersion"]["minor"].as_str().and_then(|minor| minor.trim_end_matches('+').parse().ok());
+    minor.is_some_and(|minor: u32| minor >= 27)
+}
