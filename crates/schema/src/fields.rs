@@ -121,6 +121,8 @@ pub struct Field {
     pub omit_zero: bool,
     /// Declared optional.
     pub optional: bool,
+    /// Declared required, whatever Go leaves out.
+    pub required: bool,
     /// Protobuf tag; `None` for types that have no protobuf form.
     pub proto: Option<Proto>,
     /// List type, if declared.

@@ -4,4 +4,5 @@
 
 pub mod fields;
 pub mod normalize;
+pub mod openapi;
 pub mod patch;

@@ -132,7 +132,7 @@ fn generic_patch(kind: PatchType, original: &Value, patch: &[u8]) -> Result<Raw,
     let refused = |error: DecodeError| PatchError::BadRequest(format!("error decoding patch: {error}"));
     let (object, strict) = match kind {
         PatchType::Json => {
-            let (operations, strict) = json::read(patch)?;
+            let json::Operations { list: operations, strict } = json::read(patch)?;
             if operations.len() > MAX_JSON_PATCH_OPERATIONS {
                 return Err(PatchError::TooLarge(format!(
                     "The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {}",

@@ -108,6 +108,7 @@ fn field(
         omit_empty: flags.contains('e'),
         omit_zero: flags.contains('z'),
         optional: flags.contains('o'),
+        required: flags.contains('r'),
         proto: proto_tag(proto)?,
         list: None,
         atomic: false,

@@ -32,8 +32,16 @@ pub(super) enum JsonPatchError {
     Copied(usize),
 }
 
-/// The operations of a patch and its strict errors.
-pub(super) fn read(patch: &[u8]) -> Result<(Vec<Map<String, Value>>, Vec<String>), PatchError> {
+/// A patch that has been read.
+pub(super) struct Operations {
+    /// The operations, in order.
+    pub(super) list: Vec<Map<String, Value>>,
+    /// What a strict reader would refuse.
+    pub(super) strict: Vec<String>,
+}
+
+/// Reads a patch.
+pub(super) fn read(patch: &[u8]) -> Result<Operations, PatchError> {
     let refused = |text: String| PatchError::BadRequest(format!("error decoding patch: {text}"));
     let mut strict: Vec<String> = find_duplicates(patch)
         .map_err(|error| refused(error.to_string()))?
@@ -63,7 +71,7 @@ pub(super) fn read(patch: &[u8]) -> Result<(Vec<Map<String, Value>>, Vec<String>
         }
         operations.push(operation);
     }
-    Ok((operations, strict))
+    Ok(Operations { list: operations, strict })
 }
 
 /// Applies operations in order, to all or none.
