@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::fields::{Schema, Table};
+use crate::patch::PatchType;
 
 mod paths;
 mod schemas;
@@ -60,12 +61,18 @@ pub struct Subresource<'a> {
 }
 
 /// What a document says beyond the tables.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Content types of patches that are understood.
-    pub patch_types: &'static [&'static str],
+    /// Patches that are understood. Without strategic merge among them kubectl goes back to the old document.
+    pub patch_types: &'static [PatchType],
     /// Description of a schema (field empty) or of one of its fields, by their names in the document.
     pub descriptions: Option<fn(schema: &str, field: &str) -> Option<&'static str>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { patch_types: &PatchType::ALL, descriptions: None }
+    }
 }
 
 /// The part of a URL that names a group and version: `api/v1`, `apis/apps/v1`.

@@ -30,14 +30,22 @@ pub enum PatchType {
 }
 
 impl PatchType {
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::Json, Self::Merge, Self::Strategic];
+
+    /// The content type.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json-patch+json",
+            Self::Merge => "application/merge-patch+json",
+            Self::Strategic => "application/strategic-merge-patch+json",
+        }
+    }
+
     /// The type of a `Content-Type` header, without its parameters. `None` for server-side apply and anything else.
     pub fn from_content_type(content_type: &str) -> Option<Self> {
-        match content_type.split(';').next().unwrap_or_default().trim() {
-            "application/json-patch+json" => Some(Self::Json),
-            "application/merge-patch+json" => Some(Self::Merge),
-            "application/strategic-merge-patch+json" => Some(Self::Strategic),
-            _ => None,
-        }
+        let name = content_type.split(';').next().unwrap_or_default().trim();
+        Self::ALL.into_iter().find(|kind| kind.content_type() == name)
     }
 }
 

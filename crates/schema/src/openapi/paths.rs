@@ -175,7 +175,7 @@ impl Verbs<'_, '_> {
                 .options
                 .patch_types
                 .iter()
-                .map(|kind| ((*kind).to_owned(), json!({ "schema": patch })))
+                .map(|kind| (kind.content_type().to_owned(), json!({ "schema": patch })))
                 .collect();
             let mut operation = self.operation(
                 id("patch", self),

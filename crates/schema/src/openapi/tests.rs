@@ -2,25 +2,15 @@ use super::*;
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const STATUS: &[&str] = &["get", "patch", "update"];
-const PATCH_TYPES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
-
 fn resource<'a>(plural: &'a str, kind: &'a str, namespaced: bool) -> Resource<'a> {
     Resource { plural, kind, namespaced, verbs: ALL.to_vec(), subresources: Vec::new() }
-}
-
-fn options() -> Options {
-    Options { patch_types: PATCH_TYPES, descriptions: None }
 }
 
 fn apps() -> Value {
     let scale = GroupVersionKind { group: "autoscaling", version: "v1", kind: "Scale" };
     let mut deployments = resource("deployments", "Deployment", true);
     deployments.subresources.push(Subresource { name: "scale", kind: scale, verbs: STATUS.to_vec() });
-    document("apps", "v1", &[deployments, resource("daemonsets", "DaemonSet", true)], options())
+    document("apps", "v1", &[deployments, resource("daemonsets", "DaemonSet", true)], Options::default())
 }
 
 fn core() -> Value {
@@ -28,7 +18,7 @@ fn core() -> Value {
     let mut pods = resource("pods", "Pod", true);
     pods.subresources.push(Subresource { name: "eviction", kind: eviction, verbs: vec!["create"] });
     let all = [pods, resource("services", "Service", true), resource("nodes", "Node", false)];
-    document("", "v1", &all, options())
+    document("", "v1", &all, Options::default())
 }
 
 fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
@@ -45,7 +35,9 @@ fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 #[test]
 fn every_reference_resolves_and_every_schema_is_referred_to() {
     let gateways = resource("gateways", "Gateway", true);
-    for document in [apps(), core(), document("gateway.networking.k8s.io", "v1", &[gateways], options())] {
+    for document in
+        [apps(), core(), document("gateway.networking.k8s.io", "v1", &[gateways], Options::default())]
+    {
         let mut found = Vec::new();
         references(&document, &mut found);
         let schemas = document["components"]["schemas"].as_object().unwrap();
@@ -148,7 +140,7 @@ fn descriptions_come_from_outside() {
     fn describe(schema: &str, field: &str) -> Option<&'static str> {
         (schema.ends_with(".Node") && field == "spec").then_some("What the node should be.")
     }
-    let options = Options { descriptions: Some(describe), ..options() };
+    let options = Options { descriptions: Some(describe), ..Options::default() };
     let document = document("", "v1", &[resource("nodes", "Node", false)], options);
     let node = &document["components"]["schemas"]["io.k8s.api.core.v1.Node"];
     assert_eq!(node["properties"]["spec"]["description"], "What the node should be.");
