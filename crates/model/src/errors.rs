@@ -74,7 +74,12 @@ pub struct FieldError {
 
 impl FieldError {
     /// An error of the given kind.
-    pub fn new(kind: ErrorType, field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    pub fn new(
+        kind: ErrorType,
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { kind, field: field.into(), value: value.into(), detail: detail.into() }
     }
 
@@ -114,7 +119,9 @@ impl FieldError {
     pub fn body(&self) -> String {
         let text = self.kind.text();
         let mut body = match self.kind {
-            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal => text.to_owned(),
+            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal => {
+                text.to_owned()
+            }
             // Strings are printed quoted and everything else as JSON, which is how Value prints.
             _ => format!("{text}: {}", self.value),
         };

@@ -5,12 +5,36 @@
 //! specification the code follows.
 #![forbid(unsafe_code)]
 
+mod addresses;
+mod config;
 mod errors;
+mod event;
+mod lease;
+mod lifecycle;
 pub mod meta;
 pub mod names;
+mod namespace;
+mod node;
+mod pod;
+mod pod_spec;
+mod quantity;
+mod rbac;
+mod registry;
 pub mod selector;
 mod strategy;
+#[cfg(test)]
+mod testing;
 mod wire;
+mod workloads;
 
+pub use config::{CONFIG_MAP, SECRET, SERVICE_ACCOUNT};
 pub use errors::{ErrorType, FieldError};
+pub use event::{CORE_EVENT, EVENT};
+pub use lease::LEASE;
+pub use namespace::NAMESPACE;
+pub use node::NODE;
+pub use pod::POD;
+pub use rbac::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING};
+pub use registry::strategy;
 pub use strategy::{AllocError, Allocator, ClusterNet, Context, NoLogic, Refusal, Strategy};
+pub use workloads::{DAEMON_SET, DEPLOYMENT, REPLICA_SET};

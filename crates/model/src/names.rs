@@ -2,6 +2,14 @@
 //!
 //! Every function returns what is wrong, nothing if all is well. Lengths are in bytes.
 
+use crate::FieldError;
+
+/// The errors of a value at `field` that must keep a rule of this module.
+pub(crate) fn check(rule: fn(&str) -> Vec<String>, field: impl Into<String>, value: &str) -> Vec<FieldError> {
+    let field = field.into();
+    rule(value).into_iter().map(|text| FieldError::invalid(field.as_str(), value, text)).collect()
+}
+
 /// Longest DNS label (RFC 1123 §2.1).
 const LABEL_MAX: usize = 63;
 /// Longest DNS subdomain.
@@ -61,6 +69,30 @@ pub fn dns1123_subdomain(value: &str) -> Vec<String> {
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
              and must start and end with an alphanumeric character",
             SUBDOMAIN_FORMAT,
+            &["example.com"],
+        ));
+    }
+    problems
+}
+
+/// RFC 1123 subdomain that may have `_` in its labels, for the search domains of pods.
+pub fn search_domain(value: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if value.len() > SUBDOMAIN_MAX {
+        problems.push(too_long(SUBDOMAIN_MAX));
+    }
+    let is_label = |label: &str| {
+        let label = label.strip_prefix('_').unwrap_or(label);
+        framed(label, is_lower_alphanumeric, |byte| {
+            is_lower_alphanumeric(byte) || matches!(byte, b'-' | b'_')
+        })
+    };
+    if !value.split('.').all(is_label) {
+        const LABEL: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+        problems.push(pattern(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must \
+             start and end with an alphanumeric character",
+            &format!(r"{LABEL}(\.{LABEL})*"),
             &["example.com"],
         ));
     }

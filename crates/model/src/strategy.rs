@@ -92,7 +92,12 @@ pub trait Strategy: Send + Sync {
     fn decorate(&self, _object: &mut Value, _cluster: &ClusterNet) {}
 
     /// Inference and allocation, before validation (rule Q1).
-    fn begin_create(&self, _new: &mut Value, _cx: &Context<'_>, _alloc: &mut dyn Allocator) -> Result<(), Refusal> {
+    fn begin_create(
+        &self,
+        _new: &mut Value,
+        _cx: &Context<'_>,
+        _alloc: &mut dyn Allocator,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
 

@@ -88,6 +88,26 @@ fn selector_objects() {
 }
 
 #[test]
+fn selector_objects_are_validated() {
+    let object = json!({"matchLabels": {"a": "-"}, "matchExpressions": [{"key": "a", "operator": "In"},
+        {"key": "a", "operator": "Exists", "values": ["b"]}, {"key": "a", "operator": "Gt"}]});
+    let errors: Vec<String> = validate(&object, "spec.selector").iter().map(ToString::to_string).collect();
+    assert!(
+        errors[0].starts_with("spec.selector.matchLabels: Invalid value: \"-\": a valid label"),
+        "{errors:?}"
+    );
+    assert_eq!(
+        errors[1..],
+        [
+            "spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+            "spec.selector.matchExpressions[1].values: Forbidden: may not be specified when `operator` is 'Exists' or \
+             'DoesNotExist'",
+            "spec.selector.matchExpressions[2].operator: Invalid value: \"Gt\": not a valid selector operator",
+        ]
+    );
+}
+
+#[test]
 fn field_selectors() {
     let value_of = |field: &str| match field {
         "metadata.name" => "a",

@@ -1,0 +1,254 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{environment, handler, validate::one_of, volume};
+use crate::{FieldError, names, quantity::Quantity, wire};
+
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+
+/// Every container and init container of a pod specification at `field`.
+pub(super) fn validate_containers(spec: &Value, field: &str, volumes: &BTreeSet<&str>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let containers = wire::list(spec, "containers");
+    let mut seen = BTreeSet::new();
+    if containers.is_empty() {
+        errors.push(FieldError::required(format!("{field}.containers"), ""));
+    }
+    for (index, container) in containers.iter().enumerate() {
+        let field = format!("{field}.containers[{index}]");
+        errors.extend(common(container, &field, volumes));
+        let name = wire::text(container, "name");
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(format!("{field}.name"), name));
+        }
+        errors.extend(handler::validate_lifecycle(container, &field));
+        errors.extend(handler::validate_probes(container, &field));
+    }
+    errors.extend(host_port_conflicts(containers, &format!("{field}.containers")));
+    for (index, container) in wire::list(spec, "initContainers").iter().enumerate() {
+        let list = format!("{field}.initContainers");
+        let field = format!("{list}[{index}]");
+        errors.extend(common(container, &field, volumes));
+        let name = wire::text(container, "name");
+        if seen.contains(name) {
+            errors.push(FieldError::duplicate(format!("{field}.name"), name));
+        } else if !name.is_empty() {
+            seen.insert(name);
+        }
+        errors.extend(host_port_conflicts(std::slice::from_ref(container), &list));
+        if wire::text(container, "restartPolicy") == "Always" {
+            errors.extend(handler::validate_lifecycle(container, &field));
+            errors.extend(handler::validate_probes(container, &field));
+        } else {
+            for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+                if wire::has(container, key) {
+                    let text = "may not be set for init containers without restartPolicy=Always";
+                    errors.push(FieldError::forbidden(format!("{field}.{key}"), text));
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// In the host's network a host port that is set is the container port; in a Pod it is always set.
+pub(super) fn validate_host_network(spec: &Value, field: &str, is_pod: bool) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (index, container) in wire::list(spec, "containers").iter().enumerate() {
+        for (port_index, port) in wire::list(container, "ports").iter().enumerate() {
+            let number = |key: &str| wire::int(port, key).unwrap_or_default();
+            let host = number("hostPort");
+            if (is_pod || host != 0) && host != number("containerPort") {
+                let field = format!("{field}[{index}].ports[{port_index}].hostPort");
+                let text = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(field, host, text));
+            }
+        }
+    }
+    errors
+}
+
+fn common(container: &Value, field: &str, volumes: &BTreeSet<&str>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    match wire::text(container, "name") {
+        "" => errors.push(FieldError::required(format!("{field}.name"), "")),
+        name => errors.extend(names::check(names::dns1123_label, format!("{field}.name"), name)),
+    }
+    if wire::text(container, "image").is_empty() {
+        errors.push(FieldError::required(format!("{field}.image"), ""));
+    }
+    errors.extend(one_of(container, field, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]));
+    errors.extend(validate_ports(container, &format!("{field}.ports")));
+    errors.extend(environment::validate_variables(container, &format!("{field}.env")));
+    errors.extend(environment::validate_sources(container, &format!("{field}.envFrom")));
+    errors.extend(volume::validate_mounts(container, field, volumes));
+    errors.extend(one_of(container, field, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]));
+    errors.extend(validate_resources(wire::at(container, &["resources"]), &format!("{field}.resources")));
+    errors.extend(validate_security(
+        wire::at(container, &["securityContext"]),
+        &format!("{field}.securityContext"),
+    ));
+    errors
+}
+
+fn validate_ports(container: &Value, list: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, port) in wire::list(container, "ports").iter().enumerate() {
+        let field = format!("{list}[{index}]");
+        let name = wire::text(port, "name");
+        if !name.is_empty() {
+            let problems = names::check(names::port_name, format!("{field}.name"), name);
+            if problems.is_empty() && !seen.insert(name) {
+                errors.push(FieldError::duplicate(format!("{field}.name"), name));
+            }
+            errors.extend(problems);
+        }
+        match wire::int(port, "containerPort").unwrap_or_default() {
+            0 => errors.push(FieldError::required(format!("{field}.containerPort"), "")),
+            number => errors.extend(port_number(&format!("{field}.containerPort"), number)),
+        }
+        if let Some(number) = wire::int(port, "hostPort").filter(|number| *number != 0) {
+            errors.extend(port_number(&format!("{field}.hostPort"), number));
+        }
+        errors.extend(one_of(port, &field, "protocol", &PROTOCOLS));
+    }
+    errors
+}
+
+/// The errors of a port's number.
+pub(super) fn port_number(field: &str, number: i64) -> Vec<FieldError> {
+    names::port_number(number).into_iter().map(|text| FieldError::invalid(field, number, text)).collect()
+}
+
+fn host_port_conflicts(containers: &[Value], list: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, container) in containers.iter().enumerate() {
+        for (port_index, port) in wire::list(container, "ports").iter().enumerate() {
+            let Some(number) = wire::int(port, "hostPort").filter(|number| *number != 0) else { continue };
+            let place = format!("{}/{}/{number}", wire::text(port, "protocol"), wire::text(port, "hostIP"));
+            if !seen.insert(place.clone()) {
+                errors.push(FieldError::duplicate(
+                    format!("{list}[{index}].ports[{port_index}].hostPort"),
+                    place,
+                ));
+            }
+        }
+    }
+    errors
+}
+
+/// Requests and limits: known names, not negative, requests within limits.
+pub(super) fn validate_resources(resources: &Value, field: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for list in ["limits", "requests"] {
+        for (name, value) in wire::entries(resources, list) {
+            let entry = format!("{field}.{list}[{name}]");
+            errors.extend(resource_name(name, &entry));
+            errors.extend(validate_quantity(name, value, &entry));
+            if list == "limits" {
+                continue;
+            }
+            let (text, limit) = (shown(value), wire::at(resources, &["limits", name]));
+            let overcommit = !name.contains('/') && !name.starts_with("hugepages-");
+            if limit.is_null() {
+                if !overcommit {
+                    let text = "Limit must be set for non overcommitable resources";
+                    errors.push(FieldError::required(format!("{field}.limits"), text));
+                }
+            } else if let (Some(request), Some(limit_value)) = (parse(value), parse(limit)) {
+                let relation = match request.cmp(&limit_value) {
+                    std::cmp::Ordering::Equal => continue,
+                    _ if !overcommit => "equal to",
+                    std::cmp::Ordering::Greater => "less than or equal to",
+                    std::cmp::Ordering::Less => continue,
+                };
+                let detail = format!("must be {relation} {name} limit of {}", shown(limit));
+                errors.push(FieldError::invalid(format!("{field}.requests"), text, detail));
+            }
+        }
+    }
+    errors
+}
+
+/// The errors of one resource quantity: negative, or in parts where it comes in whole pieces.
+pub(crate) fn validate_quantity(name: &str, value: &Value, field: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let Some(quantity) = parse(value) else { return errors };
+    if quantity.is_negative() {
+        errors.push(FieldError::invalid(field, shown(value), "must be greater than or equal to 0"));
+    }
+    let countable = matches!(name, "pods" | "services" | "secrets" | "configmaps") || name.contains('/');
+    if countable && !quantity.is_whole() {
+        errors.push(FieldError::invalid(field, shown(value), "must be an integer"));
+    }
+    errors
+}
+
+fn parse(value: &Value) -> Option<Quantity> {
+    Quantity::parse(&shown(value))
+}
+
+/// Quantities may come as numbers.
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn resource_name(name: &str, field: &str) -> Vec<FieldError> {
+    let errors = names::check(names::qualified_name, field, name);
+    if !errors.is_empty() || name.contains('/') {
+        return errors;
+    }
+    let standard =
+        |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    if standard(name) {
+        return errors;
+    }
+    let quota = [
+        "pods",
+        "services",
+        "replicationcontrollers",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "storage",
+        "resourcequotas",
+        "services.loadbalancers",
+        "services.nodeports",
+    ];
+    let mut errors = Vec::new();
+    let known = name.strip_prefix("requests.").or(name.strip_prefix("limits.")).unwrap_or(name);
+    if !quota.contains(&name) && !(known != name && (standard(known) || known == "storage")) {
+        errors.push(FieldError::invalid(field, name, "must be a standard resource type or fully qualified"));
+    }
+    errors.push(FieldError::invalid(field, name, "must be a standard resource for containers"));
+    errors
+}
+
+fn validate_security(context: &Value, field: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for key in ["runAsUser", "runAsGroup"] {
+        if let Some(id) = wire::int(context, key).filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
+            let text = names::between(0, i64::from(i32::MAX));
+            errors.push(FieldError::invalid(format!("{field}.{key}"), id, text));
+        }
+    }
+    let capabilities = wire::texts(wire::at(context, &["capabilities"]), "add");
+    let admin =
+        capabilities.into_iter().any(|capability| matches!(capability, "SYS_ADMIN" | "CAP_SYS_ADMIN"));
+    if wire::at(context, &["allowPrivilegeEscalation"]) == &Value::Bool(false) {
+        let escalation = format!("{field}.allowPrivilegeEscalation");
+        let invalid = |text: &str| FieldError::invalid(escalation.as_str(), context.clone(), text);
+        if wire::flag(context, "privileged") {
+            errors.push(invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+        }
+        if admin {
+            errors.push(invalid(
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            ));
+        }
+    }
+    errors
+}

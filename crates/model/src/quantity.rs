@@ -1,0 +1,125 @@
+//! Resource quantities: `100m`, `1.5`, `64Mi`, `2e3`.
+
+/// A quantity in billionths, the finest step Kubernetes keeps. Saturates far beyond any machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Quantity(i128);
+
+impl Quantity {
+    /// Parses a quantity; nothing if the text is none. Finer fractions round away from zero.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (negative, text) = match text.as_bytes().first()? {
+            b'-' => (true, &text[1..]),
+            b'+' => (false, &text[1..]),
+            _ => (false, text),
+        };
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, suffix) = text.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+            return None;
+        }
+        let (factor, decimals) = Self::scale(suffix)?;
+        let digits = format!("{whole}{fraction}");
+        let digits = digits.trim_start_matches('0');
+        // 30 digits are beyond every limit; more would overflow below.
+        let mantissa =
+            if digits.is_empty() { 0 } else { digits.get(..30).unwrap_or(digits).parse::<i128>().ok()? };
+        let dropped = i32::try_from(digits.len().saturating_sub(30)).ok()?;
+        let exponent = decimals + 9 + dropped - i32::try_from(fraction.len()).ok()?;
+        let scaled = mantissa.saturating_mul(factor);
+        let value = if exponent >= 0 {
+            10_i128
+                .checked_pow(exponent.unsigned_abs())
+                .map_or(i128::MAX, |power| scaled.saturating_mul(power))
+        } else {
+            10_i128
+                .checked_pow(exponent.unsigned_abs())
+                .map_or(i128::from(scaled > 0), |power| scaled / power + i128::from(scaled % power != 0))
+        };
+        Some(Self(if negative { -value } else { value }))
+    }
+
+    /// Factor and power of ten of a suffix.
+    fn scale(suffix: &str) -> Option<(i128, i32)> {
+        Some(match suffix {
+            "" => (1, 0),
+            "n" => (1, -9),
+            "u" => (1, -6),
+            "m" => (1, -3),
+            "k" => (1, 3),
+            "M" => (1, 6),
+            "G" => (1, 9),
+            "T" => (1, 12),
+            "P" => (1, 15),
+            "E" => (1, 18),
+            "Ki" => (1 << 10, 0),
+            "Mi" => (1 << 20, 0),
+            "Gi" => (1 << 30, 0),
+            "Ti" => (1 << 40, 0),
+            "Pi" => (1 << 50, 0),
+            "Ei" => (1 << 60, 0),
+            exponent => {
+                let power: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
+                (1, power.clamp(-40, 40))
+            }
+        })
+    }
+
+    /// Whether it is more than nothing.
+    pub(crate) const fn is_positive(self) -> bool {
+        self.0 > 0
+    }
+
+    /// Whether it is less than nothing.
+    pub(crate) const fn is_negative(self) -> bool {
+        self.0 < 0
+    }
+
+    /// Whether it is a whole number.
+    pub(crate) const fn is_whole(self) -> bool {
+        self.0 % 1_000_000_000 == 0
+    }
+}
+
+impl std::ops::Add for Quantity {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_compare_by_value() {
+        let equal = [
+            ("1", "1000m"),
+            ("0.5", "500m"),
+            ("1Ki", "1024"),
+            ("1.5Gi", "1536Mi"),
+            ("1e3", "1k"),
+            ("1E", "1000P"),
+            ("1E3", "1000"),
+            ("-1", "-1000m"),
+            (".5", "0.50"),
+            ("1n", "0.000000001"),
+        ];
+        for (left, right) in equal {
+            assert_eq!(Quantity::parse(left).unwrap(), Quantity::parse(right).unwrap(), "{left} {right}");
+        }
+        assert!(Quantity::parse("1Mi") > Quantity::parse("1M"));
+        assert!(Quantity::parse("0.1n").unwrap().is_positive(), "rounds away from zero");
+        assert!(!Quantity::parse("100m").unwrap().is_whole());
+    }
+
+    #[test]
+    fn other_texts_are_no_quantities() {
+        for text in ["", "m", "1x", "1.2.3", "1 ", "-", "1e", "1Kim", "é"] {
+            assert_eq!(Quantity::parse(text), None, "{text:?}");
+        }
+        assert!(Quantity::parse(&"9".repeat(400)).unwrap().is_positive(), "huge numbers saturate");
+    }
+}
