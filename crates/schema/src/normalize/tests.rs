@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::*;
 
@@ -86,8 +86,6 @@ fn wrong_types_are_refused_in_go_s_words() {
         (json!({"metadata": {"name": 1}}), "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string"),
         (json!({"metadata": {"labels": ["a"]}}), "json: cannot unmarshal array into Go struct field ObjectMeta.metadata.labels of type map[string]string"),
         (json!({"metadata": {"creationTimestamp": "now"}}), r#"parsing time "now" as "2006-01-02T15:04:05Z07:00": cannot parse "now" as "2006""#),
-        (json!([]), "json: cannot unmarshal array into Go value of type v1.Service"),
-        (json!("a"), "json: cannot unmarshal string into Go value of type v1.Service"),
     ];
     for (object, want) in rows {
         assert_eq!(
@@ -98,7 +96,7 @@ fn wrong_types_are_refused_in_go_s_words() {
     }
     let error = service().decode(br#"{"spec":{"type":1}}"#).unwrap_err();
     assert_eq!(
-        error.bad_request("Service", "v1"),
+        error.bad_request("Service", "v1", b""),
         "Service in version \"v1\" cannot be handled as a Service: json: cannot unmarshal number into Go struct \
          field ServiceSpec.spec.type of type v1.ServiceType"
     );
@@ -164,12 +162,31 @@ fn bad_json_is_refused_in_go_s_words() {
         ("{} x", "invalid character 'x' after top-level value"),
     ];
     for (body, want) in rows {
-        assert_eq!(service().decode(body.as_bytes()), Err(DecodeError::Syntax(want.to_owned())), "{body}");
+        assert_eq!(
+            service().decode(body.as_bytes()),
+            Err(DecodeError::Unrecognized(want.to_owned())),
+            "{body}"
+        );
     }
-    assert_eq!(
-        service().decode(b"").unwrap_err().bad_request("Service", "v1"),
-        "couldn't get version/kind; json parse error: unexpected end of JSON input"
-    );
+    let reader = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    #[rustfmt::skip]
+    let messages = [
+        ("", "unexpected end of JSON input (<empty>)".to_owned()),
+        ("kind: Service", "invalid character 'k' looking for beginning of value (6b696e643a2053657276696365)".to_owned()),
+        ("{\"spec\": {\"a\": 1, \"bbbbbbbbbbbbbbbb\"", "unexpected end of JSON input ({\"spec\": {\"a\": 1, \"bbbbbbbbbbb ...)".to_owned()),
+        ("[]", format!("json: cannot unmarshal array into Go value of type {reader} (5b5d)")),
+        ("{\"spec\":1,\"kind\":2}", "json: cannot unmarshal number into Go struct field .kind of type string ({\"spec\":1,\"kind\":2})".to_owned()),
+    ];
+    for (body, want) in messages {
+        let error = service().decode(body.as_bytes()).unwrap_err();
+        assert_eq!(
+            error.bad_request("Service", "v1", body.as_bytes()),
+            format!(
+                "the object provided is unrecognized (must be of type Service): couldn't get version/kind; json \
+                 parse error: {want}"
+            )
+        );
+    }
 }
 
 mod property {

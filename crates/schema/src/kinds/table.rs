@@ -1,0 +1,110 @@
+//! The rows, as Kubernetes 1.36 names them.
+
+use super::event::EVENTS_VIEW;
+use super::{Kind, Subresource, Verbs};
+use crate::columns::{cluster, event, network, pod, workload};
+
+const READ_WRITE: Verbs = &["get", "patch", "update"];
+
+const fn own(name: &'static str, verbs: Verbs) -> Subresource {
+    Subresource { name, group_version: None, kind: None, verbs }
+}
+
+const fn of_kind(name: &'static str, kind: &'static str, verbs: Verbs) -> Subresource {
+    Subresource { name, group_version: None, kind: Some(kind), verbs }
+}
+
+const STATUS: Subresource = own("status", READ_WRITE);
+const SCALE: Subresource = Subresource {
+    name: "scale",
+    group_version: Some(("autoscaling", "v1")),
+    kind: Some("Scale"),
+    verbs: READ_WRITE,
+};
+const EVICTION: Subresource = Subresource {
+    name: "eviction",
+    group_version: Some(("policy", "v1")),
+    kind: Some("Eviction"),
+    verbs: &["create"],
+};
+
+const APPS: &str = "apps";
+const NETWORKING: &str = "networking.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+pub(super) static KINDS: &[Kind] = &[
+    Kind::namespaced("", "ConfigMap", "configmaps", "configmap", cluster::CONFIG_MAP).short(&["cm"]),
+    Kind::namespaced("", "Endpoints", "endpoints", "endpoints", network::ENDPOINTS).short(&["ep"]),
+    Kind::namespaced("", "Event", "events", "event", event::EVENT).short(&["ev"]),
+    Kind::cluster("", "Namespace", "namespaces", "namespace", cluster::NAMESPACE)
+        .short(&["ns"])
+        .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
+        .below(&[own("finalize", &["update"]), STATUS])
+        .returned_when_deleted(),
+    Kind::cluster("", "Node", "nodes", "node", cluster::NODE).short(&["no"]).below(&[STATUS]),
+    Kind::namespaced("", "Pod", "pods", "pod", pod::POD)
+        .short(&["po"])
+        .in_all()
+        .below(&[
+            of_kind("attach", "PodAttachOptions", &["create", "get"]),
+            of_kind("binding", "Binding", &["create"]),
+            EVICTION,
+            of_kind("exec", "PodExecOptions", &["create", "get"]),
+            own("log", &["get"]),
+            of_kind("portforward", "PodPortForwardOptions", &["create", "get"]),
+            STATUS,
+        ])
+        .returned_when_deleted(),
+    Kind::namespaced("", "Secret", "secrets", "secret", cluster::SECRET),
+    Kind::namespaced("", "ServiceAccount", "serviceaccounts", "serviceaccount", cluster::NAMED)
+        .short(&["sa"])
+        .returned_when_deleted(),
+    Kind::namespaced("", "Service", "services", "service", network::SERVICE)
+        .short(&["svc"])
+        .in_all()
+        .below(&[STATUS])
+        .returned_when_deleted(),
+    Kind::namespaced(
+        APPS,
+        "ControllerRevision",
+        "controllerrevisions",
+        "controllerrevision",
+        workload::CONTROLLER_REVISION,
+    ),
+    Kind::namespaced(APPS, "DaemonSet", "daemonsets", "daemonset", workload::DAEMON_SET)
+        .short(&["ds"])
+        .in_all()
+        .below(&[STATUS]),
+    Kind::namespaced(APPS, "Deployment", "deployments", "deployment", workload::DEPLOYMENT)
+        .short(&["deploy"])
+        .in_all()
+        .below(&[SCALE, STATUS]),
+    Kind::namespaced(APPS, "ReplicaSet", "replicasets", "replicaset", workload::REPLICA_SET)
+        .short(&["rs"])
+        .in_all()
+        .below(&[SCALE, STATUS]),
+    Kind::namespaced("events.k8s.io", "Event", "events", "event", event::EVENTS_V1)
+        .short(&["ev"])
+        .view_of_another(&EVENTS_VIEW),
+    Kind::cluster(NETWORKING, "IngressClass", "ingressclasses", "ingressclass", network::INGRESS_CLASS),
+    Kind::namespaced(NETWORKING, "Ingress", "ingresses", "ingress", network::INGRESS)
+        .short(&["ing"])
+        .below(&[STATUS]),
+    Kind::cluster(NETWORKING, "IPAddress", "ipaddresses", "ipaddress", network::IP_ADDRESS).short(&["ip"]),
+    Kind::namespaced(NETWORKING, "NetworkPolicy", "networkpolicies", "networkpolicy", network::NETWORK_POLICY)
+        .short(&["netpol"]),
+    Kind::cluster(NETWORKING, "ServiceCIDR", "servicecidrs", "servicecidr", network::SERVICE_CIDR)
+        .below(&[STATUS]),
+    Kind::cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding", cluster::ROLE_BINDING),
+    Kind::cluster(RBAC, "ClusterRole", "clusterroles", "clusterrole", cluster::ROLE),
+    Kind::namespaced(RBAC, "RoleBinding", "rolebindings", "rolebinding", cluster::ROLE_BINDING),
+    Kind::namespaced(RBAC, "Role", "roles", "role", cluster::ROLE),
+    Kind::namespaced("coordination.k8s.io", "Lease", "leases", "lease", cluster::LEASE),
+    Kind::namespaced(
+        "discovery.k8s.io",
+        "EndpointSlice",
+        "endpointslices",
+        "endpointslice",
+        network::ENDPOINT_SLICE,
+    ),
+];
