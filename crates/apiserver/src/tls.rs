@@ -1,8 +1,10 @@
 //! TLS of the API server: its certificate, and whom a client's certificate makes of the client.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -14,7 +16,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::auth::{AUTHENTICATED, UserInfo};
-use crate::pki::{Identity, certificate_subject};
+use crate::pki::{Identity, Pki, certificate_subject};
 
 /// TLS can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,21 @@ impl ServingCertificate {
         let fresh = certified_key(identity)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
+    }
+
+    /// Renews it before it ends, for as long as this is polled.
+    pub async fn keep_fresh(&self, pki: &Pki) -> Infallible {
+        let mut days = tokio::time::interval(Duration::from_secs(86_400));
+        loop {
+            days.tick().await;
+            let renewed = pki.serving().map_err(|error| error.to_string());
+            if let Err(error) =
+                renewed.and_then(|fresh| self.replace(&fresh).map_err(|error| error.to_string()))
+            {
+                // Tried again tomorrow; there are weeks left.
+                tracing::error!(error, "can't renew the serving certificate");
+            }
+        }
     }
 }
 

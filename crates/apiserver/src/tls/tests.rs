@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::pki::{Pki, PkiConfig};
+use crate::pki::PkiConfig;
 
 fn pki(dir: &std::path::Path) -> Pki {
     let config = PkiConfig {
@@ -125,8 +125,11 @@ async fn the_certificate_can_be_replaced_while_serving() {
     let first = shown().await;
     assert_eq!(shown().await, first);
     std::fs::remove_file(dir.path().join("apiserver.crt")).unwrap();
-    serving.replace(&pki.serving().unwrap()).unwrap();
-    assert_ne!(shown().await, first);
+    let changed = async { while shown().await == first {} };
+    tokio::select! {
+        never = serving.keep_fresh(&pki) => match never {},
+        changed = tokio::time::timeout(Duration::from_secs(20), changed) => changed.expect("a new certificate"),
+    }
     let mixed = Identity { key_pem: pki.admin().unwrap().key_pem, ..pki.serving().unwrap() };
     assert!(matches!(serving.replace(&mixed), Err(TlsError::Unusable { .. })));
     let nonsense = Identity { certificate_pem: String::new(), key_pem: "x".into() };

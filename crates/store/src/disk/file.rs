@@ -3,21 +3,42 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::StorageBackend;
 
-/// Opens and locks; the lock is held as long as any clone of the file is open.
+/// A file locked against other processes, until it is unlocked or dropped.
+#[derive(Debug)]
+pub(super) struct LockedFile(File);
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that some other thread is starting holds the file, and with it the lock,
+        // until it executes its program.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Opens and locks.
 ///
 /// # Errors
 ///
 /// Also when another process has the file open.
-pub(super) fn open_locked(path: &Path, create: bool) -> io::Result<File> {
+pub(super) fn open_locked(path: &Path, create: bool) -> io::Result<LockedFile> {
     let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(LockedFile(file)),
         Err(TryLockError::WouldBlock) => {
             Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process has it open"))
         }
@@ -27,7 +48,7 @@ pub(super) fn open_locked(path: &Path, create: bool) -> io::Result<File> {
 
 /// The file itself. redb's own locks are not needed: the whole file is locked already.
 #[derive(Debug)]
-pub(super) struct Direct(pub(super) Arc<File>);
+pub(super) struct Direct(pub(super) Arc<LockedFile>);
 
 impl StorageBackend for Direct {
     fn len(&self) -> io::Result<u64> {
@@ -58,7 +79,7 @@ type Block = Box<[u8; BLOCK_BYTES]>;
 /// file that turns out not to be ours.
 #[derive(Debug)]
 pub(super) struct Overlay {
-    file: Arc<File>,
+    file: Arc<LockedFile>,
     layer: Mutex<Layer>,
 }
 
@@ -71,7 +92,7 @@ struct Layer {
 }
 
 impl Overlay {
-    pub(super) fn new(file: Arc<File>) -> io::Result<Self> {
+    pub(super) fn new(file: Arc<LockedFile>) -> io::Result<Self> {
         let len = file.metadata()?.len();
         Ok(Self { file, layer: Mutex::new(Layer { len, visible: len, blocks: BTreeMap::new() }) })
     }
@@ -187,7 +208,7 @@ mod tests {
         fn an_overlay_reads_as_the_file_would_and_leaves_it_alone(start in prop::collection::vec(any::<u8>(), 0..9000), steps in steps()) {
             let file = tempfile::tempfile()?;
             file.write_all_at(&start, 0)?;
-            let file = Arc::new(file);
+            let file = Arc::new(LockedFile(file));
             let overlay = Overlay::new(Arc::clone(&file))?;
             let mut model = start.clone();
             for step in steps {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use redb::{TableError, WriteTransaction};
 
-use super::file::{Direct, Overlay, open_locked};
+use super::file::{Direct, LockedFile, Overlay, open_locked};
 use super::record::Record;
 use super::{guarded, io_error, open_error, unusable};
 use crate::api::{Event, Kv, StoreError};
@@ -35,6 +35,10 @@ const RECORDS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("re
 const CACHE_BYTES: usize = 8 << 20;
 /// What a file of redb begins with.
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+/// Files smaller than this are not worth shrinking.
+const SHRINK_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+/// A file this many times the size of what it holds is shrunk when it is opened.
+const SHRINK_FACTOR: u64 = 3;
 /// Records looked at in one slice of a compaction: a few milliseconds.
 const COMPACT_RECORDS: usize = if cfg!(test) { 4 } else { 1000 };
 /// Bytes of records after which a read stops at the end of the revision.
@@ -42,7 +46,7 @@ const READ_BYTES: usize = if cfg!(test) { 100 } else { 1 << 20 };
 
 pub(super) struct RedbLog {
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<LockedFile>,
     /// `None` after an I/O error, until it can be opened again, and after closing.
     database: RwLock<Option<Database>>,
     closed: AtomicBool,
@@ -67,7 +71,7 @@ impl RedbLog {
         if magic != MAGIC {
             return Err(unusable(path, "it is no store"));
         }
-        let state = inspect(path, &file)?;
+        let (state, held_bytes) = inspect(path, &file)?;
         let log = Self {
             path: path.to_owned(),
             file,
@@ -76,7 +80,27 @@ impl RedbLog {
             acknowledged: AtomicU64::new(state.rev()),
         };
         log.reopen()?;
+        log.shrink(held_bytes);
         Ok((log, state))
+    }
+
+    /// Gives space back that compaction has freed: only now is nobody using the file, which this takes.
+    fn shrink(&self, held_bytes: u64) {
+        let len = self.file.metadata().map_or(0, |metadata| metadata.len());
+        if len < SHRINK_BYTES || len / SHRINK_FACTOR < held_bytes {
+            return;
+        }
+        let shrunk = match poison::write(&self.database).as_mut() {
+            Some(database) => guarded(|| Ok(database.compact()?)),
+            None => return,
+        };
+        if let Err(error) = shrunk {
+            // What it holds is untouched, and it works as large as it is.
+            tracing::warn!(path = %self.path.display(), %error, "could not shrink the store");
+            if let Err(error) = self.reopen() {
+                tracing::warn!(path = %self.path.display(), %error, "the store could not open its file again");
+            }
+        }
     }
 
     /// Opens the database anew, forgetting what a failed commit may have left in it.
@@ -182,7 +206,12 @@ impl Log for RedbLog {
 
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        discard(poison::write(&self.database).take());
+        let mut database = poison::write(&self.database);
+        discard(database.take());
+        // Streams may keep this alive, but nothing touches the file any more.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(path = %self.path.display(), %error, "could not unlock the store's file");
+        }
     }
 }
 
@@ -229,8 +258,8 @@ fn create(path: &Path) -> Result<(), StoreError> {
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(creating)
 }
 
-/// Checks the whole file and loads what it holds, without changing it.
-fn inspect(path: &Path, file: &Arc<File>) -> Result<State, StoreError> {
+/// Checks the whole file and loads what it holds, without changing it; also says how many bytes that is.
+fn inspect(path: &Path, file: &Arc<LockedFile>) -> Result<(State, u64), StoreError> {
     let overlay = Overlay::new(Arc::clone(file))
         .map_err(|source| io_error(format!("open {}", path.display()), source))?;
     let loaded = guarded(|| {
@@ -249,7 +278,7 @@ fn inspect(path: &Path, file: &Arc<File>) -> Result<State, StoreError> {
 }
 
 /// The outer error is redb's; the inner one says why this is not a store of ours.
-fn load(database: &Database) -> Result<Result<State, String>, redb::Error> {
+fn load(database: &Database) -> Result<Result<(State, u64), String>, redb::Error> {
     let txn = database.begin_read()?;
     let meta = match txn.open_table(META) {
         Ok(meta) => meta,
@@ -267,7 +296,7 @@ fn load(database: &Database) -> Result<Result<State, String>, redb::Error> {
     let records = txn.open_table(RECORDS)?;
     let mut newest: BTreeMap<Bytes, Kv> = BTreeMap::new();
     let mut current = compacted;
-    let mut count = 0;
+    let (mut count, mut held_bytes) = (0, 0);
     for entry in records.iter()? {
         let (place, bytes) = entry?;
         let (rev, position) = place.value();
@@ -283,6 +312,7 @@ fn load(database: &Database) -> Result<Result<State, String>, redb::Error> {
         };
         current = current.max(rev);
         count += 1;
+        held_bytes += bytes.value().len() as u64;
     }
     if compacted > 0 && records.last()?.is_none_or(|(place, _)| place.value().0 < compacted) {
         return Ok(Err(format!("it is damaged (revision {compacted} is missing)")));
@@ -290,7 +320,7 @@ fn load(database: &Database) -> Result<Result<State, String>, redb::Error> {
     if count != records.len()? {
         return Ok(Err(format!("it is damaged ({count} of {} records are there)", records.len()?)));
     }
-    Ok(Ok(State::restored(newest, current, compacted)))
+    Ok(Ok((State::restored(newest, current, compacted), held_bytes)))
 }
 
 fn read(database: &Database, after: u64, upto: u64) -> Result<Vec<Arc<Revision>>, redb::Error> {

@@ -145,6 +145,12 @@ fn compaction_gives_space_back() {
     }
     // 5.4 MB were written.
     assert!(sizes[5] < 4_000_000 && sizes[5] <= sizes[2] * 2, "{sizes:?}");
+    let newest = store.get(b"a").unwrap();
+    drop(store);
+    let store = RedbStore::open(&path).unwrap();
+    assert!(size() < 1_000_000, "{} bytes after opening", size());
+    assert_eq!((store.get(b"a").unwrap(), store.current_rev()), (newest, 180));
+    write(&store, vec![put("b", "")]).unwrap();
 }
 
 #[tokio::test]

@@ -278,7 +278,7 @@ fn run(
             }
         }
         // Only sometimes, so that watchers fall behind the ring and the compaction.
-        if model.rev() % 3 == 0 {
+        if model.rev().is_multiple_of(3) {
             let mut kept = Vec::new();
             for mut watcher in watchers {
                 if watcher.drain(&model)? {
