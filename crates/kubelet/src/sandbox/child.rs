@@ -1,0 +1,269 @@
+//! The processes of a container: its first process, and the program below it.
+//!
+//! The first process has number 1 in the container's pid namespace. It builds the root directory, starts the program
+//! as its child, passes signals on, reaps orphans and reports how the program ended; when it goes, the kernel ends
+//! whatever is left in the container. That the program is not number 1 itself lets signals have their default
+//! action, as they have outside containers.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait, waitpid};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::protocol::ContainerSpec;
+use super::root;
+use super::sys::{self, Fork};
+
+/// How a process ended: exit status and signal.
+pub(super) type Ended = (i32, i32);
+
+/// A container's first process, seen from outside.
+pub(super) struct Started {
+    /// Its number in the sandbox.
+    pub(super) pid: Pid,
+    /// Where [`Ended`] of the program can be read once the process is gone.
+    pub(super) report: File,
+    /// What the program writes.
+    pub(super) stdout: OwnedFd,
+    /// What the program writes to standard error.
+    pub(super) stderr: OwnedFd,
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+/// Starts a container with its root built at `new_root`; the error says what could not be done.
+pub(super) fn start(spec: &ContainerSpec, new_root: &Path) -> Result<Started, String> {
+    let text = |error: io::Error| error.to_string();
+    let (stdout, stdout_inside) = pipe().map_err(text)?;
+    let (stderr, stderr_inside) = pipe().map_err(text)?;
+    let (report, report_inside) = pipe().map_err(text)?;
+    let (problem, problem_inside) = pipe().map_err(text)?;
+    match sys::fork(libc::CLONE_NEWPID | libc::CLONE_NEWNS).map_err(text)? {
+        Fork::Child => {
+            let streams = [stdout_inside, stderr_inside];
+            first_process(spec, new_root, &streams, report_inside.into(), problem_inside.into());
+        }
+        Fork::Parent(pid) => {
+            drop((stdout_inside, stderr_inside, report_inside, problem_inside));
+            match read_problem(problem.into()) {
+                None => Ok(Started { pid, report: report.into(), stdout, stderr }),
+                Some(problem) => {
+                    // Not even started: gone, or about to go.
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                    let _ = waitpid(Some(pid), WaitOptions::empty());
+                    Err(problem)
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the other side has executed its program (and with that closed the pipe), or says why it could not.
+fn read_problem(mut pipe: File) -> Option<String> {
+    let mut problem = String::new();
+    match pipe.read_to_string(&mut problem) {
+        Ok(_) if problem.is_empty() => None,
+        Ok(_) => Some(problem),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn fail(mut pipe: File, problem: &str) -> ! {
+    // The reader takes an empty pipe for success, so this must not be; a full or broken pipe cannot be here.
+    let _ = pipe.write_all(problem.as_bytes());
+    sys::exit(128)
+}
+
+/// Never returns: what the copied stack frames above own is closed with the process.
+fn first_process(
+    spec: &ContainerSpec,
+    new_root: &Path,
+    streams: &[OwnedFd; 2],
+    report: File,
+    problem: File,
+) -> ! {
+    if let Err(error) = sys::block_signals() {
+        fail(problem, &error.to_string());
+    }
+    if let Err(error) = root::enter(spec, new_root) {
+        fail(problem, &error);
+    }
+    let null = match File::options().read(true).write(true).open("/dev/null") {
+        Ok(null) => null,
+        Err(error) => fail(problem, &format!("opening /dev/null: {error}")),
+    };
+    match sys::fork(0) {
+        Err(error) => fail(problem, &error.to_string()),
+        Ok(Fork::Child) => {
+            let streams = [null.as_fd(), streams[0].as_fd(), streams[1].as_fd()];
+            let error = run_program(spec, streams);
+            fail(problem, &error)
+        }
+        Ok(Fork::Parent(program)) => {
+            // Only the report stays open: the pipes end when the program ends, and not when this process does.
+            let kept = sys::keep_one(&null, &report);
+            let (code, signal) = tend(program);
+            if let Ok(mut report) = kept {
+                // Nobody else can be told.
+                let _ = report.write_all(&encode((code, signal)));
+            }
+            sys::exit(code)
+        }
+    }
+}
+
+/// Passes signals on to the program and reaps until it ends.
+fn tend(program: Pid) -> Ended {
+    loop {
+        match sys::wait_for_signal() {
+            libc::SIGCHLD => {
+                while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                    if pid == program {
+                        return ended(status);
+                    }
+                }
+            }
+            signal if signal > 0 => {
+                // It has not been reaped, so its number is still its own; it may be about to end.
+                let _ = sys::kill(program, signal);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits for a command, and ends it and what it started when a signal says so.
+fn tend_command(program: Pid) -> i32 {
+    loop {
+        if sys::wait_for_signal() != libc::SIGCHLD {
+            // It leads a group of its own once it has begun; before that there is nothing to end.
+            let _ = sys::kill_group(program);
+        }
+        if let Ok(Some((_, status))) = waitpid(Some(program), WaitOptions::NOHANG) {
+            return ended(status).0;
+        }
+    }
+}
+
+/// Exit status as a shell gives it, and the signal.
+pub(super) fn ended(status: rustix::process::WaitStatus) -> Ended {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code, 0),
+        (None, Some(signal)) => (128 + signal, signal),
+        (None, None) => (128, 0),
+    }
+}
+
+fn encode((code, signal): Ended) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&code.to_ne_bytes());
+    bytes[4..].copy_from_slice(&signal.to_ne_bytes());
+    bytes
+}
+
+/// What the first process reported; nothing if it was killed itself.
+pub(super) fn read_report(report: &mut File) -> Ended {
+    let mut bytes = [0; 8];
+    match report.read_exact(&mut bytes) {
+        Ok(()) => {
+            let [a, b, c, d, e, f, g, h] = bytes;
+            (i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]))
+        }
+        Err(_) => (128 + libc::SIGKILL, libc::SIGKILL),
+    }
+}
+
+/// Becomes the program of `spec`; returns only if that fails, and says why.
+fn run_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3]) -> String {
+    match prepare_program(spec, streams) {
+        Err(problem) => problem,
+        Ok((program, argv, env)) => {
+            format!("exec: {:?}: {}", program, sys::execute(&program, &argv, &env))
+        }
+    }
+}
+
+type Program = (CString, Vec<CString>, Vec<CString>);
+
+fn prepare_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3]) -> Result<Program, String> {
+    let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    for (at, stream) in streams.iter().enumerate() {
+        sys::duplicate_to(stream, at as i32).map_err(said("setting up standard streams"))?;
+    }
+    sys::close_from(3, true).map_err(said("closing descriptors"))?;
+    sys::reset_signals().map_err(said("resetting signals"))?;
+    // Fails only for the leader of a process group, which a fresh process is not.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if let Some(dir) = &spec.working_dir {
+        rustix::process::chdir(dir).map_err(|error| format!("workingDir {}: {error}", dir.display()))?;
+    }
+    if !spec.privileged {
+        sys::limit_capabilities(spec.capabilities);
+    }
+    sys::become_user(spec.user, spec.group, &spec.groups).map_err(|error| {
+        format!(
+            "running as user {} and group {}: {error} (a cluster without root has user 0 only)",
+            spec.user, spec.group
+        )
+    })?;
+    if spec.no_new_privileges {
+        sys::no_new_privileges().map_err(said("allowPrivilegeEscalation: false"))?;
+    }
+    let name = spec.argv.first().ok_or("no command given")?;
+    let path = spec.env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
+    let program = root::find_program(name, path).map_err(|error| format!("exec: {name:?}: {error}"))?;
+    let string = |text: &str| CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"));
+    let argv = spec.argv.iter().map(|text| string(text)).collect::<Result<_, _>>()?;
+    let env =
+        spec.env.iter().map(|(name, value)| string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    Ok((string(&program.to_string_lossy())?, argv, env))
+}
+
+/// Runs a program inside a running container. The process returned waits for it outside and ends as it ends; `SIGTERM`
+/// to that one ends the program and all in its process group. Signals are blocked in the caller, and so in that one.
+pub(super) fn exec(
+    spec: &ContainerSpec,
+    container: Pid,
+    streams: [BorrowedFd<'_>; 3],
+) -> Result<Pid, String> {
+    let text = |error: io::Error| error.to_string();
+    let pidfd = pidfd_open(container, PidfdFlags::empty()).map_err(|error| error.to_string())?;
+    let (problem, problem_inside) = pipe().map_err(text)?;
+    match sys::fork(0).map_err(text)? {
+        Fork::Parent(pid) => {
+            drop(problem_inside);
+            match read_problem(problem.into()) {
+                None => Ok(pid),
+                Some(problem) => {
+                    let _ = waitpid(Some(pid), WaitOptions::empty());
+                    Err(problem)
+                }
+            }
+        }
+        Fork::Child => {
+            let problem = File::from(problem_inside);
+            let inside = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::PROCESS_ID;
+            if let Err(error) = move_into_thread_name_spaces(pidfd.as_fd(), inside) {
+                fail(problem, &format!("entering the container: {error}"));
+            }
+            match sys::fork(0) {
+                Err(error) => fail(problem, &error.to_string()),
+                Ok(Fork::Child) => {
+                    let error = run_program(spec, streams);
+                    fail(problem, &error)
+                }
+                Ok(Fork::Parent(program)) => {
+                    let _ = sys::close_from(3, false);
+                    sys::exit(tend_command(program))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the kubelet and a sandbox's first process say to each other.
+//!
+//! One request and one reply per message on a `SOCK_SEQPACKET` socket in the pod's directory; JSON, so that a
+//! kubelet of another version understands the sandboxes it finds. Fields are only ever added.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the socket in the pod's directory.
+pub(crate) const SOCKET: &str = "sandbox.sock";
+/// Name of the file that says what sandbox to make.
+pub(crate) const SANDBOX_FILE: &str = "sandbox.json";
+/// Most bytes in a message; container specifications, which may be larger, are handed over as files.
+pub(crate) const MESSAGE_BYTES: usize = 64 * 1024;
+
+/// A sandbox to be made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Host name of the pod.
+    pub hostname: String,
+    /// Stay in the node's network namespace.
+    pub host_network: bool,
+}
+
+/// Something mounted into a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// A file or directory outside.
+    pub source: PathBuf,
+    /// An absolute path inside.
+    pub target: PathBuf,
+    /// Whether writing is refused.
+    pub read_only: bool,
+}
+
+/// A container to be started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Program and arguments; a program without a slash is looked up in the container's `PATH`.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Directory to start in; the root if not given.
+    pub working_dir: Option<PathBuf>,
+    /// Volumes and files.
+    pub mounts: Vec<Mount>,
+    /// Host paths that stay hidden.
+    pub masked: Vec<PathBuf>,
+    /// User to run as, zero if not given.
+    pub user: u32,
+    /// Group to run as, zero if not given.
+    pub group: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// The capabilities that can be had, one bit each as in `capability.h`.
+    pub capabilities: u64,
+    /// Keep set-user-ID programs from raising privileges.
+    pub no_new_privileges: bool,
+    /// Leave `/proc` and `/sys` writable and all capabilities in place.
+    pub privileged: bool,
+    /// Where output goes.
+    pub log: PathBuf,
+}
+
+/// How a container or a command in it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit status; 128 plus the signal if one killed it, 128 if it could not be started.
+    pub code: i32,
+    /// The signal that killed it, zero for none.
+    pub signal: i32,
+    /// Nanoseconds since 1970.
+    pub finished_at: i64,
+    /// Why it could not be started.
+    pub problem: Option<String>,
+}
+
+/// A container as its sandbox sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Its name in the pod.
+    pub name: String,
+    /// How often it was started before.
+    pub attempt: u32,
+    /// Nanoseconds since 1970.
+    pub started_at: i64,
+    /// How it ended, if it has.
+    pub exit: Option<Exit>,
+}
+
+/// What the kubelet asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Request {
+    /// Start a container from the specification in this file, which is then deleted: it may hold secrets.
+    Start { name: String, attempt: u32, spec: PathBuf },
+    /// Send a signal to the first process of a container; 9 ends all its processes.
+    Signal { name: String, signal: i32 },
+    /// Run a command in a container, with the three descriptors that come along as standard streams.
+    Exec { name: String, argv: Vec<String>, env: Vec<(String, String)>, working_dir: Option<PathBuf> },
+    /// Send the state of all containers now and the new state of each that changes.
+    Watch,
+}
+
+/// What the sandbox answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Reply {
+    /// Done.
+    Done,
+    /// States, asked for or changed.
+    States(Vec<ContainerState>),
+    /// The command has ended.
+    Exited(Exit),
+    /// It could not be done.
+    Problem(String),
+}
