@@ -53,7 +53,7 @@ pub struct Kind {
 pub struct Subresource {
     /// Last part of the path, e.g. `scale`.
     pub name: &'static str,
-    /// Group of what is sent and returned; `None` for that of the object.
+    /// Group and version of what is sent and returned; `None` for those of the object.
     pub group_version: Option<(&'static str, &'static str)>,
     /// Kind of what is sent and returned; `None` for the object itself.
     pub kind: Option<&'static str>,
@@ -168,7 +168,9 @@ impl Kind {
     /// The row whose objects are stored for this one: this one, or the one it is a view of.
     pub fn stored(&'static self) -> &'static Self {
         match self.view {
-            Some(view) => by_kind(view.group, view.kind).expect("the table names a stored kind; a test checks it"),
+            Some(view) => {
+                by_kind(view.group, view.kind).expect("the table names a stored kind; a test checks it")
+            }
             None => self,
         }
     }
@@ -198,7 +200,7 @@ pub fn api_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
-/// Every row, grouped by API group, the groups in the order of discovery documents.
+/// Every row, those of an API group together, the groups in the order of discovery documents.
 pub fn all() -> &'static [Kind] {
     table::KINDS
 }

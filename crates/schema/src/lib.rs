@@ -2,7 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod columns;
+pub mod discovery;
 pub mod fields;
+pub mod kinds;
 pub mod normalize;
 pub mod openapi;
 pub mod patch;

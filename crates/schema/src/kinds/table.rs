@@ -83,7 +83,7 @@ pub(super) static KINDS: &[Kind] = &[
         .short(&["rs"])
         .in_all()
         .below(&[SCALE, STATUS]),
-    Kind::namespaced("events.k8s.io", "Event", "events", "event", event::EVENTS_V1)
+    Kind::namespaced("events.k8s.io", "Event", "events", "event", event::EVENT)
         .short(&["ev"])
         .view_of_another(&EVENTS_VIEW),
     Kind::cluster(NETWORKING, "IngressClass", "ingressclasses", "ingressclass", network::INGRESS_CLASS),
@@ -91,11 +91,23 @@ pub(super) static KINDS: &[Kind] = &[
         .short(&["ing"])
         .below(&[STATUS]),
     Kind::cluster(NETWORKING, "IPAddress", "ipaddresses", "ipaddress", network::IP_ADDRESS).short(&["ip"]),
-    Kind::namespaced(NETWORKING, "NetworkPolicy", "networkpolicies", "networkpolicy", network::NETWORK_POLICY)
-        .short(&["netpol"]),
+    Kind::namespaced(
+        NETWORKING,
+        "NetworkPolicy",
+        "networkpolicies",
+        "networkpolicy",
+        network::NETWORK_POLICY,
+    )
+    .short(&["netpol"]),
     Kind::cluster(NETWORKING, "ServiceCIDR", "servicecidrs", "servicecidr", network::SERVICE_CIDR)
         .below(&[STATUS]),
-    Kind::cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings", "clusterrolebinding", cluster::ROLE_BINDING),
+    Kind::cluster(
+        RBAC,
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        "clusterrolebinding",
+        cluster::ROLE_BINDING,
+    ),
     Kind::cluster(RBAC, "ClusterRole", "clusterroles", "clusterrole", cluster::ROLE),
     Kind::namespaced(RBAC, "RoleBinding", "rolebindings", "rolebinding", cluster::ROLE_BINDING),
     Kind::namespaced(RBAC, "Role", "roles", "role", cluster::ROLE),
