@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::fields::{Schema, Table};
+use crate::kinds;
 use crate::patch::PatchType;
 
 mod paths;
@@ -45,6 +46,8 @@ pub struct Resource<'a> {
     pub namespaced: bool,
     /// Verbs.
     pub verbs: Vec<&'a str>,
+    /// Whether DELETE answers with the object, not with a Status.
+    pub delete_returns_object: bool,
     /// Subresources.
     pub subresources: Vec<Subresource<'a>>,
 }
@@ -58,6 +61,38 @@ pub struct Subresource<'a> {
     pub kind: GroupVersionKind<'a>,
     /// Verbs.
     pub verbs: Vec<&'a str>,
+}
+
+impl Subresource<'_> {
+    /// Whether it is a connection (exec, proxy, log) and no object.
+    fn is_connection(&self) -> bool {
+        self.name == "log" || self.kind.kind.ends_with("Options")
+    }
+}
+
+impl From<&kinds::Kind> for Resource<'static> {
+    fn from(row: &kinds::Kind) -> Self {
+        let part = |part: &kinds::Subresource| {
+            let (group, version) = part.group_version_of(row);
+            let kind = GroupVersionKind { group, version, kind: part.kind_of(row) };
+            Subresource { name: part.name, kind, verbs: part.verbs.to_vec() }
+        };
+        Self {
+            plural: row.plural,
+            kind: row.kind,
+            namespaced: row.namespaced,
+            verbs: row.verbs.to_vec(),
+            delete_returns_object: row.deleted == kinds::Deleted::Object,
+            subresources: row.subresources.iter().map(part).collect(),
+        }
+    }
+}
+
+/// The document of one group and version of the table of kinds; `None` if none of its kinds is there.
+pub fn built_in(group: &str, version: &str, options: Options) -> Option<Value> {
+    let rows = kinds::all().iter().filter(|row| (row.group, row.version) == (group, version));
+    let resources: Vec<_> = rows.map(Resource::from).collect();
+    (!resources.is_empty()).then(|| document(group, version, &resources, options))
 }
 
 /// What a document says beyond the tables.

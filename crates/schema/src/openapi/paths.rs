@@ -49,7 +49,8 @@ pub(super) fn all(writer: &mut Writer<'_>, resources: &[Resource<'_>]) -> Value 
         };
         let kind = GroupVersionKind { group: writer.group, version: writer.version, kind: resource.kind };
         let name = format!("{namespaced}{}", resource.kind);
-        let mut verbs = Verbs { writer, kind, name: &name, kept: &resource.verbs };
+        let gives_object = resource.delete_returns_object;
+        let mut verbs = Verbs { writer, kind, name: &name, kept: &resource.verbs, gives_object };
         let in_collection = verbs.collection();
         let in_item = verbs.item();
         let everywhere = if resource.namespaced { verbs.everywhere() } else { Map::new() };
@@ -60,11 +61,22 @@ pub(super) fn all(writer: &mut Writer<'_>, resources: &[Resource<'_>]) -> Value 
         insert(&mut paths, format!("{collection}/{{name}}"), in_item, &item_scope);
         for subresource in &resource.subresources {
             let name = format!("{name}{}", capitalized(subresource.name));
-            let mut verbs = Verbs { writer, kind: subresource.kind, name: &name, kept: &subresource.verbs };
-            let mut operations = verbs.item();
-            if subresource.verbs.contains(&"create") {
-                operations.insert("post".to_owned(), verbs.create());
-            }
+            let mut verbs = Verbs {
+                writer,
+                kind: subresource.kind,
+                name: &name,
+                kept: &subresource.verbs,
+                gives_object: false,
+            };
+            let operations = if subresource.is_connection() {
+                verbs.connections()
+            } else {
+                let mut operations = verbs.item();
+                if subresource.verbs.contains(&"create") {
+                    operations.insert("post".to_owned(), verbs.create());
+                }
+                operations
+            };
             insert(
                 &mut paths,
                 format!("{collection}/{{name}}/{}", subresource.name),
@@ -108,6 +120,8 @@ struct Verbs<'a, 'w> {
     /// `NamespacedService`, `NamespacedDeploymentScale`, `Node`.
     name: &'a str,
     kept: &'a [&'a str],
+    /// Whether DELETE answers with the object.
+    gives_object: bool,
 }
 
 impl Verbs<'_, '_> {
@@ -187,18 +201,41 @@ impl Verbs<'_, '_> {
             operations.insert("patch".to_owned(), operation);
         }
         if self.has("delete") {
-            let status = self.writer.meta("Status");
+            let answer = if self.gives_object { object } else { self.writer.meta("Status") };
             let options = self.writer.meta("DeleteOptions");
             let mut operation = self.operation(
                 id("delete", self),
                 "delete",
                 query(&[DELETE]),
-                responses(&status, &["200", "202"]),
+                responses(&answer, &["200", "202"]),
             );
             operation["requestBody"] = json!({"content": {"*/*": {"schema": options}}});
             operations.insert("delete".to_owned(), operation);
         }
         operations
+    }
+
+    /// Operations whose bodies are a stream or somebody else's.
+    fn connections(&self) -> Map<String, Value> {
+        const METHODS: [(&str, &str, &str); 5] = [
+            ("create", "post", "Post"),
+            ("delete", "delete", "Delete"),
+            ("get", "get", "Get"),
+            ("patch", "patch", "Patch"),
+            ("update", "put", "Put"),
+        ];
+        let responses = json!({
+            "200": {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}},
+            "401": {"description": "Unauthorized"},
+        });
+        METHODS
+            .into_iter()
+            .filter(|(verb, ..)| self.has(verb))
+            .map(|(_, method, in_id)| {
+                let id = format!("connect{}{in_id}{}", camel(self.writer), self.name);
+                (method.to_owned(), self.operation(id, "connect", Vec::new(), responses.clone()))
+            })
+            .collect()
     }
 
     fn list(&mut self, id: String) -> Value {

@@ -3,7 +3,14 @@ use super::*;
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const STATUS: &[&str] = &["get", "patch", "update"];
 fn resource<'a>(plural: &'a str, kind: &'a str, namespaced: bool) -> Resource<'a> {
-    Resource { plural, kind, namespaced, verbs: ALL.to_vec(), subresources: Vec::new() }
+    Resource {
+        plural,
+        kind,
+        namespaced,
+        verbs: ALL.to_vec(),
+        delete_returns_object: kind == "Pod",
+        subresources: Vec::new(),
+    }
 }
 
 fn apps() -> Value {
@@ -35,9 +42,11 @@ fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 #[test]
 fn every_reference_resolves_and_every_schema_is_referred_to() {
     let gateways = resource("gateways", "Gateway", true);
-    for document in
-        [apps(), core(), document("gateway.networking.k8s.io", "v1", &[gateways], Options::default())]
-    {
+    let custom = document("gateway.networking.k8s.io", "v1", &[gateways], Options::default());
+    let documents = kinds::all()
+        .iter()
+        .map(|row| built_in(row.group, row.version, Options::default()).expect("the row itself is in it"));
+    for document in documents.chain([apps(), core(), custom]) {
         let mut found = Vec::new();
         references(&document, &mut found);
         let schemas = document["components"]["schemas"].as_object().unwrap();
@@ -131,6 +140,13 @@ fn paths_follow_scope_and_verbs() {
         json!({"group": "policy", "version": "v1", "kind": "Eviction"})
     );
     assert!(eviction.get("get").is_none());
+    let exec = GroupVersionKind { group: "", version: "v1", kind: "PodExecOptions" };
+    let exec = Subresource { name: "exec", kind: exec, verbs: vec!["create", "get"] };
+    let pods = Resource { subresources: vec![exec], ..resource("pods", "Pod", true) };
+    let document = super::document("", "v1", &[pods], Options::default());
+    let exec = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"];
+    assert_eq!(exec["get"]["operationId"], "connectCoreV1GetNamespacedPodExec");
+    assert_eq!(exec["post"]["x-kubernetes-action"], "connect");
     let scale = &apps()["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]["get"];
     assert_eq!(scale["operationId"], "readAppsV1NamespacedDeploymentScale");
 }
