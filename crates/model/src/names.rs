@@ -4,8 +4,11 @@
 
 use crate::FieldError;
 
+/// A rule of this module: what is wrong with a value.
+pub(crate) type Rule = fn(&str) -> Vec<String>;
+
 /// The errors of a value at `field` that must keep a rule of this module.
-pub(crate) fn check(rule: fn(&str) -> Vec<String>, field: impl Into<String>, value: &str) -> Vec<FieldError> {
+pub(crate) fn check(rule: Rule, field: impl Into<String>, value: &str) -> Vec<FieldError> {
     let field = field.into();
     rule(value).into_iter().map(|text| FieldError::invalid(field.as_str(), value, text)).collect()
 }

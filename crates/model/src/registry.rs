@@ -1,6 +1,6 @@
 //! Which kind has which strategy.
 
-use crate::{NoLogic, Strategy, config, event, lease, namespace, node, pod, rbac, workloads};
+use crate::{NoLogic, Strategy, config, event, lease, namespace, node, pod, rbac, service, workloads};
 
 static NO_LOGIC: NoLogic = NoLogic;
 
@@ -15,6 +15,7 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("", "Node") => &node::NODE,
         ("", "Pod") => &pod::POD,
         ("", "Secret") => &config::SECRET,
+        ("", "Service") => &service::SERVICE,
         ("", "ServiceAccount") => &config::SERVICE_ACCOUNT,
         ("apps", "DaemonSet") => &workloads::DAEMON_SET,
         ("apps", "Deployment") => &workloads::DEPLOYMENT,

@@ -1,7 +1,5 @@
 use super::*;
 
-type Rule = fn(&str) -> Vec<String>;
-
 #[test]
 fn accepts_what_kubernetes_accepts() {
     let long_label = "a".repeat(63);

@@ -63,10 +63,8 @@ fn validate_handler(handler: &Value, field: &str) -> Vec<FieldError> {
     let action = wire::at(handler, &[kind]);
     let action_field = format!("{field}.{kind}");
     match kind {
-        "exec" => {
-            if wire::list(action, "command").is_empty() {
-                errors.push(FieldError::required(format!("{action_field}.command"), ""));
-            }
+        "exec" if wire::list(action, "command").is_empty() => {
+            errors.push(FieldError::required(format!("{action_field}.command"), ""));
         }
         "httpGet" => errors.extend(validate_http(action, &action_field)),
         "tcpSocket" | "grpc" => errors.extend(port(action, &action_field)),

@@ -90,7 +90,7 @@ pub(super) fn one_of(object: &Value, field: &str, key: &str, values: &[&str]) ->
 
 /// Names that refer to something, where they are set.
 fn validate_texts(spec: &Value, field: &str) -> Vec<FieldError> {
-    let rules: [(&str, fn(&str) -> Vec<String>); 6] = [
+    let rules: [(&str, names::Rule); 6] = [
         ("serviceAccountName", names::dns1123_subdomain),
         ("nodeName", names::dns1123_subdomain),
         ("hostname", names::dns1123_label),
