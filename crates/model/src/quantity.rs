@@ -2,11 +2,26 @@
 
 /// A quantity in billionths, the finest step Kubernetes keeps. Saturates far beyond any machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Quantity(i128);
+pub struct Quantity(i128);
 
 impl Quantity {
+    /// In whole units, rounded up; negative ones count as zero.
+    pub fn whole(self) -> u64 {
+        self.in_steps(1_000_000_000)
+    }
+
+    /// In thousandths, rounded up; negative ones count as zero.
+    pub fn millis(self) -> u64 {
+        self.in_steps(1_000_000)
+    }
+
+    fn in_steps(self, billionths: i128) -> u64 {
+        let steps = self.0 / billionths + i128::from(self.0 % billionths > 0);
+        u64::try_from(steps.max(0)).unwrap_or(u64::MAX)
+    }
+
     /// Parses a quantity; nothing if the text is none. Finer fractions round away from zero.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (negative, text) = match text.as_bytes().first()? {
             b'-' => (true, &text[1..]),
             b'+' => (false, &text[1..]),

@@ -72,6 +72,12 @@ impl<T> DualStack<T> {
         std::iter::once((self.family, &self.primary)).chain(second)
     }
 
+    /// Family and value pairs to change, primary first.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (IpFamily, &mut T)> {
+        let second = self.secondary.as_mut().map(|value| (self.family.other(), value));
+        std::iter::once((self.family, &mut self.primary)).chain(second)
+    }
+
     /// The same shape with every value mapped.
     pub fn map<U>(&self, mut f: impl FnMut(IpFamily, &T) -> U) -> DualStack<U> {
         DualStack {

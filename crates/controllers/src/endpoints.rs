@@ -1,0 +1,212 @@
+//! EndpointSlices per family, the legacy Endpoints, and slices mirrored from Endpoints that people write (section E).
+//!
+//! What is wanted is computed in `dyad_model::slices`; this is the shell around it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dyad_model::slices::{self, MAX_PER_SLICE, SERVICE_NAME_LABEL, SliceChanges};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::pods;
+use crate::queue::{Controller, Error, Key, Next};
+use crate::{Shared, spawn};
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+struct EndpointSlices(Shared);
+
+pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
+    spawn(tasks, EndpointSlices(world.clone()), |queue| {
+        let services = queue.clone();
+        world.services.on_change(move |old, new| {
+            if let Some(service) = new.or(old) {
+                services.add(Key::of(service));
+            }
+        });
+        let (pods, weak) = (queue.clone(), std::sync::Arc::downgrade(world));
+        world.pods.on_change(move |old, new| {
+            let Some(world) = weak.upgrade().filter(|_| matters(old, new)) else { return };
+            let Some(namespace) = old.or(new).and_then(ResourceExt::namespace) else { return };
+            for service in world.services.in_namespace(&namespace) {
+                if [old, new].into_iter().flatten().any(|pod| selects(&service, pod)) {
+                    pods.add(Key::of(&*service));
+                }
+            }
+        });
+        let (nodes, weak) = (queue.clone(), std::sync::Arc::downgrade(world));
+        world.nodes.on_change(move |old, new| {
+            let zone = |node: Option<&Node>| node.map(|node| node.labels().get(ZONE).cloned());
+            if let Some(world) = weak.upgrade().filter(|_| zone(old) != zone(new)) {
+                world.services.all().iter().for_each(|service| nodes.add(Key::of(&**service)));
+            }
+        });
+        let slices = queue.clone();
+        world.slices.on_change(move |old, new| {
+            for slice in [old, new].into_iter().flatten() {
+                if let Some(service) = slice.labels().get(SERVICE_NAME_LABEL) {
+                    slices.add(Key::new(slice.namespace().unwrap_or_default(), service));
+                }
+            }
+        });
+        let endpoints = queue.clone();
+        world.endpoints.on_change(move |old, new| {
+            if let Some(endpoints_of) = new.or(old) {
+                endpoints.add(Key::of(endpoints_of));
+            }
+        });
+    });
+}
+
+/// Whether a change of a pod can change endpoints (E26).
+fn matters(old: Option<&Pod>, new: Option<&Pod>) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return true };
+    let view = |pod: &Pod| {
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        (
+            pod.metadata.labels.clone(),
+            pod.metadata.deletion_timestamp.clone(),
+            spec.and_then(|spec| spec.node_name.clone()),
+            spec.and_then(|spec| spec.hostname.clone()),
+            status.and_then(|status| status.pod_ips.clone()),
+            pods::is_ready(pod),
+            pods::is_finished(pod),
+        )
+    };
+    view(old) != view(new)
+}
+
+fn selects(service: &Service, pod: &Pod) -> bool {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| {
+        !selector.is_empty() && selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
+    })
+}
+
+/// The wire form, which leaves out what k8s-openapi does not: kind and version are put in.
+fn wire<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Result<Value, Error> {
+    let mut value = serde_json::to_value(object)?;
+    value["apiVersion"] = K::api_version(&()).into();
+    value["kind"] = K::kind(&()).into();
+    Ok(value)
+}
+
+fn typed<K: DeserializeOwned>(value: Value) -> Result<K, Error> {
+    Ok(serde_json::from_value(value)?)
+}
+
+impl Controller for EndpointSlices {
+    const NAME: &'static str = "endpoints";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let client = &self.0.client;
+        let service = self.0.services.get(key);
+        let service_value = service.as_deref().map(wire).transpose()?;
+        // Read from the API and not from the cache: a slice just created must count.
+        let api = Api::<EndpointSlice>::namespaced(client.clone(), &key.namespace);
+        let labels = format!("{SERVICE_NAME_LABEL}={}", key.name);
+        let existing = match key.name.len() {
+            // Longer names can be those of hand-made Endpoints only, and no label holds them.
+            0..=63 => api.list(&ListParams::default().labels(&labels)).await?.items,
+            _ => Vec::new(),
+        };
+        let existing = existing.iter().map(wire).collect::<Result<Vec<_>, _>>()?;
+        let mut skipped = false;
+        if let Some(value) = &service_value {
+            let pods = self.0.pods.in_namespace(&key.namespace);
+            let selected =
+                pods.iter().filter(|pod| service.as_deref().is_some_and(|service| selects(service, pod)));
+            let selected = selected.map(|pod| wire(&**pod)).collect::<Result<Vec<_>, _>>()?;
+            let nodes = self.0.nodes.all();
+            let zone = |node: &Node| node.labels().get(ZONE).cloned().unwrap_or_default();
+            let zones: BTreeMap<String, String> =
+                nodes.iter().map(|node| (node.name_any(), zone(node))).collect();
+            if service.as_deref().is_some_and(|service| service.metadata.deletion_timestamp.is_none()) {
+                let changes = slices::desired(value, &selected, &zones, &existing, None, MAX_PER_SLICE);
+                skipped = !changes.skipped.is_empty();
+                write(&api, changes).await?;
+                self.write_endpoints(key, value, &selected).await?;
+            }
+        } else if self.0.endpoints.get(key).is_some() {
+            // The object of a Service goes with it (E64).
+            let endpoints = Api::<Endpoints>::namespaced(client.clone(), &key.namespace);
+            ignore(404, endpoints.delete(&key.name, &DeleteParams::default()).await.map(drop))?;
+        }
+        self.mirror(key, service_value.as_ref(), &existing, &api).await?;
+        Ok(skipped.then(|| Duration::from_secs(1)))
+    }
+}
+
+impl EndpointSlices {
+    async fn write_endpoints(&self, key: &Key, service: &Value, pods: &[Value]) -> Result<(), Error> {
+        let api = Api::<Endpoints>::namespaced(self.0.client.clone(), &key.namespace);
+        let existing = self.0.endpoints.get(key).as_deref().map(wire).transpose()?;
+        let Some(wanted) = slices::endpoints(service, pods, existing.as_ref(), None) else { return Ok(()) };
+        let wanted: Endpoints = typed(wanted)?;
+        match existing {
+            Some(_) => api.replace(&key.name, &PostParams::default(), &wanted).await?,
+            None => api.create(&PostParams::default(), &wanted).await?,
+        };
+        Ok(())
+    }
+
+    async fn mirror(
+        &self,
+        key: &Key,
+        service: Option<&Value>,
+        existing: &[Value],
+        api: &Api<EndpointSlice>,
+    ) -> Result<(), Error> {
+        let object = self.0.endpoints.get(key);
+        let endpoints = object.as_deref().map(wire).transpose()?;
+        let mirrored = slices::mirror(endpoints.as_ref(), service, existing);
+        let changed = !mirrored.changes.is_empty();
+        write(api, mirrored.changes).await?;
+        let Some(object) = object.filter(|_| changed) else { return Ok(()) };
+        for (count, reason, what) in [
+            (mirrored.invalid, "InvalidIPAddress", "are not IP addresses"),
+            (mirrored.surplus, "TooManyAddressesToMirror", "are more than a subset may have"),
+        ] {
+            if count > 0 {
+                let message = format!("{count} addresses were not mirrored: they {what}");
+                pods::event(&self.0.client, &*object, "Warning", reason, &message).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deletes first, so that nothing is ever there twice.
+async fn write(api: &Api<EndpointSlice>, changes: SliceChanges) -> Result<(), Error> {
+    for slice in changes.delete {
+        let slice: EndpointSlice = typed(slice)?;
+        let preconditions = Preconditions { uid: slice.uid(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        ignore(404, api.delete(&slice.name_any(), &params).await.map(drop))?;
+    }
+    for slice in changes.update {
+        let slice: EndpointSlice = typed(slice)?;
+        api.replace(&slice.name_any(), &PostParams::default(), &slice).await?;
+    }
+    for slice in changes.create {
+        let created = api.create(&PostParams::default(), &typed::<EndpointSlice>(slice)?).await;
+        // A namespace that is on its way out takes nothing new, and needs nothing (E24).
+        ignore(403, created.map(drop))?;
+    }
+    Ok(())
+}
+
+fn ignore(code: u16, result: Result<(), kube::Error>) -> Result<(), Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == code => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,134 @@
+//! Leader election by a Lease, as client-go's clients do it (coordination.k8s.io/v1).
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client, Resource};
+use tracing::warn;
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "dyad-controllers";
+/// A holder that is silent for this long has lost it.
+const DURATION: Duration = Duration::from_secs(15);
+/// A holder that could not renew for this long stops by itself, well before others may take over.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Between two renewals or attempts.
+const PERIOD: Duration = Duration::from_secs(2);
+
+fn api(client: &Client) -> Api<Lease> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// What is to be written to take or keep the lease; `None` while another holds it. `observed` says for how long the
+/// present record has been seen unchanged, by our own clock: clocks of others are not trusted.
+fn claim(current: Option<&Lease>, identity: &str, now: Timestamp, observed: Duration) -> Option<Lease> {
+    let spec = current.and_then(|lease| lease.spec.clone()).unwrap_or_default();
+    let holder = spec.holder_identity.as_deref().unwrap_or_default();
+    let mine = holder == identity;
+    let duration = u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default();
+    if !mine && !holder.is_empty() && observed < Duration::from_secs(duration) {
+        return None;
+    }
+    let transitions = spec.lease_transitions.unwrap_or_default();
+    let metadata = current.map_or_else(
+        || ObjectMeta { name: Some(NAME.into()), namespace: Some(NAMESPACE.into()), ..ObjectMeta::default() },
+        |lease| lease.metadata.clone(),
+    );
+    let spec = LeaseSpec {
+        holder_identity: Some(identity.to_owned()),
+        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        acquire_time: if mine { spec.acquire_time } else { Some(MicroTime(now)) },
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(if mine || current.is_none() { transitions } else { transitions + 1 }),
+        ..spec
+    };
+    Some(Lease { metadata, spec: Some(spec) })
+}
+
+/// Waits until the lease is ours.
+pub(crate) async fn acquire(client: &Client, identity: &str) -> Lease {
+    let leases = api(client);
+    let mut seen: Option<(Option<String>, Instant)> = None;
+    loop {
+        match leases.get_opt(NAME).await {
+            Ok(current) => {
+                let version = current.as_ref().and_then(|lease| lease.meta().resource_version.clone());
+                if seen.as_ref().is_none_or(|(known, _)| *known != version) {
+                    seen = Some((version, Instant::now()));
+                }
+                let observed = seen.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+                if let Some(wanted) = claim(current.as_ref(), identity, Timestamp::now(), observed) {
+                    let written = match current {
+                        Some(_) => leases.replace(NAME, &PostParams::default(), &wanted).await,
+                        None => leases.create(&PostParams::default(), &wanted).await,
+                    };
+                    match written {
+                        Ok(lease) => return lease,
+                        Err(error) => warn!(%error, "can't take the lease"),
+                    }
+                }
+            }
+            Err(error) => warn!(%error, "can't read the lease"),
+        }
+        tokio::time::sleep(PERIOD / 4).await;
+    }
+}
+
+/// Renews the lease; returns when it is lost.
+pub(crate) async fn keep(client: &Client, mut lease: Lease) {
+    let leases = api(client);
+    let mut renewed = Instant::now();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let identity = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+        let Some(wanted) = claim(Some(&lease), &identity, Timestamp::now(), Duration::ZERO) else { return };
+        match tokio::time::timeout(PERIOD, leases.replace(NAME, &PostParams::default(), &wanted)).await {
+            Ok(Ok(now)) => {
+                lease = now;
+                renewed = Instant::now();
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 || status.code == 404 => return,
+            Ok(Err(error)) => warn!(%error, "can't renew the lease"),
+            Err(_) => warn!("the API does not answer; can't renew the lease"),
+        }
+        if renewed.elapsed() > DEADLINE {
+            return;
+        }
+    }
+}
+
+/// Gives the lease back, so that the next instance need not wait for it to run out.
+pub(crate) async fn release(client: &Client, identity: &str) {
+    let leases = api(client);
+    let Ok(Some(mut lease)) = leases.get_opt(NAME).await else { return };
+    let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(identity))
+    else {
+        return;
+    };
+    spec.holder_identity = Some(String::new());
+    spec.lease_duration_seconds = Some(1);
+    // Without it the next instance waits a few seconds longer.
+    let _ = leases.replace(NAME, &PostParams::default(), &lease).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_claimed_when_free_ours_or_run_out() {
+        let now = Timestamp::UNIX_EPOCH;
+        let first = claim(None, "a", now, Duration::ZERO).unwrap();
+        assert_eq!(first.spec.as_ref().unwrap().lease_transitions, Some(0));
+        assert!(claim(Some(&first), "a", now, Duration::ZERO).is_some(), "ours");
+        assert!(claim(Some(&first), "b", now, Duration::from_secs(14)).is_none(), "held");
+        let second = claim(Some(&first), "b", now, Duration::from_secs(15)).unwrap();
+        assert_eq!(second.spec.as_ref().unwrap().lease_transitions, Some(1), "run out");
+        let mut free = second.clone();
+        free.spec.as_mut().unwrap().holder_identity = Some(String::new());
+        assert!(claim(Some(&free), "a", now, Duration::ZERO).is_some(), "given back");
+    }
+}

@@ -1,0 +1,101 @@
+//! What several controllers ask about pods and workloads, and the events they leave.
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use tracing::debug;
+
+/// Whether a condition of a pod is true.
+pub(crate) fn has_condition(pod: &Pod, condition: &str) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|list| list.iter().any(|one| one.type_ == condition && one.status == "True"))
+}
+
+/// Whether a pod is ready.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    has_condition(pod, "Ready")
+}
+
+/// Whether a pod has been ready for `seconds`.
+pub(crate) fn is_available(pod: &Pod, seconds: i32, now: Timestamp) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|one| {
+        let since = one.last_transition_time.as_ref().map_or(now, |time| time.0);
+        let held = now.as_second() - since.as_second();
+        one.type_ == "Ready" && one.status == "True" && (seconds == 0 || held >= i64::from(seconds))
+    })
+}
+
+/// The phase, `Pending` when there is none yet.
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+}
+
+/// Whether a pod will never run again.
+pub(crate) fn is_finished(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether a pod counts as one of its workload's replicas.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !is_finished(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// The node a pod is bound to; empty before.
+pub(crate) fn node_name(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// The controller among an object's owners.
+pub(crate) fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// Whether `owner` controls the object.
+pub(crate) fn is_controlled_by<K: Resource>(meta: &ObjectMeta, owner: &K) -> bool {
+    controller_of(meta).is_some_and(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
+}
+
+/// Whether labels match a selector; a selector that is not one matches nothing.
+pub(crate) fn matches(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
+    let parsed = serde_json::to_value(selector)
+        .ok()
+        .and_then(|value| dyad_model::selector::LabelSelector::from_object(&value).ok());
+    let label = |key: &str| meta.labels.as_ref()?.get(key).map(String::as_str);
+    parsed.is_some_and(|selector| selector.matches_by(label))
+}
+
+/// Leaves an event about an object. Events are for people: a failure to write one fails nothing else.
+pub(crate) async fn event<K>(client: &Client, object: &K, kind: &str, reason: &str, message: &str)
+where
+    K: Resource<DynamicType = ()>,
+{
+    let reference: ObjectReference = object.object_ref(&());
+    let namespace = reference.namespace.clone().unwrap_or_else(|| "default".into());
+    let now = Timestamp::now();
+    let event = Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{:x}", object.name_any(), now.as_nanosecond())),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: reference,
+        type_: Some(kind.into()),
+        reason: Some(reason.into()),
+        message: Some(message.chars().take(1024).collect()),
+        count: Some(1),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        source: Some(EventSource { component: Some("dyad-controllers".into()), host: None }),
+        reporting_component: Some("dyad-controllers".into()),
+        reporting_instance: Some(String::new()),
+        ..Event::default()
+    };
+    let written =
+        Api::<Event>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &event).await;
+    if let Err(error) = written {
+        debug!(%error, reason, "can't write an event");
+    }
+}

@@ -1,0 +1,84 @@
+//! Everything the controllers look at and act through.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
+use kube::{Api, Client};
+use tokio::task::JoinSet;
+
+use crate::cache::Cache;
+
+/// Namespace of the nodes' leases.
+pub(crate) const NODE_LEASES: &str = "kube-node-lease";
+
+/// The shared view of the API.
+pub(crate) struct World {
+    pub(crate) client: Client,
+    pub(crate) nodes: Cache<Node>,
+    pub(crate) pods: Cache<Pod>,
+    pub(crate) services: Cache<Service>,
+    pub(crate) endpoints: Cache<Endpoints>,
+    pub(crate) slices: Cache<EndpointSlice>,
+    pub(crate) deployments: Cache<Deployment>,
+    pub(crate) replica_sets: Cache<ReplicaSet>,
+    pub(crate) daemon_sets: Cache<DaemonSet>,
+    pub(crate) namespaces: Cache<Namespace>,
+    pub(crate) leases: Cache<Lease>,
+    pub(crate) service_cidrs: Cache<ServiceCIDR>,
+    pub(crate) ip_addresses: Cache<IPAddress>,
+}
+
+impl World {
+    pub(crate) fn new(client: Client) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            nodes: Cache::default(),
+            pods: Cache::default(),
+            services: Cache::default(),
+            endpoints: Cache::default(),
+            slices: Cache::default(),
+            deployments: Cache::default(),
+            replica_sets: Cache::default(),
+            daemon_sets: Cache::default(),
+            namespaces: Cache::default(),
+            leases: Cache::default(),
+            service_cidrs: Cache::default(),
+            ip_addresses: Cache::default(),
+        })
+    }
+
+    /// Starts all watches in `tasks` and waits for the first complete view.
+    pub(crate) async fn follow(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
+        macro_rules! follow {
+            ($($cache:ident),*) => {
+                $({
+                    let world = self.clone();
+                    tasks.spawn(async move { world.$cache.follow(Api::all(world.client.clone())).await });
+                })*
+                let world = self.clone();
+                tasks.spawn(async move {
+                    world.leases.follow(Api::namespaced(world.client.clone(), NODE_LEASES)).await;
+                });
+                self.leases.wait().await;
+                $(self.$cache.wait().await;)*
+            };
+        }
+        follow!(
+            nodes,
+            pods,
+            services,
+            endpoints,
+            slices,
+            deployments,
+            replica_sets,
+            daemon_sets,
+            namespaces,
+            service_cidrs,
+            ip_addresses
+        );
+    }
+}
