@@ -73,7 +73,7 @@ fn hash(template: &Value, collisions: i32) -> String {
     let mut name = String::new();
     for _ in 0..9 {
         name.push(char::from(alphabet[(rest % 27) as usize]));
-        rest = rest / 27 ^ hash.rotate_left(name.len() as u32 * 3);
+        rest = (rest / 27) ^ hash.rotate_left(name.len() as u32 * 3);
     }
     name
 }

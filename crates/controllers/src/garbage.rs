@@ -364,7 +364,7 @@ mod tests {
             .map(|uid| json!({"apiVersion": "v1", "kind": "K", "name": uid, "uid": uid}))
             .collect();
         let mut meta: ObjectMeta = serde_json::from_value(json!({"ownerReferences": references})).unwrap();
-        meta.deletion_timestamp = deleting.then(|| Time(Timestamp::UNIX_EPOCH));
+        meta.deletion_timestamp = deleting.then_some(Time(Timestamp::UNIX_EPOCH));
         meta
     }
 

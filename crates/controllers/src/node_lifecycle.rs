@@ -156,10 +156,10 @@ impl Controller for NodeLifecycle {
             }
         }
         let mut next = self.grace.saturating_sub(silence).max(Duration::from_millis(500));
-        if health != Health::Ready {
-            if let Some(sooner) = self.drive_out(&node).await? {
-                next = next.min(sooner);
-            }
+        if health != Health::Ready
+            && let Some(sooner) = self.drive_out(&node).await?
+        {
+            next = next.min(sooner);
         }
         Ok(Some(next))
     }
