@@ -105,8 +105,18 @@ impl FieldError {
 
     /// `Unsupported value` with the supported ones, sorted and quoted.
     pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
-        supported.sort();
+        let mut supported = supported.to_vec();
+        supported.sort_unstable();
+        Self::not_supported_in_order(field, value, &supported)
+    }
+
+    /// `Unsupported value` with the supported ones, quoted, in the order given, where Kubernetes does not sort them.
+    pub fn not_supported_in_order(
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        supported: &[&str],
+    ) -> Self {
+        let supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
         let detail = if supported.is_empty() {
             String::new()
         } else {

@@ -305,6 +305,15 @@ pub fn http_header(value: &str) -> Vec<String> {
     )]
 }
 
+/// The path of a domain-prefixed name, as of an ingress controller.
+pub(crate) fn http_path(value: &str) -> Vec<String> {
+    const OTHERS: &str = "/-._~%!$&'()*+,;=:";
+    if !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || OTHERS.contains(c)) {
+        return Vec::new();
+    }
+    vec![pattern("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[])]
+}
+
 /// A number followed by `%`.
 pub fn percentage(value: &str) -> Vec<String> {
     let digits = value.strip_suffix('%').unwrap_or_default();

@@ -117,7 +117,7 @@ impl RoleBinding {
             }
             _ => {
                 let kinds = ["ServiceAccount", "User", "Group"];
-                errors.push(FieldError::not_supported(format!("{field}.kind"), kind, &kinds));
+                errors.push(FieldError::not_supported_in_order(format!("{field}.kind"), kind, &kinds));
             }
         }
         errors
@@ -144,7 +144,7 @@ impl Strategy for RoleBinding {
         }
         let kinds: &[&str] = if self.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
         if !kinds.contains(&kind) {
-            errors.push(FieldError::not_supported("roleRef.kind", kind, kinds));
+            errors.push(FieldError::not_supported_in_order("roleRef.kind", kind, kinds));
         }
         if name.is_empty() {
             errors.push(FieldError::required("roleRef.name", ""));

@@ -1,6 +1,9 @@
 //! Which kind has which strategy.
 
-use crate::{NoLogic, Strategy, config, event, lease, namespace, node, pod, rbac, service, workloads};
+use crate::{
+    NoLogic, Strategy, config, endpoint_slice, event, ingress, lease, namespace, network_policy, node, pod,
+    rbac, service, service_cidr, workloads,
+};
 
 static NO_LOGIC: NoLogic = NoLogic;
 
@@ -10,6 +13,7 @@ static NO_LOGIC: NoLogic = NoLogic;
 pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
     match (group, kind) {
         ("", "ConfigMap") => &config::CONFIG_MAP,
+        ("", "Endpoints") => &endpoint_slice::ENDPOINTS,
         ("", "Event") => &event::CORE_EVENT,
         ("", "Namespace") => &namespace::NAMESPACE,
         ("", "Node") => &node::NODE,
@@ -21,7 +25,13 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("apps", "Deployment") => &workloads::DEPLOYMENT,
         ("apps", "ReplicaSet") => &workloads::REPLICA_SET,
         ("coordination.k8s.io", "Lease") => &lease::LEASE,
+        ("discovery.k8s.io", "EndpointSlice") => &endpoint_slice::ENDPOINT_SLICE,
         ("events.k8s.io", "Event") => &event::EVENT,
+        ("networking.k8s.io", "IPAddress") => &service_cidr::IP_ADDRESS,
+        ("networking.k8s.io", "Ingress") => &ingress::INGRESS,
+        ("networking.k8s.io", "IngressClass") => &ingress::INGRESS_CLASS,
+        ("networking.k8s.io", "NetworkPolicy") => &network_policy::NETWORK_POLICY,
+        ("networking.k8s.io", "ServiceCIDR") => &service_cidr::SERVICE_CIDR,
         ("rbac.authorization.k8s.io", "ClusterRole") => &rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => &rbac::CLUSTER_ROLE_BINDING,
         ("rbac.authorization.k8s.io", "Role") => &rbac::ROLE,

@@ -79,7 +79,7 @@ pub(crate) fn validate_taints(taints: &[Value], list: &str) -> Vec<FieldError> {
 
 fn validate_effect(effect: &str, field: &str) -> Option<FieldError> {
     let known = EFFECTS.contains(&effect);
-    (!known).then(|| FieldError::not_supported(format!("{field}.effect"), effect, &EFFECTS))
+    (!known).then(|| FieldError::not_supported_in_order(format!("{field}.effect"), effect, &EFFECTS))
 }
 
 /// The errors of `schedulingGates`.

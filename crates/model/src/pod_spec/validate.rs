@@ -75,16 +75,7 @@ pub(super) fn one_of(object: &Value, field: &str, key: &str, values: &[&str]) ->
     match wire::text(object, key) {
         "" => Some(FieldError::required(format!("{field}.{key}"), "")),
         value if values.contains(&value) => None,
-        // In the order Kubernetes has them, which is not sorted here.
-        value => Some(FieldError::new(
-            crate::ErrorType::NotSupported,
-            format!("{field}.{key}"),
-            value,
-            format!(
-                "supported values: {}",
-                values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ")
-            ),
-        )),
+        value => Some(FieldError::not_supported_in_order(format!("{field}.{key}"), value, values)),
     }
 }
 

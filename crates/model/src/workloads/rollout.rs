@@ -81,7 +81,7 @@ pub(super) fn validate_daemon_set_strategy(strategy: &Value) -> Vec<FieldError> 
 /// Kubernetes prints the strategy's internal form here.
 fn unknown(strategy: &Value, field: &str, known: &[&str]) -> FieldError {
     let shown = json!({ "Type": wire::text(strategy, "type"), "RollingUpdate": wire::at(strategy, &["rollingUpdate"]) });
-    FieldError::not_supported(field, shown, known)
+    FieldError::not_supported_in_order(field, shown, known)
 }
 
 /// A number as it is, a percentage without its sign.
