@@ -14,7 +14,8 @@ pub(super) fn apply(spec: &mut Spec) {
         affinity::NONE => spec.session_affinity_config = None,
         affinity::CLIENT_IP => {
             let config = spec.session_affinity_config.take();
-            let seconds = config.and_then(|config| config.client_ip?.timeout_seconds).unwrap_or(AFFINITY_SECONDS);
+            let seconds =
+                config.and_then(|config| config.client_ip?.timeout_seconds).unwrap_or(AFFINITY_SECONDS);
             let client_ip = ClientIp { timeout_seconds: Some(seconds) };
             spec.session_affinity_config = Some(AffinityConfig { client_ip: Some(client_ip) });
         }

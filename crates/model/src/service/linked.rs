@@ -6,7 +6,7 @@ use dyad_net::IpFamily;
 
 use super::spec::{NONE, Spec, family_of, policy};
 use crate::FieldError;
-use crate::validate_ip::legacy_ip;
+use crate::addresses::legacy_ip;
 
 const IPS: &str = "spec.clusterIPs";
 
@@ -19,9 +19,7 @@ pub(super) fn check(spec: &Spec, old: Option<&Spec>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.extend(singular(spec));
     errors.extend(families(spec));
-    if let Some(policy) =
-        spec.ip_family_policy.as_deref().filter(|policy| !policy::ALL.contains(policy))
-    {
+    if let Some(policy) = spec.ip_family_policy.as_deref().filter(|policy| !policy::ALL.contains(policy)) {
         errors.push(FieldError::not_supported("spec.ipFamilyPolicy", policy, &policy::ALL));
     }
     let (invalid, addresses) = addresses(spec, old);
@@ -66,7 +64,7 @@ fn families(spec: &Spec) -> Vec<FieldError> {
 /// A53 to A55, and whether any is no address, so that nothing more can be said.
 fn addresses(spec: &Spec, old: Option<&Spec>) -> (bool, Vec<FieldError>) {
     let mut errors = Vec::new();
-    let stored = old.map(|old| old.cluster_ips.as_slice()).unwrap_or_default();
+    let stored: Vec<&str> = old.iter().flat_map(|old| &old.cluster_ips).map(String::as_str).collect();
     for (index, ip) in spec.cluster_ips.iter().enumerate() {
         if index == 0 && ip == NONE {
             if spec.cluster_ips.len() > 1 {
@@ -74,7 +72,7 @@ fn addresses(spec: &Spec, old: Option<&Spec>) -> (bool, Vec<FieldError>) {
                 errors.push(FieldError::invalid(IPS, spec.shown_cluster_ips(), detail));
             }
         } else {
-            errors.extend(legacy_ip(format!("{IPS}[{index}]"), ip, stored));
+            errors.extend(legacy_ip(&format!("{IPS}[{index}]"), ip, &stored));
         }
     }
     let invalid = !errors.is_empty();
@@ -84,14 +82,10 @@ fn addresses(spec: &Spec, old: Option<&Spec>) -> (bool, Vec<FieldError>) {
     (invalid, errors)
 }
 
-/// A56.
+/// A56. Of three and more it is enough that both families are there, as upstream; they are too many anyway (A55).
 fn one_per_family(spec: &Spec) -> Option<FieldError> {
-    let dual = match spec.cluster_ips.as_slice() {
-        [] | [_] => true,
-        // Three and more can't be told from two of a family upstream either.
-        ips => ips.len() == 2 && family_of(&ips[0]) != family_of(&ips[1]),
-    };
-    (!dual).then(|| {
+    let families: BTreeSet<IpFamily> = spec.cluster_ips.iter().map(|ip| family_of(ip)).collect();
+    (spec.cluster_ips.len() > 1 && families.len() < 2).then(|| {
         let detail = "may specify no more than one IP for each IP family";
         FieldError::invalid(IPS, spec.shown_cluster_ips(), detail)
     })

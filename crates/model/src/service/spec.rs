@@ -1,6 +1,6 @@
 //! `spec` of a Service as the rules see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dyad_net::{IpFamily, parse_ip_sloppy};
 use serde::{Deserialize, Serialize};
@@ -211,9 +211,9 @@ impl Spec {
         self.ports.iter().map(|port| port.node_port).filter(|port| *port != 0)
     }
 
-    /// The node ports reserved for it. What other types name is not reserved.
-    pub(super) fn held_node_ports(&self) -> Vec<i64> {
-        if self.has_node_ports() { self.named_node_ports().collect() } else { Vec::new() }
+    /// The node ports reserved for it, each once. What other types name is not reserved.
+    pub(super) fn held_node_ports(&self) -> BTreeSet<i64> {
+        if self.has_node_ports() { self.named_node_ports().collect() } else { BTreeSet::new() }
     }
 
     /// The list of addresses as errors show it.
