@@ -1,0 +1,169 @@
+//! What a cluster begins with, and what is kept of it afterwards: namespaces, the default ServiceCIDR, the
+//! `kubernetes` Service with its endpoints, and in every namespace a ServiceAccount and the certificate authority.
+//!
+//! Desired state against what is there, like every controller; it lives in the server because the server is not
+//! complete without it.
+
+mod accounts;
+mod kubernetes;
+mod service_cidr;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dyad_net::DualStack;
+use futures::future::select_all;
+use serde_json::{Value, json};
+
+use crate::auth::UserInfo;
+use crate::registry::{Compute, Registry, Scope, Served, WriteOptions};
+use crate::status::ApiError;
+
+/// Namespaces that exist from the beginning (J52).
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Everything is looked at again this often, also if nothing has changed.
+const EVERY: Duration = Duration::from_secs(10);
+/// What is looked at, and whose changes make us look again.
+const FOLLOWED: [(&str, &str); 7] = [
+    ("", "configmaps"),
+    ("", "endpoints"),
+    ("", "namespaces"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("discovery.k8s.io", "endpointslices"),
+    ("networking.k8s.io", "servicecidrs"),
+];
+
+/// Keeps what a cluster begins with.
+pub(crate) struct Bootstrap {
+    registry: Arc<Registry>,
+    user: UserInfo,
+    /// Where nodes and pods reach this server, primary family of the Services first.
+    advertise: DualStack<IpAddr>,
+    port: u16,
+    ca_pem: String,
+}
+
+impl Bootstrap {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        advertise: DualStack<IpAddr>,
+        port: u16,
+        ca_pem: String,
+    ) -> Self {
+        Self { registry, user: UserInfo::internal("bootstrap"), advertise, port, ca_pem }
+    }
+
+    /// Makes everything as it should be.
+    pub(crate) async fn ensure(&self) -> Result<(), ApiError> {
+        for name in NAMESPACES {
+            let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+            self.create_if_missing("", "namespaces", object).await?;
+        }
+        self.ensure_service_cidr().await?;
+        self.ensure_kubernetes().await?;
+        self.ensure_accounts().await
+    }
+
+    /// Does so again whenever something changes, until the server shuts down.
+    pub(crate) async fn keep(self) {
+        let mut closing = self.registry.closing.subscribe();
+        let mut changed: Vec<_> = FOLLOWED
+            .map(|(group, plural)| self.registry.builtin_served(group, plural).resource.cache.subscribe())
+            .into();
+        loop {
+            for receiver in &mut changed {
+                receiver.borrow_and_update();
+            }
+            if let Err(error) = self.ensure().await {
+                tracing::warn!(%error, "what the cluster begins with is incomplete");
+            }
+            let any = select_all(changed.iter_mut().map(|receiver| Box::pin(receiver.changed())));
+            tokio::select! {
+                _ = any => {}
+                () = tokio::time::sleep(EVERY) => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+        }
+    }
+
+    fn scope<'a>(
+        &'a self,
+        served: &'a Served,
+        namespace: &'a str,
+        name: &'a str,
+        verb: &'a str,
+    ) -> Scope<'a> {
+        Scope { served, namespace, name, subresource: "", user: &self.user, verb }
+    }
+
+    /// The object as it is, `None` if it is not there.
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let resource = &self.registry.builtin_served(group, plural).resource;
+        resource.cache.get(&resource.cache_key(namespace, name)).map(|stored| stored.value())
+    }
+
+    /// Creates an object unless there is one of its name.
+    async fn create_if_missing(&self, group: &str, plural: &str, object: Value) -> Result<(), ApiError> {
+        let served = self.registry.builtin_served(group, plural);
+        let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        if self.get(group, plural, &namespace, &name).is_some() {
+            return Ok(());
+        }
+        let scope = self.scope(served, &namespace, &name, "create");
+        let created =
+            self.registry.create_decoded(scope, object, &WriteOptions::default(), &mut Vec::new()).await;
+        match created {
+            Err(error) if error.reason() != "AlreadyExists" => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes an object that is there.
+    async fn change(
+        &self,
+        (group, plural, subresource): (&str, &str, &str),
+        namespace: &str,
+        name: &str,
+        change: &(dyn Fn(&mut Value) -> Result<(), ApiError> + Sync),
+    ) -> Result<(), ApiError> {
+        let served = self.registry.builtin_served(group, plural);
+        let scope = Scope { subresource, ..self.scope(served, namespace, name, "update") };
+        let options = WriteOptions::default();
+        let changed = self.registry.update(scope, Compute::With(change), &options, &mut Vec::new()).await;
+        match changed {
+            // It has gone meanwhile; the next look will see.
+            Err(error) if error.reason() != "NotFound" => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes `keys` of an object what they should be, and creates it if it is not there.
+    async fn put(&self, group: &str, plural: &str, desired: Value, keys: &[&str]) -> Result<(), ApiError> {
+        let text = |key: &str| desired["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        let Some(current) = self.get(group, plural, &namespace, &name) else {
+            return self.create_if_missing(group, plural, desired).await;
+        };
+        let labelled = desired["metadata"]["labels"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| current["metadata"]["labels"][key] == *value);
+        if labelled && keys.iter().all(|key| current[key] == desired[key]) {
+            return Ok(());
+        }
+        self.change((group, plural, ""), &namespace, &name, &|object| {
+            for (key, value) in desired["metadata"]["labels"].as_object().into_iter().flatten() {
+                object["metadata"]["labels"][key] = value.clone();
+            }
+            for key in keys {
+                object[*key] = desired[*key].clone();
+            }
+            Ok(())
+        })
+        .await
+    }
+}

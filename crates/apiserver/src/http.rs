@@ -1,0 +1,18 @@
+//! The HTTP face of the registry.
+
+mod discovery;
+mod health;
+mod metrics;
+mod negotiate;
+mod openapi;
+mod path;
+pub(crate) mod query;
+mod respond;
+mod routes;
+mod serve;
+mod show;
+
+pub use respond::Body;
+pub(crate) use routes::Api;
+pub use routes::Service;
+pub(crate) use serve::{Connections, serve};

@@ -1,0 +1,121 @@
+//! Discovery and `/version` (J1, J2, J3): documents that never change while the server runs.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use dyad_schema::{discovery, kinds};
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::negotiate::{self, Format};
+use super::respond::{self, Body};
+use crate::status::ApiError;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// The Kubernetes version whose behaviour this is.
+pub(crate) const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+dyad");
+
+/// Every document, written once.
+pub(crate) struct Documents {
+    plain: HashMap<String, Value>,
+    /// Aggregated, with its hash.
+    aggregated: HashMap<&'static str, (Bytes, String)>,
+}
+
+impl Documents {
+    /// `servers` is where the server can be reached.
+    pub(crate) fn new(servers: &[SocketAddr]) -> Self {
+        let mut plain = HashMap::from([
+            ("/api".to_owned(), discovery::api_versions(servers.iter().copied())),
+            ("/apis".to_owned(), discovery::group_list()),
+            ("/version".to_owned(), version()),
+        ]);
+        for row in kinds::all() {
+            let base = if row.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", row.group) };
+            if let Some(list) = discovery::resource_list(row.group, row.version) {
+                plain.entry(format!("{base}/{}", row.version)).or_insert(list);
+            }
+            if let Some(group) = discovery::group(row.group) {
+                plain.entry(base).or_insert(group);
+            }
+        }
+        let mut paths: Vec<Value> = plain.keys().map(|path| path.as_str().into()).collect();
+        let more = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz"];
+        paths.extend(more.map(Value::from));
+        paths.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        plain.insert(String::new(), json!({ "paths": paths }));
+        let written = |value: Value| {
+            let bytes = Bytes::from(value.to_string());
+            let hash =
+                Sha256::digest(&bytes).iter().fold(String::new(), |text, byte| text + &format!("{byte:02X}"));
+            (bytes, format!("\"{hash}\""))
+        };
+        Self {
+            plain,
+            aggregated: HashMap::from([
+                ("/api", written(discovery::aggregated_core())),
+                ("/apis", written(discovery::aggregated_groups())),
+            ]),
+        }
+    }
+
+    /// The document at a path without its trailing slash; `None` if there is none.
+    pub(crate) fn answer(
+        &self,
+        path: &str,
+        accept: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<Response<Body>>, ApiError> {
+        let Some(document) = self.plain.get(path) else { return Ok(None) };
+        let (format, aggregated) = negotiate::discovery(accept)?;
+        let vary = HeaderValue::from_static("Accept");
+        if let Some((bytes, etag)) =
+            self.aggregated.get(path).filter(|_| aggregated && format == Format::Json)
+        {
+            let unchanged =
+                headers.get_all(IF_NONE_MATCH).iter().any(|tag| tag.as_bytes() == etag.as_bytes());
+            let mut response = if unchanged {
+                let mut response = respond::full(StatusCode::NOT_MODIFIED, AGGREGATED, Bytes::new());
+                response.headers_mut().remove(CONTENT_TYPE);
+                response
+            } else {
+                respond::full(StatusCode::OK, AGGREGATED, bytes.clone())
+            };
+            if let Ok(etag) = HeaderValue::from_str(etag) {
+                response.headers_mut().insert(ETAG, etag);
+            }
+            response.headers_mut().insert(VARY, vary);
+            return Ok(Some(response));
+        }
+        let mut response = respond::value(StatusCode::OK, format, document);
+        response.headers_mut().insert(VARY, vary);
+        Ok(Some(response))
+    }
+}
+
+fn version() -> Value {
+    let (major, minor, git_version) = VERSION;
+    json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": git_version,
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+    })
+}
+
+/// The machine, as Go calls it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,189 @@
+//! Answers: bodies, headers, compression.
+
+use std::convert::Infallible;
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::Stream;
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use serde_json::Value;
+
+use super::negotiate::Format;
+use crate::status::ApiError;
+
+/// The body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Answers larger than this are compressed if the client can read it (J16).
+const COMPRESS_OVER: usize = 128 << 10;
+
+/// A complete answer.
+pub(crate) fn full(code: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        headers.insert(CONTENT_TYPE, value);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// An answer that goes on for as long as the stream does; every item is sent at once (J31).
+pub(crate) fn stream(
+    content_type: &str,
+    frames: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response<Body> {
+    use futures::StreamExt;
+    let body = StreamBody::new(frames.map(|bytes| Ok(Frame::data(bytes))));
+    let mut response = full(StatusCode::OK, content_type, Bytes::new());
+    *response.body_mut() = BodyExt::boxed_unsync(body);
+    response
+}
+
+/// A value as JSON or YAML.
+pub(crate) fn value(code: StatusCode, format: Format, value: &Value) -> Response<Body> {
+    match encode(format, value) {
+        Ok(bytes) => full(code, format.content_type(), bytes),
+        Err(problem) => error(Format::Json, &ApiError::internal(problem)),
+    }
+}
+
+/// JSON that is already written, as JSON or YAML.
+pub(crate) fn json(code: StatusCode, format: Format, bytes: Vec<u8>) -> Response<Body> {
+    match format {
+        Format::Json => full(code, format.content_type(), bytes),
+        Format::Yaml => match serde_json::from_slice(&bytes) {
+            Ok(read) => value(code, format, &read),
+            Err(problem) => error(Format::Json, &ApiError::internal(problem)),
+        },
+    }
+}
+
+fn encode(format: Format, value: &Value) -> Result<Vec<u8>, String> {
+    match format {
+        Format::Json => serde_json::to_vec(value).map_err(|error| error.to_string()),
+        Format::Yaml => {
+            serde_saphyr::to_string(value).map(String::into_bytes).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// A failure.
+pub(crate) fn error(format: Format, error: &ApiError) -> Response<Body> {
+    let mut response = json(error.code(), format, error.to_json());
+    if let Some(secs) = error.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, secs.into());
+    }
+    response
+}
+
+/// Plain text.
+pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
+    full(code, "text/plain; charset=utf-8", text.into())
+}
+
+/// Adds `Warning` headers, one per text (J17).
+pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    let mut said: Vec<&str> = Vec::new();
+    for text in warnings {
+        if said.contains(&text.as_str()) {
+            continue;
+        }
+        said.push(text);
+        let mut quoted = String::from("299 - \"");
+        for character in text.chars().filter(|character| !character.is_control()) {
+            if matches!(character, '"' | '\\') {
+                quoted.push('\\');
+            }
+            quoted.push(character);
+        }
+        quoted.push('"');
+        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+/// Compresses a large answer if the client can read it.
+pub(crate) async fn compress(request: &HeaderMap, response: Response<Body>) -> Response<Body> {
+    use http_body::Body as _;
+    let Some(size) = response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()) else {
+        return response;
+    };
+    let accepts = request.get_all(ACCEPT_ENCODING).iter().any(accepts_gzip);
+    if size <= COMPRESS_OVER || !accepts || response.headers().contains_key(CONTENT_ENCODING) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let bytes = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(impossible) => match impossible {},
+    };
+    let original = bytes.clone();
+    // Tens of megabytes take long enough to be in the way of others.
+    let compressed = tokio::task::spawn_blocking(move || gzip(&bytes)).await;
+    let body = if let Ok(Ok(compressed)) = compressed {
+        parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+        compressed.into()
+    } else {
+        original
+    };
+    Response::from_parts(parts, Full::new(body).boxed_unsync())
+}
+
+fn accepts_gzip(value: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|text| {
+        text.split(',').any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next() == Some("gzip") && parts.all(|parameter| parameter != "q=0")
+        })
+    })
+}
+
+/// Compresses, quickly rather than well.
+pub(crate) fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j17_warnings_are_quoted_and_said_once() {
+        let mut response = text(StatusCode::OK, "");
+        warn(&mut response, &["unknown field \"spec.x\"".to_owned(), "a\nb".to_owned(), "a\nb".to_owned()]);
+        let headers: Vec<_> =
+            response.headers().get_all(WARNING).iter().map(|v| v.to_str().unwrap()).collect();
+        assert_eq!(headers, ["299 - \"unknown field \\\"spec.x\\\"\"", "299 - \"ab\""]);
+    }
+
+    #[tokio::test]
+    async fn j16_large_answers_are_compressed_for_those_who_can_read_it() {
+        let large = "x".repeat(COMPRESS_OVER + 1);
+        let mut request = HeaderMap::new();
+        let plain = compress(&request, text(StatusCode::OK, large.clone())).await;
+        assert!(!plain.headers().contains_key(CONTENT_ENCODING));
+        request.insert(ACCEPT_ENCODING, HeaderValue::from_static("deflate, gzip;q=1.0"));
+        let small = compress(&request, text(StatusCode::OK, "x")).await;
+        assert!(!small.headers().contains_key(CONTENT_ENCODING));
+        let packed = compress(&request, text(StatusCode::OK, large.clone())).await;
+        assert_eq!(packed.headers()[CONTENT_ENCODING], "gzip");
+        let bytes = packed.into_body().collect().await.unwrap().to_bytes();
+        let mut unpacked = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut unpacked).unwrap();
+        assert_eq!(unpacked, large);
+    }
+}

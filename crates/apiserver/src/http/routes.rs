@@ -1,0 +1,437 @@
+//! From a request to an answer: who asks, may they, for what, and in which form.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use dyad_schema::columns::IncludeObject;
+use dyad_schema::kinds::Deleted;
+use dyad_schema::patch::PatchType;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+
+use super::metrics::{Metrics, Observation};
+use super::negotiate::{self, Format};
+use super::path::{Path, ResourcePath};
+use super::query::Query;
+use super::respond::{self, Body as ResponseBody};
+use super::show::{self, Show};
+use super::{discovery, health, openapi, path};
+use crate::auth::{self, Attributes, Authorizer, ResourceTarget, Target, UserInfo};
+use crate::registry::{
+    Body, DeleteOptions, ListOptions, Media, Registry, Scope, Served, Watch, WriteOptions, Written,
+    binding_deleted, binding_success, scale_of,
+};
+use crate::status::{About, ApiError};
+
+/// Largest body of a request (J16).
+const BODY_MAX: usize = 3 << 20;
+
+/// Everything a request needs.
+pub(crate) struct Api {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: health::Health,
+    pub(crate) discovery: discovery::Documents,
+    pub(crate) openapi: openapi::Documents,
+}
+
+/// The API as a function from requests to answers, for one user: what a client in this process talks to.
+///
+/// It is cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    api: Arc<Api>,
+    user: Arc<UserInfo>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("user", &self.user.name).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    pub(crate) fn new(api: Arc<Api>, user: UserInfo) -> Self {
+        Self { api, user: Arc::new(user) }
+    }
+
+    /// Answers a request. Never fails: what goes wrong is in the answer.
+    pub async fn call<B>(&self, request: Request<B>) -> Response<ResponseBody>
+    where
+        B: http_body::Body<Data: Send> + Send,
+        B::Error: std::fmt::Display,
+    {
+        self.api.answer(request, Some(&self.user)).await
+    }
+}
+
+/// A request taken apart.
+struct Call<'a> {
+    method: &'a Method,
+    path: &'a str,
+    query: Query,
+    headers: &'a HeaderMap,
+    accept: &'a str,
+}
+
+impl Api {
+    /// `servers` is where it can be reached.
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        authorizer: Arc<dyn Authorizer>,
+        servers: &[SocketAddr],
+    ) -> Self {
+        Self {
+            registry,
+            authorizer,
+            metrics: Metrics::default(),
+            health: health::Health::default(),
+            discovery: discovery::Documents::new(servers),
+            openapi: openapi::Documents::default(),
+        }
+    }
+
+    /// Answers a request of `peer`, the user whom the connection stands for.
+    pub(crate) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        peer: Option<&UserInfo>,
+    ) -> Response<ResponseBody>
+    where
+        B: http_body::Body<Data: Send> + Send,
+        B::Error: std::fmt::Display,
+    {
+        let began = Instant::now();
+        let (parts, body) = request.into_parts();
+        let call = Call {
+            method: &parts.method,
+            path: parts.uri.path(),
+            query: Query::parse(parts.uri.query().unwrap_or_default()),
+            headers: &parts.headers,
+            accept: parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
+        };
+        let mut observation = Observation::new(call.method);
+        let mut warnings = Vec::new();
+        let result = self.dispatch(&call, body, peer, &mut observation, &mut warnings).await;
+        let mut response =
+            result.unwrap_or_else(|error| respond::error(negotiate::error(call.accept), &error));
+        respond::warn(&mut response, &warnings);
+        self.metrics.observe(&observation, response.status(), began.elapsed());
+        respond::compress(call.headers, response).await
+    }
+
+    async fn dispatch<B>(
+        &self,
+        call: &Call<'_>,
+        body: B,
+        peer: Option<&UserInfo>,
+        observation: &mut Observation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response<ResponseBody>, ApiError>
+    where
+        B: http_body::Body<Data: Send> + Send,
+        B::Error: std::fmt::Display,
+    {
+        let user = auth::authenticate(peer, call.headers)?;
+        let user = auth::impersonate(user, call.headers, &*self.authorizer)?;
+        match path::parse(call.path) {
+            Path::Other => {
+                let verb = call.method.as_str().to_ascii_lowercase();
+                self.authorize(&user, &Attributes { verb: &verb, target: Target::Path(call.path) })?;
+                self.other(call)
+            }
+            Path::Resource(place) => {
+                let verb = verb(call.method, &place, &call.query)?;
+                observation.name(&place, verb);
+                let selected = selected_name(&place, &call.query);
+                let target = ResourceTarget {
+                    group: &place.group,
+                    resource: &place.plural,
+                    subresource: &place.subresource,
+                    namespace: if place.plural == "namespaces" { &place.name } else { &place.namespace },
+                    name: if place.name.is_empty() { &selected } else { &place.name },
+                };
+                self.authorize(&user, &Attributes { verb, target: Target::Resource(target) })?;
+                let served = self
+                    .registry
+                    .served(&place.group, &place.version, &place.plural)
+                    .ok_or_else(ApiError::no_such_path)?;
+                // A cluster-scoped kind is in no namespace, and an object of the other sort is in one.
+                let misplaced = if served.row.namespaced {
+                    place.namespace.is_empty() && !place.name.is_empty()
+                } else {
+                    !place.namespace.is_empty()
+                };
+                if misplaced {
+                    return Err(ApiError::no_such_path());
+                }
+                let scope = Scope {
+                    served,
+                    namespace: &place.namespace,
+                    name: &place.name,
+                    subresource: &place.subresource,
+                    user: &user,
+                    verb,
+                };
+                let body = read_body(call, body).await?;
+                self.resource(call, served, scope, &body, warnings).await
+            }
+        }
+    }
+
+    fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+        self.authorizer.authorize(user, attributes).refusal(user, attributes).map_or(Ok(()), Err)
+    }
+
+    /// Paths that are no resources.
+    fn other(&self, call: &Call<'_>) -> Result<Response<ResponseBody>, ApiError> {
+        if !matches!(*call.method, Method::GET | Method::HEAD) {
+            return Err(ApiError::no_such_path());
+        }
+        let path = call.path.trim_end_matches('/');
+        if let Some(answer) = self.health.answer(path, &call.query, &self.registry) {
+            return Ok(answer);
+        }
+        if let Some(answer) = self.openapi.answer(path, call.accept, call.headers)? {
+            return Ok(answer);
+        }
+        if path == "/metrics" {
+            return Ok(self.metrics.answer(&self.registry));
+        }
+        self.discovery.answer(path, call.accept, call.headers)?.ok_or_else(ApiError::no_such_path)
+    }
+
+    async fn resource(
+        &self,
+        call: &Call<'_>,
+        served: &Arc<Served>,
+        scope: Scope<'_>,
+        body: &Body,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response<ResponseBody>, ApiError> {
+        let row = served.row;
+        let allowed = match scope.subresource {
+            "" => row.allows(scope.verb),
+            name => match row.subresource(name) {
+                Some(part) => part.verbs.contains(&scope.verb),
+                None => return Err(ApiError::no_such_path()),
+            },
+        };
+        if !allowed {
+            return Err(ApiError::method_not_allowed(scope.about(), scope.verb));
+        }
+        match scope.subresource {
+            "" | "status" | "finalize" => self.object(call, served, scope, body, warnings).await,
+            "scale" => self.scale(call, scope, body, warnings).await,
+            "binding" => {
+                let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+                self.registry.bind(scope, body, &options, warnings).await?;
+                let (format, _) = negotiate::object(call.accept)?;
+                Ok(respond::value(StatusCode::CREATED, format, &binding_success(201)))
+            }
+            "eviction" => {
+                let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+                self.registry.evict(scope, body, &options).await?;
+                let (format, _) = negotiate::object(call.accept)?;
+                Ok(respond::value(StatusCode::CREATED, format, &binding_success(201)))
+            }
+            // Logs, exec, attach and port-forward need a way to the node, which is not there yet.
+            part => {
+                self.registry.get(scope, None).await?;
+                let resource = format!("{}/{part}", row.plural);
+                let about = About { resource: &resource, ..scope.about() };
+                Err(ApiError::method_not_allowed(about, scope.verb))
+            }
+        }
+    }
+
+    async fn object(
+        &self,
+        call: &Call<'_>,
+        served: &Arc<Served>,
+        scope: Scope<'_>,
+        body: &Body,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response<ResponseBody>, ApiError> {
+        let (format, form) = negotiate::object(call.accept)?;
+        let include = IncludeObject::parse(call.query.get("includeObject")).map_err(ApiError::bad_request)?;
+        let show = Show { form, include };
+        let registry = &self.registry;
+        let written = |written: &Written| {
+            let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+            let stored = &written.stored;
+            respond::json(code, format, show::object(served, show, stored, stored.rev))
+        };
+        match scope.verb {
+            "get" => {
+                let rev = call.query.number("resourceVersion")?;
+                let stored = registry.get(scope, rev).await?;
+                let object = show::object(served, show, &stored, stored.rev);
+                Ok(respond::json(StatusCode::OK, format, object))
+            }
+            "list" => {
+                let options = ListOptions::parse(served, &call.query, (scope.namespace, scope.name), false)?;
+                let listed = registry.list(scope.resource(), &options).await?;
+                Ok(respond::json(StatusCode::OK, format, show::list(served, show, &listed)))
+            }
+            "watch" => self.watch(call, served, scope, show).await,
+            "create" => {
+                let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+                let created = registry.create(scope, body, &options, warnings).await?;
+                Ok(written(&created))
+            }
+            "update" => {
+                let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+                let updated = registry.replace(scope, body, &options, warnings).await?;
+                Ok(written(&updated))
+            }
+            "patch" => {
+                let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+                let patched = registry.patch(scope, patch_type(body)?, body, &options, warnings).await?;
+                Ok(written(&patched))
+            }
+            "delete" => {
+                let options = DeleteOptions::parse(&call.query, &body.untyped()?)?;
+                let deletion = registry.delete(scope, &options).await?;
+                let stored = &deletion.stored;
+                if deletion.gone && served.row.deleted == Deleted::Status {
+                    let status = binding_deleted(scope.about(), stored);
+                    return Ok(respond::value(StatusCode::OK, format, &status));
+                }
+                let code = if !deletion.gone && options.accepted_while_pending {
+                    StatusCode::ACCEPTED
+                } else {
+                    StatusCode::OK
+                };
+                Ok(respond::json(code, format, show::object(served, show, stored, stored.rev)))
+            }
+            "deletecollection" => {
+                let list = ListOptions::parse(served, &call.query, (scope.namespace, ""), false)?;
+                let options = DeleteOptions::parse(&call.query, &body.untyped()?)?;
+                let listed = registry.delete_collection(scope, &list, &options).await?;
+                Ok(respond::json(StatusCode::OK, format, show::list(served, show, &listed)))
+            }
+            other => Err(ApiError::method_not_allowed(scope.about(), other)),
+        }
+    }
+
+    async fn watch(
+        &self,
+        call: &Call<'_>,
+        served: &Arc<Served>,
+        scope: Scope<'_>,
+        show: Show,
+    ) -> Result<Response<ResponseBody>, ApiError> {
+        let options = ListOptions::parse(served, &call.query, (scope.namespace, scope.name), true)?;
+        let resource = Arc::clone(&served.resource);
+        let started = Watch::start(Arc::clone(&self.registry), resource, options, rand::random()).await;
+        let content_type = Format::Json.content_type();
+        match started {
+            Ok(watch) => {
+                Ok(respond::stream(content_type, show::watch_lines(Arc::clone(served), watch, show)))
+            }
+            // Clients look for this one among the events.
+            Err(error) if error.code() == StatusCode::GONE => {
+                Ok(respond::full(StatusCode::OK, content_type, show::error_line(&error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn scale(
+        &self,
+        call: &Call<'_>,
+        scope: Scope<'_>,
+        body: &Body,
+        warnings: &mut Vec<String>,
+    ) -> Result<Response<ResponseBody>, ApiError> {
+        let (format, _) = negotiate::object(call.accept)?;
+        let registry = &self.registry;
+        let scale = match scope.verb {
+            "get" => {
+                let rev = call.query.number("resourceVersion")?;
+                let stored = registry.get(scope, rev).await?;
+                scale_of(&stored.value())
+            }
+            "update" => {
+                let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+                registry.replace_scale(scope, body, &options, warnings).await?
+            }
+            "patch" => {
+                let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+                registry.patch_scale(scope, patch_type(body)?, body, &options, warnings).await?
+            }
+            other => return Err(ApiError::method_not_allowed(scope.about(), other)),
+        };
+        Ok(respond::value(StatusCode::OK, format, &scale))
+    }
+}
+
+/// The verb as authorizers and discovery know it.
+fn verb(method: &Method, place: &ResourcePath, query: &Query) -> Result<&'static str, ApiError> {
+    let named = !place.name.is_empty();
+    let watch = place.watch || (place.subresource.is_empty() && query.flag("watch"));
+    Ok(match *method {
+        Method::GET | Method::HEAD if watch => "watch",
+        Method::GET | Method::HEAD if named => "get",
+        Method::GET | Method::HEAD => "list",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if named => "delete",
+        Method::DELETE => "deletecollection",
+        _ => {
+            let about = About { group: &place.group, resource: &place.plural, kind: "", name: "" };
+            return Err(ApiError::method_not_allowed(about, method.as_str()));
+        }
+    })
+}
+
+/// The one name that a list or watch selects, for the authorizer.
+fn selected_name(place: &ResourcePath, query: &Query) -> String {
+    if !place.name.is_empty() {
+        return String::new();
+    }
+    let selector = dyad_model::selector::FieldSelector::parse(query.get("fieldSelector"));
+    selector.ok().and_then(|fields| fields.required("metadata.name").map(str::to_owned)).unwrap_or_default()
+}
+
+/// J41: the kinds of patches that there are.
+fn patch_type(body: &Body) -> Result<PatchType, ApiError> {
+    let refused = || ApiError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type));
+    match &body.media {
+        Media::Other(name) => PatchType::from_content_type(name).ok_or_else(refused),
+        Media::Json | Media::Yaml => Err(refused()),
+    }
+}
+
+/// Reads the body of a request, up to the limit.
+async fn read_body<B>(call: &Call<'_>, body: B) -> Result<Body, ApiError>
+where
+    B: http_body::Body,
+    B::Error: std::fmt::Display,
+{
+    let content_type =
+        call.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = Media::from_content_type(content_type);
+    let announced = call.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > BODY_MAX) {
+        return Err(ApiError::too_large(BODY_MAX));
+    }
+    let mut bytes = BytesMut::new();
+    let mut body = std::pin::pin!(body);
+    while let Some(frame) = body.as_mut().frame().await {
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("can't read the body: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            bytes::BufMut::put(&mut bytes, data);
+            if bytes.len() > BODY_MAX {
+                return Err(ApiError::too_large(BODY_MAX));
+            }
+        }
+    }
+    Ok(Body { media, bytes: Bytes::from(bytes) })
+}

@@ -1,0 +1,186 @@
+//! Objects, lists and events in the form the client asked for.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use dyad_schema::columns::{self, IncludeObject, TableOptions};
+use serde_json::{Value, json};
+
+use super::negotiate::Form;
+use crate::registry::{Listed, Served, Stored, Watch, WatchEvent};
+use crate::status::ApiError;
+
+/// How objects are shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Show {
+    pub(crate) form: Form,
+    /// How much of an object goes with its row of a table.
+    pub(crate) include: IncludeObject,
+}
+
+fn table_options(show: Show, headers: bool) -> TableOptions {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    TableOptions { include: show.include, headers, now: i64::try_from(now).unwrap_or(i64::MAX) }
+}
+
+fn partial(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": object["metadata"],
+    })
+}
+
+/// The object as the client knows its kind.
+fn seen(served: &Served, stored: &Stored, rev: u64) -> Value {
+    let mut object = stored.value_at(rev);
+    served.from_stored(&mut object);
+    object
+}
+
+/// One object, as JSON.
+pub(crate) fn object(served: &Served, show: Show, stored: &Stored, rev: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    write_object(served, show, stored, rev, true, &mut out);
+    out
+}
+
+fn write_object(served: &Served, show: Show, stored: &Stored, rev: u64, headers: bool, out: &mut Vec<u8>) {
+    if show.form == Form::Whole && served.as_stored() {
+        stored.write_to(rev, out);
+        return;
+    }
+    let object = seen(served, stored, rev);
+    write(&in_form(served, show, object, headers), out);
+}
+
+/// A value that is an object of the kind, in the form wanted.
+fn in_form(served: &Served, show: Show, object: Value, headers: bool) -> Value {
+    match show.form {
+        Form::Whole => object,
+        Form::Metadata => partial(&object),
+        Form::Table => {
+            let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+            columns::table(served.row, [&object], metadata, table_options(show, headers))
+        }
+    }
+}
+
+fn write(value: &Value, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("a Value has string keys only, and memory takes everything");
+}
+
+/// A list, as JSON.
+pub(crate) fn list(served: &Served, show: Show, listed: &Listed) -> Vec<u8> {
+    let mut metadata = json!({"resourceVersion": listed.rev.to_string()});
+    if !listed.token.is_empty() {
+        metadata["continue"] = listed.token.as_str().into();
+    }
+    if let Some(remaining) = listed.remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    let mut out = Vec::with_capacity(256 + listed.items.iter().map(|stored| stored.weight()).sum::<usize>());
+    let (kind, api_version) = match show.form {
+        Form::Table => {
+            let objects: Vec<Value> =
+                listed.items.iter().map(|stored| seen(served, stored, stored.rev)).collect();
+            write(&columns::table(served.row, &objects, metadata, table_options(show, true)), &mut out);
+            return out;
+        }
+        Form::Whole => (served.row.list_kind(), served.row.api_version()),
+        Form::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+    };
+    let head = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+    write(&head, &mut out);
+    // The head's closing brace gives way to the items.
+    out.pop();
+    out.extend_from_slice(b",\"items\":[");
+    for (index, stored) in listed.items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        if show.form == Form::Whole && served.as_stored() {
+            stored.write_item_to(&mut out);
+        } else {
+            write_object(served, show, stored, stored.rev, false, &mut out);
+        }
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+/// Turns the events of a watch into the lines of its answer.
+pub(crate) struct EventWriter {
+    pub(crate) show: Show,
+    /// Column definitions come with the first event only (J14).
+    first: bool,
+}
+
+impl EventWriter {
+    pub(crate) fn new(show: Show) -> Self {
+        Self { show, first: true }
+    }
+
+    /// The lines of some events.
+    pub(crate) fn lines(&mut self, served: &Served, events: &[WatchEvent]) -> Bytes {
+        let mut out = Vec::with_capacity(events.len() * 1024);
+        for event in events {
+            let (name, stored, rev) = match event {
+                WatchEvent::Added(stored) => ("ADDED", stored, stored.rev),
+                WatchEvent::Modified(stored) => ("MODIFIED", stored, stored.rev),
+                WatchEvent::Deleted(stored, rev) => ("DELETED", stored, *rev),
+                WatchEvent::Bookmark { rev, initial_events_end } => {
+                    let bookmark = bookmark(served, *rev, *initial_events_end);
+                    let object = in_form(served, self.show, bookmark, std::mem::take(&mut self.first));
+                    line("BOOKMARK", &mut out, |out| write(&object, out));
+                    continue;
+                }
+                WatchEvent::Error(error) => {
+                    line("ERROR", &mut out, |out| out.extend_from_slice(&error.to_json()));
+                    continue;
+                }
+            };
+            let headers = std::mem::take(&mut self.first);
+            line(name, &mut out, |out| write_object(served, self.show, stored, rev, headers, out));
+        }
+        out.into()
+    }
+}
+
+fn line(name: &str, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    object(out);
+    out.extend_from_slice(b"}\n");
+}
+
+/// J28: an object of the kind with nothing but its resourceVersion.
+fn bookmark(served: &Served, rev: u64, initial_events_end: bool) -> Value {
+    let mut metadata = json!({"resourceVersion": rev.to_string()});
+    if initial_events_end {
+        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    json!({"kind": served.row.kind, "apiVersion": served.row.api_version(), "metadata": metadata})
+}
+
+/// The lines of a watch, as they come.
+pub(crate) fn watch_lines(
+    served: std::sync::Arc<Served>,
+    watch: Watch,
+    show: Show,
+) -> impl futures::Stream<Item = Bytes> + Send + 'static {
+    let state = (watch, EventWriter::new(show), served);
+    futures::stream::unfold(state, async |(mut watch, mut writer, served)| {
+        let events = watch.next().await?;
+        let lines = writer.lines(&served, &events);
+        Some((lines, (watch, writer, served)))
+    })
+}
+
+/// A 410 that came before the first event is told as an event, which is where clients look for it (J26).
+pub(crate) fn error_line(error: &ApiError) -> Bytes {
+    let mut out = Vec::new();
+    line("ERROR", &mut out, |out| out.extend_from_slice(&error.to_json()));
+    out.into()
+}

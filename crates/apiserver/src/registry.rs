@@ -1,0 +1,126 @@
+//! Generic REST over the store, for every kind of the table: there is no handler per kind.
+
+mod allocations;
+mod binding;
+mod body;
+mod cache;
+mod create;
+mod delete;
+mod feed;
+mod list;
+mod options;
+mod resource;
+mod scale;
+mod selectable;
+mod stored;
+mod update;
+mod values;
+mod watch;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dyad_model::ClusterNet;
+use dyad_schema::kinds;
+use dyad_store::{Store, StoreError};
+use tokio::sync::watch as signal;
+
+pub(crate) use allocations::Allocations;
+pub(crate) use binding::{deleted as binding_deleted, success as binding_success};
+pub(crate) use body::{Body, Media};
+pub(crate) use list::Listed;
+pub(crate) use options::{DeleteOptions, ListOptions, WriteOptions};
+pub(crate) use resource::{Resource, Served};
+pub(crate) use scale::of as scale_of;
+pub(crate) use stored::Stored;
+pub(crate) use update::Compute;
+pub(crate) use values::now;
+pub(crate) use watch::{Watch, WatchEvent};
+pub(crate) use write::{Scope, Written};
+
+/// Everything that is served.
+pub(crate) struct Registry {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cluster: ClusterNet,
+    resources: Vec<Arc<Resource>>,
+    /// Places in `resources` by group and plural.
+    by_name: HashMap<(String, String), usize>,
+    /// As clients see them: by group, version and plural. Several may show one resource.
+    served: HashMap<(&'static str, &'static str, &'static str), Arc<Served>>,
+    allocations: Allocations,
+    /// The newest revision that every cache has.
+    applied: signal::Sender<u64>,
+    /// Whether the server shuts down: watches end.
+    pub(crate) closing: signal::Sender<bool>,
+}
+
+impl Registry {
+    /// A registry of all kinds of the table, its caches filled, following the store.
+    pub(crate) fn start(store: Arc<dyn Store>, cluster: ClusterNet) -> Result<Arc<Self>, StoreError> {
+        let mut resources = Vec::new();
+        let mut by_name = HashMap::new();
+        let mut served = HashMap::new();
+        for row in kinds::all().iter().filter(|row| row.view.is_none()) {
+            let resource = Arc::new(Resource::new(row));
+            by_name.insert((row.group.to_owned(), row.plural.to_owned()), resources.len());
+            resources.push(resource);
+        }
+        for row in kinds::all() {
+            let stored = row.stored();
+            let index = by_name[&(stored.group.to_owned(), stored.plural.to_owned())];
+            let view = Served::new(row, Arc::clone(&resources[index]));
+            served.insert((row.group, row.version, row.plural), Arc::new(view));
+        }
+        let registry = Arc::new(Self {
+            store,
+            allocations: Allocations::new(&cluster),
+            cluster,
+            resources,
+            by_name,
+            served,
+            applied: signal::Sender::new(0),
+            closing: signal::Sender::new(false),
+        });
+        registry.start_feed()?;
+        Ok(registry)
+    }
+
+    /// What is served under a group, version and plural.
+    pub(crate) fn served(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
+        let row = kinds::by_resource(group, version, plural)?;
+        self.served.get(&(row.group, row.version, row.plural))
+    }
+
+    /// Every resource.
+    pub(crate) fn resources(&self) -> &[Arc<Resource>] {
+        &self.resources
+    }
+
+    /// A resource of the table.
+    fn builtin(&self, group: &str, plural: &str) -> &Resource {
+        &self.resources[self.by_name[&(group.to_owned(), plural.to_owned())]]
+    }
+
+    /// What a resource of the table is served as.
+    pub(crate) fn builtin_served(&self, group: &str, plural: &str) -> &Arc<Served> {
+        self.served(group, "v1", plural).expect("asked for only by names that are in the table of kinds")
+    }
+
+    pub(crate) fn namespaces(&self) -> &Resource {
+        self.builtin("", "namespaces")
+    }
+
+    fn ip_addresses(&self) -> &Resource {
+        self.builtin("networking.k8s.io", "ipaddresses")
+    }
+
+    fn service_cidrs(&self) -> &Resource {
+        self.builtin("networking.k8s.io", "servicecidrs")
+    }
+
+    /// Ends every watch and what follows the store.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+}

@@ -1,0 +1,185 @@
+//! Create (section 0.4): decode, default, name, infer and allocate, prepare, validate, write.
+
+use std::sync::Arc;
+
+use dyad_model::meta;
+use dyad_store::Op;
+use serde_json::Value;
+
+use super::Registry;
+use super::body::Body;
+use super::options::WriteOptions;
+use super::stored::{Stored, UNWRITTEN};
+use super::values;
+use super::write::{ATTEMPTS, Committed, Scope, Written, meta_mut, meta_text, refuse_if_any};
+use crate::status::ApiError;
+
+/// How often a generated name is tried (J48).
+const NAME_ATTEMPTS: usize = 8;
+
+impl Registry {
+    /// POST of an object.
+    pub(crate) async fn create(
+        &self,
+        scope: Scope<'_>,
+        body: &Body,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        let mut object = body.decode(scope.served, options.field_validation, warnings)?;
+        check_namespace(scope, &mut object)?;
+        self.create_decoded(scope, object, options, warnings).await
+    }
+
+    /// Creates an object that has been read; also for a PUT or an apply of what does not exist (Q3).
+    pub(crate) async fn create_decoded(
+        &self,
+        scope: Scope<'_>,
+        mut object: Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        scope.resource().strategy.default(&mut object);
+        self.check_namespace_is_open(scope, &object)?;
+        scope.check_node(None, Some(&object))?;
+        self.until_as_new_as(None).await?;
+        let prefix = meta_text(&object, "generateName").to_owned();
+        let generated = meta_text(&object, "name").is_empty() && !prefix.is_empty();
+        let mut names = 0;
+        for _ in 0..ATTEMPTS {
+            let mut new = object.clone();
+            fill_meta(&mut new)?;
+            if generated {
+                meta_mut(&mut new).insert("name".to_owned(), values::generate_name(&prefix).into());
+            }
+            let mut warned = Vec::new();
+            match self.try_create(scope, new, options, &mut warned).await? {
+                Attempt::Done(written) => {
+                    warnings.append(&mut warned);
+                    return Ok(written);
+                }
+                Attempt::NameTaken(existing) => {
+                    names += 1;
+                    if !generated || names >= NAME_ATTEMPTS {
+                        let deleting = !existing.value["metadata"]["deletionTimestamp"].is_null();
+                        return Err(ApiError::already_exists(scope.served.about(&existing.name), deleting));
+                    }
+                }
+                Attempt::AllocationLost => {}
+            }
+        }
+        Err(ApiError::internal("too many others allocate at the same time; try again"))
+    }
+
+    async fn try_create(
+        &self,
+        scope: Scope<'_>,
+        mut new: Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Attempt, ApiError> {
+        let resource = scope.resource();
+        let strategy = resource.strategy;
+        let now = values::now();
+        let cx = scope.context(self, &now);
+        let name = meta_text(&new, "name").to_owned();
+        let about = scope.served.about(&name);
+        let mut session = self.session(scope.namespace, &name);
+        strategy
+            .begin_create(&mut new, &cx, &mut session)
+            .map_err(|refusal| ApiError::refused(about, &refusal))?;
+        strategy.prepare_create(&mut new, &cx);
+        let mut errors =
+            meta::validate_create(&new, scope.served.row.namespaced, |name| strategy.validate_name(name));
+        errors.extend(strategy.validate_create(&new, &cx));
+        refuse_if_any(about, &errors)?;
+        warnings.extend(strategy.warnings(&new, None, &cx));
+        let key = resource.store_key(scope.namespace, &name);
+        let json = self.encoded(resource, &new);
+        let taken = |kv: &dyad_store::Kv| {
+            let value = serde_json::from_slice(&kv.value).unwrap_or_default();
+            Attempt::NameTaken(Box::new(Existing { name: name.clone(), value }))
+        };
+        if options.dry_run {
+            return Ok(match self.store.get(&key)? {
+                Some(kv) => taken(&kv),
+                None => Attempt::done(Stored::written(resource, &new, json, UNWRITTEN)),
+            });
+        }
+        let op = Op::Put { key, value: json.clone() };
+        Ok(match self.commit(op, 0, Vec::new(), session).await? {
+            Committed::At(rev) => Attempt::done(Stored::written(resource, &new, json, rev)),
+            Committed::Lost(Some(kv)) => taken(&kv),
+            // There and gone again.
+            Committed::Lost(None) | Committed::AllocationLost => Attempt::AllocationLost,
+        })
+    }
+
+    /// Nothing is created in a namespace that is not there, or that is going (J52).
+    fn check_namespace_is_open(&self, scope: Scope<'_>, object: &Value) -> Result<(), ApiError> {
+        if !scope.served.row.namespaced {
+            return Ok(());
+        }
+        let namespaces = self.builtin_served("", "namespaces");
+        let key = namespaces.resource.store_key("", scope.namespace);
+        let Some(kv) = self.store.get(&key)? else {
+            return Err(ApiError::not_found(namespaces.about(scope.namespace)));
+        };
+        let namespace: Value = serde_json::from_slice(&kv.value).unwrap_or_default();
+        if namespace["metadata"]["deletionTimestamp"].is_null() {
+            return Ok(());
+        }
+        let about = scope.served.about(meta_text(object, "name"));
+        Err(ApiError::namespace_terminating(about, scope.namespace))
+    }
+}
+
+enum Attempt {
+    Done(Written),
+    NameTaken(Box<Existing>),
+    AllocationLost,
+}
+
+struct Existing {
+    name: String,
+    value: Value,
+}
+
+impl Attempt {
+    fn done(stored: Stored) -> Self {
+        Self::Done(Written { stored: Arc::new(stored), created: true })
+    }
+}
+
+/// The namespace of the object is that of the path, which it takes if it has none.
+pub(crate) fn check_namespace(scope: Scope<'_>, object: &mut Value) -> Result<(), ApiError> {
+    if !scope.served.row.namespaced {
+        return Ok(());
+    }
+    match meta_text(object, "namespace") {
+        namespace if namespace == scope.namespace => Ok(()),
+        "" => {
+            meta_mut(object).insert("namespace".to_owned(), scope.namespace.into());
+            Ok(())
+        }
+        _ => Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
+    }
+}
+
+/// What only the server says about an object.
+fn fill_meta(object: &mut Value) -> Result<(), ApiError> {
+    if !matches!(meta_text(object, "resourceVersion"), "" | "0") {
+        return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
+    }
+    let meta = meta_mut(object);
+    for key in
+        ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"]
+    {
+        meta.remove(key);
+    }
+    meta.insert("uid".to_owned(), values::uid().into());
+    meta.insert("creationTimestamp".to_owned(), values::now().into());
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! Update and patch (section 0.4): read, change, check the version, infer and allocate, prepare, validate, write, and
+//! all of it again when somebody else was faster.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dyad_model::{FieldError, meta};
+use dyad_schema::patch::{self, PatchError, PatchType};
+use dyad_store::{Kv, Op};
+use serde_json::Value;
+
+use super::Registry;
+use super::body::Body;
+use super::create::check_namespace;
+use super::delete::is_held_by_spec;
+use super::options::{FieldValidation, WriteOptions};
+use super::stored::Stored;
+use super::values;
+use super::write::{
+    ATTEMPTS, Committed, Scope, Written, check_preconditions, has_finalizers, meta_mut, meta_text,
+    refuse_if_any,
+};
+use crate::status::{About, ApiError};
+
+/// How the new object comes out of the old one.
+pub(crate) enum Compute<'a> {
+    /// PUT: it is this one.
+    Replace(Value),
+    /// PATCH.
+    Patch { kind: PatchType, patch: Bytes },
+    /// What the server itself changes.
+    With(&'a (dyn Fn(&mut Value) -> Result<(), ApiError> + Sync)),
+}
+
+impl Registry {
+    /// PUT of an object or a subresource.
+    pub(crate) async fn replace(
+        &self,
+        scope: Scope<'_>,
+        body: &Body,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        let mut object = body.decode(scope.served, options.field_validation, warnings)?;
+        check_namespace(scope, &mut object)?;
+        match meta_text(&object, "name") {
+            name if name == scope.name => {}
+            "" => {
+                return Err(ApiError::bad_request("name must be provided"));
+            }
+            name => {
+                return Err(ApiError::bad_request(format!(
+                    "the name of the object ({name}) does not match the name on the URL ({})",
+                    scope.name
+                )));
+            }
+        }
+        self.update(scope, Compute::Replace(object), options, warnings).await
+    }
+
+    /// PATCH of an object or a subresource.
+    pub(crate) async fn patch(
+        &self,
+        scope: Scope<'_>,
+        kind: PatchType,
+        body: &Body,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        self.update(scope, Compute::Patch { kind, patch: body.bytes.clone() }, options, warnings).await
+    }
+
+    /// Changes an object until the change sticks.
+    pub(crate) async fn update(
+        &self,
+        scope: Scope<'_>,
+        mut compute: Compute<'_>,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        self.until_as_new_as(None).await?;
+        let resource = scope.resource();
+        let mut current = resource.cache.get(&resource.cache_key(scope.namespace, scope.name));
+        for _ in 0..ATTEMPTS {
+            let Some(old) = current else {
+                return match compute {
+                    Compute::Replace(object)
+                        if scope.subresource.is_empty() && resource.strategy.create_on_update() =>
+                    {
+                        self.create_by_put(scope, object, options, warnings).await
+                    }
+                    _ => Err(ApiError::not_found(scope.about())),
+                };
+            };
+            let mut warned = Vec::new();
+            match self.try_update(scope, &old, &mut compute, options, &mut warned).await? {
+                Attempt::Done(written) => {
+                    warnings.append(&mut warned);
+                    return Ok(written);
+                }
+                Attempt::Lost(kv) => current = self.reload(scope, kv)?,
+                Attempt::AllocationLost => current = Some(old),
+            }
+        }
+        Err(ApiError::conflict(scope.about(), "too many others write the object at the same time; try again"))
+    }
+
+    async fn create_by_put(
+        &self,
+        scope: Scope<'_>,
+        mut object: Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        let about = scope.about();
+        let uid = meta_text(&object, "uid");
+        if !uid.is_empty() {
+            return Err(ApiError::conflict(
+                about,
+                &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: "),
+            ));
+        }
+        if !matches!(meta_text(&object, "resourceVersion"), "" | "0") {
+            return Err(ApiError::modified(about));
+        }
+        meta_mut(&mut object).remove("resourceVersion");
+        self.create_decoded(scope, object, options, warnings).await
+    }
+
+    /// What the store says it is now, after somebody else was faster.
+    pub(crate) fn reload(&self, scope: Scope<'_>, kv: Option<Kv>) -> Result<Option<Arc<Stored>>, ApiError> {
+        let load = |kv: Kv| Stored::load(scope.resource(), &kv.key, &kv.value, kv.mod_rev, &self.cluster);
+        kv.map(load).transpose().map(|stored| stored.map(Arc::new)).map_err(ApiError::internal)
+    }
+
+    async fn try_update(
+        &self,
+        scope: Scope<'_>,
+        old: &Arc<Stored>,
+        compute: &mut Compute<'_>,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Attempt, ApiError> {
+        let resource = scope.resource();
+        let strategy = resource.strategy;
+        let about = scope.about();
+        let old_value = old.value();
+        let mut new = self.compute(scope, &old_value, compute, options.field_validation, warnings)?;
+        let uid = Some(meta_text(&new, "uid")).filter(|uid| !uid.is_empty());
+        check_preconditions(about, uid, None, old)?;
+        let rev = old.rev.to_string();
+        match meta_text(&new, "resourceVersion") {
+            "" | "0" => {}
+            given if given == rev => {}
+            given if given.parse::<u64>().is_err() => {
+                let error = FieldError::invalid("metadata.resourceVersion", given, "must be a number");
+                return Err(ApiError::invalid(about, &[error]));
+            }
+            _ => return Err(ApiError::modified(about)),
+        }
+        let meta = meta_mut(&mut new);
+        meta.insert("resourceVersion".to_owned(), rev.into());
+        for key in ["selfLink", "managedFields"] {
+            meta.remove(key);
+        }
+        meta::inherit(&mut new, &old_value);
+        scope.check_node(Some(&old_value), Some(&new))?;
+        let now = values::now();
+        let cx = scope.context(self, &now);
+        let mut session = self.session(scope.namespace, scope.name);
+        if scope.subresource.is_empty() {
+            strategy
+                .begin_update(&mut new, &old_value, &cx, &mut session)
+                .map_err(|refusal| ApiError::refused(about, &refusal))?;
+        }
+        strategy.prepare_update(&mut new, &old_value, &cx);
+        let mut errors = meta::validate_update(&new, &old_value);
+        errors.extend(strategy.validate_update(&new, &old_value, &cx));
+        refuse_if_any(about, &errors)?;
+        warnings.extend(strategy.warnings(&new, Some(&old_value), &cx));
+        if is_deleted_by(&new, &old_value, resource) {
+            drop(session);
+            return Ok(match self.remove(scope, old, &new, options.dry_run).await? {
+                Removed::Gone(stored) => Attempt::Done(Written { stored: Arc::new(stored), created: false }),
+                Removed::Lost(kv) => Attempt::Lost(kv),
+                Removed::AllocationLost => Attempt::AllocationLost,
+            });
+        }
+        if new == old_value && session.is_empty() {
+            // J46: nothing to write, nothing to tell.
+            return Ok(Attempt::Done(Written { stored: Arc::clone(old), created: false }));
+        }
+        let json = self.encoded(resource, &new);
+        if options.dry_run {
+            return Ok(Attempt::done(Stored::written(resource, &new, json, old.rev)));
+        }
+        let op = Op::Put { key: resource.store_key(scope.namespace, scope.name), value: json.clone() };
+        Ok(match self.commit(op, old.rev, Vec::new(), session).await? {
+            Committed::At(rev) => Attempt::done(Stored::written(resource, &new, json, rev)),
+            Committed::Lost(kv) => Attempt::Lost(kv),
+            Committed::AllocationLost => Attempt::AllocationLost,
+        })
+    }
+
+    /// The new object, with defaults.
+    fn compute(
+        &self,
+        scope: Scope<'_>,
+        old: &Value,
+        compute: &mut Compute<'_>,
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, ApiError> {
+        let served = scope.served;
+        let mut new = match compute {
+            Compute::Replace(object) => object.clone(),
+            Compute::Patch { kind, patch } => {
+                let mut shown = old.clone();
+                served.from_stored(&mut shown);
+                let patched = patch::apply(&served.schema, *kind, &shown, patch).map_err(patch_error)?;
+                let mut object = match validation {
+                    FieldValidation::Strict => patched.require_strict().map_err(patch_error)?,
+                    FieldValidation::Warn => {
+                        warnings.extend(patched.strict);
+                        patched.object
+                    }
+                    FieldValidation::Ignore => patched.object,
+                };
+                check_type(served.row, &object)?;
+                served.to_stored(&mut object);
+                object
+            }
+            Compute::With(change) => {
+                let mut object = old.clone();
+                change(&mut object)?;
+                object
+            }
+        };
+        scope.resource().strategy.default(&mut new);
+        Ok(new)
+    }
+
+    /// Deletes an object for good, `last` being what it was when it went, with all it holds.
+    pub(crate) async fn remove(
+        &self,
+        scope: Scope<'_>,
+        old: &Arc<Stored>,
+        last: &Value,
+        dry_run: bool,
+    ) -> Result<Removed, ApiError> {
+        let resource = scope.resource();
+        let json = self.encoded(resource, last);
+        if dry_run {
+            return Ok(Removed::Gone(Stored::written(resource, last, json, old.rev)));
+        }
+        let mut session = self.session(scope.namespace, scope.name);
+        resource.strategy.begin_delete(&old.value(), &mut session);
+        let mut more = Vec::new();
+        if resource.is("", "services") {
+            // A126: the Endpoints go with their Service.
+            let endpoints = self.builtin("", "endpoints");
+            more.push(Op::Delete { key: endpoints.store_key(scope.namespace, scope.name) });
+        }
+        let op = Op::Delete { key: resource.store_key(scope.namespace, scope.name) };
+        Ok(match self.commit(op, old.rev, more, session).await? {
+            Committed::At(rev) => Removed::Gone(Stored::written(resource, last, json, rev)),
+            Committed::Lost(kv) => Removed::Lost(kv),
+            Committed::AllocationLost => Removed::AllocationLost,
+        })
+    }
+}
+
+enum Attempt {
+    Done(Written),
+    Lost(Option<Kv>),
+    AllocationLost,
+}
+
+impl Attempt {
+    fn done(stored: Stored) -> Self {
+        Self::Done(Written { stored: Arc::new(stored), created: false })
+    }
+}
+
+/// What became of a removal.
+pub(crate) enum Removed {
+    /// As it was when it went.
+    Gone(Stored),
+    Lost(Option<Kv>),
+    AllocationLost,
+}
+
+/// J49: an update that takes the last finalizer off an object that is being deleted deletes it.
+fn is_deleted_by(new: &Value, old: &Value, resource: &super::Resource) -> bool {
+    !has_finalizers(new)
+        && !is_held_by_spec(new, resource)
+        && !old["metadata"]["deletionTimestamp"].is_null()
+        && old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
+
+/// A patch cannot make one kind of another.
+fn check_type(row: &dyad_schema::kinds::Kind, object: &Value) -> Result<(), ApiError> {
+    let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+    let (kind, version) = (text("kind"), text("apiVersion"));
+    if (kind.is_empty() || kind == row.kind) && (version.is_empty() || version == row.api_version()) {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the patched object is a {kind} in version {version:?}, which can't be changed from {} in version {:?}",
+        row.kind,
+        row.api_version()
+    )))
+}
+
+pub(crate) fn patch_error(error: PatchError) -> ApiError {
+    match error {
+        PatchError::BadRequest(why) => ApiError::bad_request(why),
+        PatchError::TooLarge(why) => ApiError::patch_too_large(&why),
+        PatchError::Unsupported => ApiError::unsupported_media_type(&[
+            PatchType::Json.content_type(),
+            PatchType::Merge.content_type(),
+        ]),
+        PatchError::Invalid { value, detail } => ApiError::invalid(
+            About { group: "", resource: "", kind: "", name: "" },
+            &[FieldError::invalid("patch", value, detail)],
+        ),
+        PatchError::Internal(why) => ApiError::internal(why),
+        rejected => ApiError::rejected(rejected.to_string()),
+    }
+}
