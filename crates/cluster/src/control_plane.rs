@@ -3,19 +3,30 @@
 //! It stays in the host's network namespace, so that the host reaches it on loopback, also without root; the
 //! cluster reaches it through sockets opened inside the `api` namespace.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use dyad_apiserver::pki::Pki;
-use dyad_store::RedbStore;
+use dyad_apiserver::auth::Roles;
+use dyad_apiserver::pki::{self, Pki, PkiConfig};
+use dyad_apiserver::tls::{self, ServingCertificate};
+use dyad_apiserver::{Server, ServerConfig};
+use dyad_model::ClusterNet;
+use dyad_net::IpNet;
+use dyad_store::{RedbStore, Store, spawn_compactor};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::fabric::API_NAMESPACE;
-use crate::kubeconfig::Access;
 use crate::paths::{ClusterDir, write_atomically};
 use crate::spec::{API_PORT, ClusterSpec, Place};
+
+/// How long history is kept for watches and continued lists (J33).
+const HISTORY: Duration = Duration::from_secs(300);
+/// Ports of every node that Services may have (A140).
+const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 
 /// `dyad internal control-plane DIR`.
 pub(crate) fn main(dir: &Path) -> Result<()> {
@@ -29,29 +40,66 @@ pub(crate) fn main(dir: &Path) -> Result<()> {
 
 async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) -> Result<()> {
     let services = spec.services()?;
-    let advertise = spec.addresses_by_family(Place::Api)?;
     let pki = make_pki(dir, spec)?;
     write_kubeconfigs(dir, spec, &pki)?;
-    let store = Arc::new(RedbStore::open(&dir.store())?);
-    let config = server_config(spec, store, listeners, &pki, advertise)?;
-    let server = dyad_apiserver::Server::start(config).await?;
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(dir.store())?);
+    let _compactor = spawn_compactor(&store, HISTORY);
+    let serving = Arc::new(ServingCertificate::new(&pki.serving()?)?);
+    let config = ServerConfig {
+        store,
+        cluster: ClusterNet { service_ranges: services.clone(), node_ports: NODE_PORTS },
+        listeners,
+        tls: Arc::new(tls::server_config(pki.ca_pem(), serving.clone())?),
+        authorizer: Arc::new(Roles),
+        advertise: spec.addresses_by_family(Place::Api)?,
+        advertise_port: API_PORT,
+        ca_pem: pki.ca_pem().to_owned(),
+    };
+    let server = Server::start(config).await?;
     let client = in_process_client(&server);
     println!("ready");
-    let controllers = dyad_controllers::run(
-        client,
-        dyad_controllers::Config {
-            pod_ranges: spec.pods()?,
-            service_ranges: services,
-            ..dyad_controllers::Config::default()
-        },
-        std::future::pending(),
-    );
+    let controllers = dyad_controllers::Config {
+        // Nodes that join a control plane alone bring their own network.
+        allocate_node_ranges: !spec.nodes.is_empty(),
+        ..dyad_controllers::Config::new(spec.pods()?, services)
+    };
+    let controllers = dyad_controllers::run(client, controllers, std::future::pending());
     tokio::select! {
         result = controllers => result.context("controllers")?,
+        never = serving.keep_fresh(&pki) => match never {},
         () = until_terminated() => {}
     }
     server.shutdown().await;
     Ok(())
+}
+
+/// A client of the server in this process, without TLS and sockets in between.
+fn in_process_client(server: &Server) -> kube::Client {
+    let api = server.service();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let api = api.clone();
+        async move { Ok::<_, std::convert::Infallible>(api.call(request).await) }
+    });
+    kube::Client::new(service, "default")
+}
+
+/// The cluster's keys, for every address the API server is reached at (rule C55, in both families).
+fn make_pki(dir: &ClusterDir, spec: &ClusterSpec) -> Result<Pki> {
+    // The `kubernetes` Service has the first address of each range (C50).
+    let service = |range: &IpNet| match range.network() {
+        IpAddr::V4(ip) => IpAddr::from(Ipv4Addr::from(u32::from(ip).wrapping_add(1))),
+        IpAddr::V6(ip) => IpAddr::from(Ipv6Addr::from(u128::from(ip).wrapping_add(1))),
+    };
+    let inside = spec.addresses(Place::Api);
+    let addresses = spec.service_ranges.iter().map(service).chain(inside.iter().map(IpNet::addr));
+    let addresses = addresses.chain(spec.api_addresses.iter().copied());
+    let config = PkiConfig {
+        cluster: spec.name.clone(),
+        domain: "cluster.local".into(),
+        addresses: addresses.collect(),
+        dns_names: Vec::new(),
+    };
+    Ok(Pki::load_or_create(dir.pki(), &config)?)
 }
 
 /// Sockets on the host and, through threads that enter it, in the `api` namespace.
@@ -88,23 +136,17 @@ fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 fn write_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<()> {
-    let access = |server: String, (certificate, key): (String, String)| Access {
-        server,
-        ca: pki.ca_pem().to_owned(),
-        certificate,
-        key,
+    let text = |server: &str, client: &pki::Identity| -> Result<Vec<u8>> {
+        Ok(serde_json::to_vec_pretty(&pki::kubeconfig(&spec.context(), server, pki.ca_pem(), client))?)
     };
-    let admin = access(spec.server(), pki.issue_client("kubernetes-admin", &["system:masters"])?);
-    write_atomically(&dir.kubeconfig(), admin.alone(&spec.context()).as_bytes())?;
+    write_atomically(&dir.kubeconfig(), &text(&spec.server(), &pki.admin()?)?)?;
     let inside = match spec.addresses_by_family(Place::Api)?.primary() {
         IpAddr::V4(ip) => format!("https://{ip}:{API_PORT}"),
         IpAddr::V6(ip) => format!("https://[{ip}]:{API_PORT}"),
     };
     for node in &spec.nodes {
-        let certificate = pki.issue_client(&format!("system:node:{}", node.name), &["system:nodes"])?;
         std::fs::create_dir_all(dir.node(&node.name))?;
-        let text = access(inside.clone(), certificate).alone(&spec.context());
-        write_atomically(&dir.node_kubeconfig(&node.name), text.as_bytes())?;
+        write_atomically(&dir.node_kubeconfig(&node.name), &text(&inside, &pki.node(&node.name)?)?)?;
     }
     Ok(())
 }

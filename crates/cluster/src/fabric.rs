@@ -180,7 +180,7 @@ pub(crate) fn remove_from_host(cluster: &str) -> Result<()> {
 
 /// Ranges this machine has routes for, the default route excepted.
 pub(crate) fn host_ranges() -> Result<Vec<IpNet>> {
-    let routes = Handle::open()?.routes().context("can't list this machine's routes")?;
+    let routes = Handle::open()?.all_routes().context("can't list this machine's routes")?;
     Ok(routes.into_iter().map(|route| route.destination).filter(|range| range.prefix_len() > 0).collect())
 }
 

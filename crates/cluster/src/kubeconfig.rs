@@ -23,18 +23,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// A kubeconfig that holds nothing but this one context, called `name`.
-    pub fn alone(&self, name: &str) -> String {
-        let mut config =
-            json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "current-context": name});
-        for (list, entry) in self.entries(name) {
-            config[list] = json!([entry]);
-        }
-        // JSON is YAML; kubectl and every client read it.
-        serde_json::to_string_pretty(&config).unwrap_or_default() + "\n"
-    }
-
-    /// Reads back what [`alone`](Self::alone) wrote.
+    /// Reads the kubeconfig of one context that the control plane wrote.
     pub fn read(text: &str) -> Result<Self> {
         let config: Value = serde_json::from_str(text).context("the cluster's kubeconfig is damaged")?;
         let field = |list: &str, part: &str, key: &str| {

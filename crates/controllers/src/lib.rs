@@ -39,6 +39,8 @@ use world::World;
 pub struct Config {
     /// Pod ranges, primary family first; nodes get theirs in this order (rule D8).
     pub pod_ranges: DualStack<IpNet>,
+    /// Whether nodes get their pod ranges from here; otherwise whoever brings nodes brings their ranges (D1).
+    pub allocate_node_ranges: bool,
     /// Prefix length of a node's pod range, by family (rule D2).
     pub node_mask: fn(IpFamily) -> u8,
     /// Service ranges; what overlaps them is not given to nodes (rule D6).
@@ -54,6 +56,7 @@ impl Config {
     pub fn new(pod_ranges: DualStack<IpNet>, service_ranges: DualStack<IpNet>) -> Self {
         Self {
             pod_ranges,
+            allocate_node_ranges: true,
             node_mask: |family| match family {
                 IpFamily::V4 => 24,
                 IpFamily::V6 => 64,
@@ -106,7 +109,9 @@ async fn work(client: &Client, config: &Config) {
     let mut tasks = JoinSet::new();
     world.follow(&mut tasks).await;
     node_lifecycle::start(&world, config.node_grace, &mut tasks);
-    node_ipam::start(&world, config, &mut tasks);
+    if config.allocate_node_ranges {
+        node_ipam::start(&world, config, &mut tasks);
+    }
     endpoints::start(&world, &mut tasks);
     deployment::start(&world, &mut tasks);
     replica_set::start(&world, &mut tasks);

@@ -64,6 +64,8 @@ enum Health {
     Ready,
     NotReady,
     Unreachable,
+    /// The node has never said anything; it may be about to.
+    Unheard,
 }
 
 fn health(node: &Node) -> Health {
@@ -71,13 +73,15 @@ fn health(node: &Node) -> Health {
     match conditions.into_iter().flatten().find(|one| one.type_ == "Ready").map(|one| one.status.as_str()) {
         Some("True") => Health::Ready,
         Some("Unknown") => Health::Unreachable,
-        Some(_) | None => Health::NotReady,
+        Some(_) => Health::NotReady,
+        None => Health::Unheard,
     }
 }
 
 /// The taints a node should have for its health; those of others stay. `None` if they are as they should be.
 fn taints(present: &[Taint], health: Health, now: Timestamp) -> Option<Vec<Taint>> {
     let key = match health {
+        Health::Unheard => return None,
         Health::Ready => None,
         Health::NotReady => Some(NOT_READY),
         Health::Unreachable => Some(UNREACHABLE),
@@ -156,7 +160,7 @@ impl Controller for NodeLifecycle {
             }
         }
         let mut next = self.grace.saturating_sub(silence).max(Duration::from_millis(500));
-        if health != Health::Ready
+        if matches!(health, Health::NotReady | Health::Unreachable)
             && let Some(sooner) = self.drive_out(&node).await?
         {
             next = next.min(sooner);

@@ -1,5 +1,9 @@
 //! Pods that nobody ends any more: those of nodes that are gone, and those that are to go before they were bound.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
@@ -9,10 +13,18 @@ use crate::pods::node_name;
 use crate::queue::{Controller, Error, Key, Next};
 use crate::{Shared, spawn};
 
-struct PodGarbage(Shared);
+/// How long a node must have been gone before its pods go, too: it may only be registering anew.
+const QUARANTINE: Duration = Duration::from_secs(40);
+
+struct PodGarbage {
+    world: Shared,
+    /// Since when each node that pods name has not been there.
+    missing: Mutex<HashMap<String, Instant>>,
+}
 
 pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
-    spawn(tasks, PodGarbage(world.clone()), |queue| {
+    let garbage = PodGarbage { world: world.clone(), missing: Mutex::default() };
+    spawn(tasks, garbage, |queue| {
         let pods = queue.clone();
         world.pods.on_change(move |_, new| {
             if let Some(pod) =
@@ -35,22 +47,36 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
     });
 }
 
+impl PodGarbage {
+    /// When to look at the pods of a node again; `None` if it has been gone for long enough.
+    fn quarantine(&self, node: &str) -> Option<Next> {
+        let mut missing = self.missing.lock().expect("nothing panics here");
+        if self.world.nodes.named(node).is_some() {
+            missing.remove(node);
+            return Some(None);
+        }
+        let since = missing.entry(node.to_owned()).or_insert_with(Instant::now).elapsed();
+        (since < QUARANTINE).then(|| Some(QUARANTINE - since))
+    }
+}
+
 impl Controller for PodGarbage {
     const NAME: &'static str = "pod-garbage";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(pod) = self.0.pods.get(key) else { return Ok(None) };
+        let Some(pod) = self.world.pods.get(key) else { return Ok(None) };
         let node = node_name(&pod);
-        let lost = match node.is_empty() {
-            true => pod.metadata.deletion_timestamp.is_some(),
-            // The cache of nodes may be behind that of pods, so the API has the last word.
-            false => {
-                self.0.nodes.named(node).is_none()
-                    && Api::<Node>::all(self.0.client.clone()).get_opt(node).await?.is_none()
-            }
-        };
-        if !lost {
+        if node.is_empty() && pod.metadata.deletion_timestamp.is_none() {
             return Ok(None);
+        }
+        if !node.is_empty() {
+            if let Some(wait) = self.quarantine(node) {
+                return Ok(wait);
+            }
+            // The cache of nodes may be behind that of pods, so the API has the last word.
+            if Api::<Node>::all(self.world.client.clone()).get_opt(node).await?.is_some() {
+                return Ok(Some(QUARANTINE));
+            }
         }
         let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
         let params = DeleteParams {
@@ -58,7 +84,10 @@ impl Controller for PodGarbage {
             preconditions: Some(preconditions),
             ..DeleteParams::default()
         };
-        match Api::<Pod>::namespaced(self.0.client.clone(), &key.namespace).delete(&key.name, &params).await {
+        match Api::<Pod>::namespaced(self.world.client.clone(), &key.namespace)
+            .delete(&key.name, &params)
+            .await
+        {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             result => Ok(result.map(|_| None)?),
         }
