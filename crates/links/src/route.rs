@@ -10,7 +10,7 @@ use crate::{Handle, Result};
 
 /// The protocol number of every route this project adds: what carries it is ours to change and delete, and nothing
 /// else is. Free in `rtnetlink.h` and in iproute2's `rt_protos`.
-pub const OURS: u8 = 99;
+pub const OURS: u8 = 214;
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
