@@ -146,6 +146,3 @@ impl Strategy for ServiceStrategy {
         names::dns1123_label(name)
     }
 }
-
-#[cfg(test)]
-mod tests;

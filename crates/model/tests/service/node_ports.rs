@@ -13,6 +13,9 @@ fn node_ports(outcome: &Outcome) -> Vec<u64> {
 /// A port in shorthand: name, protocol, port, node port.
 type Port = (&'static str, &'static str, u16, i64);
 
+/// What was, and what is sent.
+type Change = [&'static [Port]; 2];
+
 fn ports(list: &[Port]) -> Value {
     let port = |(name, protocol, port, node_port): &Port| match node_port {
         0 => json!({"name": name, "protocol": protocol, "port": port}),
@@ -76,7 +79,7 @@ fn refused_ports() {
 #[test]
 fn changes() {
     #[rustfmt::skip]
-    let cases: &[(&str, [&[Port]; 2], &[u64])] = &[
+    let cases: &[(&str, Change, &[u64])] = &[
         ("A32", [&[("a", "TCP", 80, 0), ("b", "TCP", 81, 0)], &[("b", "TCP", 81, 0), ("a", "TCP", 8080, 0)]], &[30001, 30000]),
         ("A32: the number went to another port", [&[("a", "TCP", 80, 30000)], &[("a", "TCP", 80, 0), ("b", "TCP", 81, 30000)]],
             &[30001, 30000]),
