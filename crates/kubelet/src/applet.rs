@@ -2,7 +2,7 @@
 //!
 //! Plain threads and blocking sockets: each is one small process in somebody's pod.
 
-mod echo;
+pub mod echo;
 mod pktinfo;
 mod tools;
 

@@ -134,9 +134,9 @@ impl Sandbox {
         }
     }
 
-    /// Sends a signal to a container; no error if it has ended. 9 ends all its processes.
-    pub fn signal(&self, name: &str, signal: i32) -> Result<()> {
-        self.ask(&Request::Signal { name: name.into(), signal }).map(drop)
+    /// Sends a signal to a run of a container; no error if it has ended. 9 ends all its processes.
+    pub fn signal(&self, name: &str, attempt: u32, signal: i32) -> Result<()> {
+        self.ask(&Request::Signal { name: name.into(), attempt, signal }).map(drop)
     }
 
     /// Runs a command in a container for at most `limit` and gives how it ended and the first bytes of its output
@@ -227,28 +227,31 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next states; blocks, or fails with [`io::ErrorKind::WouldBlock`] if the descriptor was set so. `None`
-    /// when the sandbox has ended.
+    /// Most bytes of a message.
+    pub const MESSAGE_BYTES: usize = MESSAGE_BYTES;
+
+    /// The next states; blocks. `None` when the sandbox has ended.
     pub fn read(&self) -> io::Result<Option<Vec<ContainerState>>> {
         let mut buffer = vec![0; MESSAGE_BYTES];
         let (length, _) = recv(&self.socket, &mut buffer[..], RecvFlags::empty())?;
-        match serde_json::from_slice(&buffer[..length]) {
-            _ if length == 0 => Ok(None),
+        Self::decode(&buffer[..length])
+    }
+
+    /// What a message says; an empty one says that the sandbox has ended.
+    pub fn decode(message: &[u8]) -> io::Result<Option<Vec<ContainerState>>> {
+        match serde_json::from_slice(message) {
+            _ if message.is_empty() => Ok(None),
             Ok(Reply::States(states)) => Ok(Some(states)),
             Ok(_) => Ok(Some(Vec::new())),
             Err(error) => Err(io::Error::other(error)),
         }
     }
 
-    /// Makes [`read`](Self::read) return at once.
-    pub fn set_nonblocking(&self) -> io::Result<()> {
-        Ok(rustix::io::ioctl_fionbio(&self.socket, true)?)
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> i32 {
-        self.socket.as_raw_fd()
+    /// The connection for the runtime of the caller; each read gives one message for [`decode`](Self::decode).
+    pub fn into_async(self) -> io::Result<tokio::net::UnixStream> {
+        let stream = std::os::unix::net::UnixStream::from(self.socket);
+        stream.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(stream)
     }
 }
 

@@ -310,17 +310,17 @@ fn endings_are_reported_as_they_were() {
     assert_eq!((killed.code, killed.signal), (137, 9));
     // Not the first process of its namespace, so a signal without a handler ends it.
     pod.sandbox.start("stopped", 0, &pod.spec(&["sleep", "1000"])).unwrap();
-    pod.sandbox.signal("stopped", 15).unwrap();
+    pod.sandbox.signal("stopped", 0, 15).unwrap();
     let stopped = pod.ended("stopped");
     assert_eq!((stopped.code, stopped.signal), (143, 15));
-    pod.sandbox.signal("stopped", 15).unwrap();
+    pod.sandbox.signal("stopped", 0, 15).unwrap();
     // What a program leaves behind goes with it, even if it holds on to the output.
     let exit = pod.script("parent", "sleep 1000 & echo last words; exit 4");
     assert_eq!(exit.code, 4);
     assert!(pod.log().ends_with(" stdout F last words\n"), "{}", pod.log());
     // A container whose every process is killed says so too.
     pod.sandbox.start("all", 0, &pod.spec(&["sleep", "1000"])).unwrap();
-    pod.sandbox.signal("all", 9).unwrap();
+    pod.sandbox.signal("all", 0, 9).unwrap();
     assert_eq!(pod.ended("all").signal, 9);
 
     let missing = pod.sandbox.start("missing", 0, &pod.spec(&["no-such-program"])).unwrap_err().to_string();

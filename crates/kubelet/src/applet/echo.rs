@@ -22,18 +22,24 @@ const STACK_BYTES: usize = 128 * 1024;
 
 pub(super) fn main(args: &[String]) -> Result<(), String> {
     let (port, tcp_port) = ports(args, std::env::var("PORT").ok().as_deref())?;
-    let said = |what: String| move |error: io::Error| format!("{what}: {error}");
-    let http = listener(port).map_err(said(format!("listening on port {port}")))?;
-    let tcp = listener(tcp_port).map_err(said(format!("listening on port {tcp_port}")))?;
-    let udp = DatagramSocket::bind(port).map_err(said(format!("listening on UDP port {port}")))?;
     println!("HTTP and UDP on port {port}, TCP echo on port {tcp_port}");
-    let spawn = |work: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(drop)
-    };
-    spawn(Box::new(move || serve_udp(&udp))).map_err(said("starting a thread".into()))?;
-    spawn(Box::new(move || serve(&tcp, echo_bytes))).map_err(said("starting a thread".into()))?;
-    serve(&http, serve_http);
+    let failed = |error: io::Error| format!("listening on ports {port} and {tcp_port}: {error}");
+    let tcp = listener(tcp_port).map_err(failed)?;
+    spawn(move || accept_all(&tcp, echo_bytes)).map_err(failed)?;
+    serve(port).map_err(failed)
+}
+
+/// Serves HTTP and UDP on `port` of all addresses, for as long as the process lives.
+pub fn serve(port: u16) -> io::Result<()> {
+    let http = listener(port)?;
+    let udp = DatagramSocket::bind(port)?;
+    spawn(move || serve_udp(&udp))?;
+    accept_all(&http, serve_http);
     Ok(())
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).map(drop)
 }
 
 fn ports(args: &[String], env: Option<&str>) -> Result<(u16, u16), String> {
@@ -69,7 +75,7 @@ fn listener(port: u16) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn serve(listener: &TcpListener, handle: fn(TcpStream) -> io::Result<()>) {
+fn accept_all(listener: &TcpListener, handle: fn(TcpStream) -> io::Result<()>) {
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
@@ -287,7 +293,7 @@ mod tests {
     fn http_answers_say_who_asked_whom() {
         let server = listener(0).unwrap();
         let port = server.local_addr().unwrap().port();
-        std::thread::spawn(move || serve(&server, serve_http));
+        std::thread::spawn(move || accept_all(&server, serve_http));
         for loopback in ["127.0.0.1", "::1"] {
             let ip: IpAddr = loopback.parse().unwrap();
             let mut stream = TcpStream::connect((ip, port)).unwrap();

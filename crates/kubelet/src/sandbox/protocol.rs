@@ -95,8 +95,8 @@ pub struct ContainerState {
 pub(crate) enum Request {
     /// Start a container from the specification in this file, which is then deleted: it may hold secrets.
     Start { name: String, attempt: u32, spec: PathBuf },
-    /// Send a signal to the first process of a container; 9 ends all its processes.
-    Signal { name: String, signal: i32 },
+    /// Send a signal to this run of a container; 9 ends all its processes.
+    Signal { name: String, attempt: u32, signal: i32 },
     /// Run a command in a container, with the three descriptors that come along as standard streams.
     Exec { name: String, argv: Vec<String>, env: Vec<(String, String)>, working_dir: Option<PathBuf> },
     /// Send the state of all containers now and the new state of each that changes.

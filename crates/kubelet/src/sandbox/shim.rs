@@ -258,11 +258,13 @@ impl Shim {
                 Ok(state) => Reply::States(vec![state]),
                 Err(problem) => Reply::Problem(problem),
             },
-            Request::Signal { name, signal } => match self.containers.get(&name) {
-                Some(container) if container.state.exit.is_none() => match sys::kill(container.pid, signal) {
-                    Ok(()) => Reply::Done,
-                    Err(error) => Reply::Problem(error.to_string()),
-                },
+            Request::Signal { name, attempt, signal } => match self.containers.get(&name) {
+                Some(container) if container.state.attempt == attempt && container.state.exit.is_none() => {
+                    match sys::kill(container.pid, signal) {
+                        Ok(()) => Reply::Done,
+                        Err(error) => Reply::Problem(error.to_string()),
+                    }
+                }
                 // It has ended already, which is what most signals are sent for.
                 _ => Reply::Done,
             },

@@ -1,0 +1,61 @@
+//! What a kubelet is told.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use dyad_net::{DualStack, IpFamily};
+
+/// Configuration of one node's kubelet.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// The node's addresses, primary family first; they must exist on a link (B37).
+    pub node_ips: DualStack<IpAddr>,
+    /// Where logs (`pods/`) and the state of running pods (`state/`) are kept.
+    pub root_dir: PathBuf,
+    /// The program that `internal sandbox` is run with; this one if not given.
+    pub program: Option<PathBuf>,
+    /// Control group below which pods get theirs; made if it is not there. Pods run without if it cannot be.
+    pub cgroup_root: Option<PathBuf>,
+    /// Addresses of the cluster's DNS service, in the order in which pods shall ask them (B24).
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// Search domains of pods that use the cluster's DNS, in place of those of the node; the node's if empty.
+    pub dns_search: Vec<String>,
+    /// Labels of the Node, besides those every node has.
+    pub labels: BTreeMap<String, String>,
+    /// Register with the taint that keeps ordinary pods off.
+    pub control_plane_taint: bool,
+    /// Most pods.
+    pub max_pods: u32,
+    /// Largest packet of pods, in bytes; that of the node's own link if not given.
+    pub mtu: Option<u32>,
+    /// Host paths that no container may see, besides `root_dir`: keys, state of others.
+    pub masked_paths: Vec<PathBuf>,
+    /// A file in place of the host's `/etc/resolv.conf`, as the start of pods' own.
+    pub resolv_conf: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node_name: "node".into(),
+            node_ips: DualStack::single(IpFamily::V4, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            root_dir: PathBuf::from("/var/lib/dyad"),
+            program: None,
+            cgroup_root: None,
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            dns_search: Vec::new(),
+            labels: BTreeMap::new(),
+            control_plane_taint: false,
+            max_pods: 110,
+            mtu: None,
+            masked_paths: Vec::new(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        }
+    }
+}

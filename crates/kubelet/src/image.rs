@@ -1,0 +1,110 @@
+//! Images: which program a container runs.
+//!
+//! Built in are the echo server, network tools and the host's own root. Anything else is refused by a text that says
+//! what there is.
+
+use k8s_openapi::api::core::v1::Container;
+
+use crate::sandbox::root::PROGRAM;
+
+/// An image that can be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// `dyad/echo`: answers who asked whom.
+    Echo,
+    /// `dyad/tools`: sleeps, so that one can look around.
+    Tools,
+    /// `host:` or `host:PROGRAM`: the host's root, read-only.
+    Host(Option<String>),
+}
+
+impl Image {
+    /// Reads a reference; tag, digest and the registries one might write before `dyad/` are of no interest.
+    pub(crate) fn parse(reference: &str) -> Result<Self, String> {
+        if let Some(program) = reference.strip_prefix("host:") {
+            return Ok(Self::Host((!program.is_empty()).then(|| program.to_owned())));
+        }
+        let name = reference.split('@').next().unwrap_or_default();
+        // A colon after the last slash starts a tag; one before it is a registry's port.
+        let name = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => name,
+            _ => name,
+        };
+        let name =
+            ["docker.io/", "localhost/"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+        match name {
+            "dyad/echo" => Ok(Self::Echo),
+            "dyad/tools" => Ok(Self::Tools),
+            _ => Err(format!(
+                "image {reference:?} is not built in, and images cannot be pulled yet: use dyad/echo, dyad/tools or host:PROGRAM"
+            )),
+        }
+    }
+
+    /// The words to run: `command` stands for the image's entry point, `args` for its arguments; a command without
+    /// arguments leaves the image's out. Both are expanded already.
+    pub(crate) fn argv(&self, command: Vec<String>, args: Vec<String>) -> Result<Vec<String>, String> {
+        let own = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let (entry, default) = match self {
+            Self::Echo => (own(&[PROGRAM, "internal", "echo"]), Vec::new()),
+            Self::Tools => (Vec::new(), own(&[PROGRAM, "internal", "pause"])),
+            Self::Host(program) => (program.iter().cloned().collect(), Vec::new()),
+        };
+        let (entry, default) = if command.is_empty() { (entry, default) } else { (command, Vec::new()) };
+        let argv: Vec<String> =
+            entry.into_iter().chain(if args.is_empty() { default } else { args }).collect();
+        if argv.is_empty() {
+            Err("no command: set command, or name a program as host:PROGRAM".into())
+        } else {
+            Ok(argv)
+        }
+    }
+}
+
+/// The reference of a container's image; empty if there is none.
+pub(crate) fn reference(container: &Container) -> &str {
+    container.image.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_name_what_is_built_in_and_nothing_else() {
+        let host = |program: &str| Ok(Image::Host((!program.is_empty()).then(|| program.to_owned())));
+        for (reference, want) in [
+            ("dyad/echo", Ok(Image::Echo)),
+            ("dyad/echo:latest", Ok(Image::Echo)),
+            ("docker.io/dyad/tools:v1@sha256:00", Ok(Image::Tools)),
+            ("localhost/dyad/tools", Ok(Image::Tools)),
+            ("host:", host("")),
+            ("host:/bin/sleep", host("/bin/sleep")),
+        ] {
+            assert_eq!(Image::parse(reference), want, "{reference}");
+        }
+        for reference in ["nginx", "registry:5000/dyad/echo", "dyad/echoes", "", "dyad/"] {
+            let problem = Image::parse(reference).unwrap_err();
+            assert!(problem.contains(reference) && problem.contains("use dyad/echo"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn command_and_args_replace_as_in_kubernetes() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (image, command, args, want) in [
+            ("dyad/echo", "", "", "/run/dyad/bin/dyad internal echo"),
+            ("dyad/echo", "", "--port 80", "/run/dyad/bin/dyad internal echo --port 80"),
+            ("dyad/echo", "sh", "", "sh"),
+            ("dyad/tools", "", "", "/run/dyad/bin/dyad internal pause"),
+            ("dyad/tools", "", "http x", "http x"),
+            ("dyad/tools", "sh -c", "ls", "sh -c ls"),
+            ("host:sleep", "", "5", "sleep 5"),
+            ("host:", "ls", "", "ls"),
+        ] {
+            let argv = Image::parse(image).unwrap().argv(words(command), words(args)).unwrap();
+            assert_eq!(argv.join(" "), want, "{image} {command} {args}");
+        }
+        assert!(Image::Host(None).argv(Vec::new(), Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,68 @@
+//! What a pod is to the kubelet: its containers' records, what to do next, and the status to report. Pure.
+
+pub(crate) mod backoff;
+pub(crate) mod plan;
+pub(crate) mod record;
+pub(crate) mod status;
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+/// When containers are started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RestartPolicy {
+    /// Whenever they end.
+    Always,
+    /// When they fail.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+impl RestartPolicy {
+    /// `spec.restartPolicy`.
+    pub(crate) fn of(spec: &PodSpec) -> Self {
+        match spec.restart_policy.as_deref() {
+            Some("Never") => Self::Never,
+            Some("OnFailure") => Self::OnFailure,
+            _ => Self::Always,
+        }
+    }
+
+    /// Of one container: a sidecar's own policy, for an init container never after success.
+    pub(crate) fn of_container(spec: &PodSpec, container: &Container, is_init: bool) -> Self {
+        match Self::of(spec) {
+            _ if is_init && is_sidecar(container) => Self::Always,
+            Self::Always if is_init => Self::OnFailure,
+            policy => policy,
+        }
+    }
+
+    /// Whether a container that ended with `code` is started again.
+    pub(crate) const fn restarts(self, code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Whether an init container runs beside the others (KEP-753).
+pub(crate) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Init containers, then containers, each with whether it is one of the first.
+pub(crate) fn containers(spec: &PodSpec) -> impl Iterator<Item = (&Container, bool)> {
+    let init = spec.init_containers.iter().flatten().map(|container| (container, true));
+    init.chain(spec.containers.iter().map(|container| (container, false)))
+}
+
+/// `namespace/name`, for people.
+pub(crate) fn title(pod: &Pod) -> String {
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}/{}", part(&pod.metadata.namespace), part(&pod.metadata.name))
+}

@@ -1,0 +1,508 @@
+//! One pod: brings what runs to what the API wants, and tells the API what runs.
+//!
+//! A loop that looks at everything it knows, does what the pure [`plan`](crate::pod::plan) says, and sleeps until
+//! something changes: the pod, a container, a probe's verdict, or the time.
+
+mod publish;
+mod start;
+mod terminate;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dyad_net::{IpFamily, IpNet};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::Client;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::event::{Events, Happening};
+use crate::files::Resolver;
+use crate::network::{Addresses, Network};
+use crate::pod::plan::{Action, Plan, plan};
+use crate::pod::record::{Ended, Records, recover, timestamp};
+use crate::pod::{containers, status, title};
+use crate::probe::{self, Outcome};
+use crate::sandbox::{ContainerState, Sandbox, Watch};
+use crate::{launch, volumes};
+
+use publish::Publisher;
+
+/// What all pods of a node share.
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    pub(crate) program: PathBuf,
+    pub(crate) host_ips: Vec<IpAddr>,
+    pub(crate) network: Network,
+    /// Set when the node's ranges are known.
+    pub(crate) addresses: Mutex<Option<Addresses>>,
+    pub(crate) ranges: watch::Receiver<Vec<IpNet>>,
+    pub(crate) events: Events,
+    pub(crate) resolver: Resolver,
+    pub(crate) allocatable: BTreeMap<String, String>,
+    pub(crate) masked: Vec<PathBuf>,
+}
+
+impl Shared {
+    /// The family that comes first in a pod's addresses: that of the node's first one (B7).
+    pub(crate) fn primary_family(&self) -> IpFamily {
+        self.config.node_ips.primary_family()
+    }
+
+    /// Where the state of the pod with this uid is.
+    pub(crate) fn state_dir(&self, uid: &str) -> PathBuf {
+        state_root(&self.config).join(uid)
+    }
+
+    /// Does something with the node's addresses, if there are any yet.
+    pub(crate) fn with_addresses<T>(&self, work: impl FnOnce(&mut Addresses) -> T) -> Option<T> {
+        // A panic of another pod's worker leaves the pools as they are, which is whole.
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
+    }
+}
+
+/// Where the state of all running pods is.
+pub(crate) fn state_root(config: &Config) -> PathBuf {
+    config.root_dir.join("state")
+}
+
+/// How often volumes are looked at again that may change.
+const VOLUME_REFRESH: SignedDuration = SignedDuration::from_secs(60);
+/// How soon something that failed is tried again: at first, and at most.
+const RETRY_FIRST: SignedDuration = SignedDuration::from_millis(500);
+const RETRY_LONGEST: SignedDuration = SignedDuration::from_secs(30);
+
+/// When to try again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Retry {
+    wait: Option<SignedDuration>,
+    until: Option<Timestamp>,
+}
+
+impl Retry {
+    fn failed(&mut self, now: Timestamp) {
+        let wait = self.wait.map_or(RETRY_FIRST, |wait| (wait * 2).min(RETRY_LONGEST));
+        self.wait = Some(wait);
+        self.until = now.saturating_add(wait).ok();
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// One pod.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    wanted: watch::Receiver<Option<Pod>>,
+    pod: Pod,
+    spec: PodSpec,
+    sandbox: Option<Arc<Sandbox>>,
+    watch: Option<UnixStream>,
+    ips: Vec<IpAddr>,
+    records: Records,
+    volumes: Option<BTreeMap<String, PathBuf>>,
+    volumes_at: Timestamp,
+    retry: Retry,
+    /// How often in a row each container could not be started.
+    holds: BTreeMap<String, u32>,
+    probers: BTreeMap<String, JoinSet<()>>,
+    outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
+    failure: Option<(String, String)>,
+    over: bool,
+    publisher: Publisher,
+}
+
+impl Worker {
+    /// A worker for the pod that `wanted` holds; `None` if that is gone already.
+    pub(crate) fn new(shared: Arc<Shared>, mut wanted: watch::Receiver<Option<Pod>>) -> Option<Self> {
+        let pod = wanted.borrow_and_update().clone()?;
+        let spec = pod.spec.clone()?;
+        let publisher = Publisher::new(shared.client.clone(), &pod);
+        Some(Self {
+            shared,
+            wanted,
+            spec,
+            sandbox: None,
+            watch: None,
+            ips: Vec::new(),
+            records: Records::new(),
+            volumes: None,
+            volumes_at: Timestamp::UNIX_EPOCH,
+            retry: Retry::default(),
+            holds: BTreeMap::new(),
+            probers: BTreeMap::new(),
+            outcomes: mpsc::channel(16),
+            failure: None,
+            over: false,
+            publisher,
+            pod,
+        })
+    }
+
+    /// Serves the pod until it is gone.
+    pub(crate) async fn run(mut self) {
+        self.adopt().await;
+        loop {
+            self.absorb();
+            if self.wanted.borrow().is_none() || self.pod.metadata.deletion_timestamp.is_some() {
+                return self.terminate().await;
+            }
+            let wake = self.step().await;
+            self.publish();
+            self.wait(wake).await;
+        }
+    }
+
+    fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Where the sandbox, the volumes and the files of the pod are.
+    fn dir(&self) -> PathBuf {
+        self.shared.state_dir(self.uid())
+    }
+
+    /// Where the logs of a container are.
+    fn logs(&self, container: &str) -> PathBuf {
+        self.pod_logs().join(container)
+    }
+
+    fn pod_logs(&self) -> PathBuf {
+        let name = format!("{}_{}_{}", self.namespace(), self.name(), self.uid());
+        self.shared.config.root_dir.join("pods").join(name)
+    }
+
+    fn is_host_network(&self) -> bool {
+        self.spec.host_network == Some(true)
+    }
+
+    fn tell(&self, container: Option<&str>, is_warning: bool, reason: &'static str, message: String) {
+        let is_init = |name: &str| containers(&self.spec).any(|(known, init)| init && known.name == name);
+        let field_path = container.map_or_else(String::new, |name| {
+            let list = if is_init(name) { "initContainers" } else { "containers" };
+            format!("spec.{list}{{{name}}}")
+        });
+        let pod = (self.namespace().to_owned(), self.name().to_owned(), self.uid().to_owned());
+        self.shared.events.tell(Happening { pod, field_path, is_warning, reason, message });
+    }
+
+    /// Takes over what runs already, from a kubelet before this one.
+    async fn adopt(&mut self) {
+        let dir = self.dir();
+        let now = Timestamp::now();
+        let found = blocking(move || {
+            let sandbox = Sandbox::adopt(&dir)?;
+            let states = sandbox.as_ref().map(|sandbox| first_states(sandbox)).transpose()?;
+            Ok((sandbox, states))
+        });
+        let mut alive = Vec::new();
+        match found.await {
+            Ok((Some(sandbox), states)) => {
+                alive = states.unwrap_or_default();
+                self.ips = crate::kubelet::read_addresses(&self.dir());
+                self.attach(sandbox);
+            }
+            Ok((None, _)) => {}
+            Err(error) => {
+                warn!(pod = %title(&self.pod), error = %error.full(), "adopting the pod's sandbox")
+            }
+        }
+        self.records = recover(&self.pod, &self.spec, &alive, now);
+        for (name, record) in self.records.clone() {
+            if record.is_running() {
+                self.start_probers(&name, record.restarts, record.started);
+            }
+        }
+    }
+
+    /// Keeps a running sandbox, and listens to it.
+    fn attach(&mut self, sandbox: Sandbox) {
+        self.watch = sandbox.watch().ok().and_then(|watch| watch.into_async().ok());
+        if self.watch.is_some() {
+            self.sandbox = Some(Arc::new(sandbox));
+        }
+    }
+
+    /// Takes the newest pod of the API, but keeps what it says of itself: the API may be behind.
+    fn absorb(&mut self) {
+        let Some(mut new) = self.wanted.borrow_and_update().clone() else { return };
+        let (Some(spec), own) = (new.spec.clone(), self.publisher.last()) else { return };
+        if let Some(own) = own {
+            let status = new.status.get_or_insert_default();
+            let others = status.conditions.take().unwrap_or_default();
+            let mine = own.conditions.clone().unwrap_or_default();
+            let foreign = others.into_iter().filter(|one| mine.iter().all(|known| known.type_ != one.type_));
+            status.conditions = Some(mine.iter().cloned().chain(foreign.collect::<Vec<_>>()).collect());
+            status.start_time.clone_from(&own.start_time);
+            status.phase.clone_from(&own.phase);
+        }
+        self.spec = spec;
+        self.pod = new;
+    }
+
+    /// Does what is to be done now; when to look again if nothing happens.
+    async fn step(&mut self) -> Option<Timestamp> {
+        let now = Timestamp::now();
+        let is_final = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if self.over || matches!(is_final, Some("Succeeded" | "Failed")) {
+            self.over = true;
+            self.tear_down(Duration::ZERO).await;
+            return None;
+        }
+        let deadline = self.deadline();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            let message = "Pod was active on the node longer than the specified deadline";
+            self.failure = Some(("DeadlineExceeded".into(), message.into()));
+            self.tell(None, false, "DeadlineExceeded", message.into());
+            self.over = true;
+            self.tear_down(self.grace()).await;
+            return None;
+        }
+        let (actions, wake) = match plan(&self.spec, &self.records, now) {
+            Plan::Over => {
+                self.over = true;
+                self.tear_down(self.grace()).await;
+                return None;
+            }
+            Plan::Go { actions, wake } => (actions, wake),
+        };
+        let mut wakes = vec![wake, deadline];
+        if self.retry.holds(now) {
+            wakes.push(self.retry.until);
+            return wakes.into_iter().flatten().min();
+        }
+        if let Err(error) = self.prepare(now).await {
+            self.retry.failed(now);
+            wakes.push(self.retry.until);
+            debug!(pod = %title(&self.pod), error = %error.full(), "preparing");
+            return wakes.into_iter().flatten().min();
+        }
+        self.retry = Retry::default();
+        for action in actions {
+            match action {
+                Action::Start(name) => self.start(&name).await,
+                Action::Stop(name, why) => self.stop(&name, why),
+            }
+        }
+        // Starting may have changed what comes next.
+        if let Plan::Go { wake, .. } = plan(&self.spec, &self.records, Timestamp::now()) {
+            wakes.push(wake);
+        }
+        if volumes::can_change(&self.spec) {
+            wakes.push(self.volumes_at.saturating_add(VOLUME_REFRESH).ok());
+        }
+        wakes.into_iter().flatten().min()
+    }
+
+    /// When `activeDeadlineSeconds` is over.
+    fn deadline(&self) -> Option<Timestamp> {
+        let seconds = self.spec.active_deadline_seconds?;
+        let start = self.pod.status.as_ref()?.start_time.as_ref()?.0;
+        start.saturating_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    fn grace(&self) -> Duration {
+        let own = self.pod.metadata.deletion_grace_period_seconds;
+        let seconds = own.or(self.spec.termination_grace_period_seconds).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+    }
+
+    /// Sleeps until something happens, and takes note of it.
+    async fn wait(&mut self, wake: Option<Timestamp>) {
+        let sleep = async {
+            match wake {
+                // A bit more than asked for: clocks and timers round.
+                Some(wake) => tokio::time::sleep(until(wake) + Duration::from_millis(1)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut ranges = self.shared.ranges.clone();
+        let needs_ranges = self.sandbox.is_none() && ranges.borrow_and_update().is_empty();
+        tokio::select! {
+            // Its sender lives as long as the node's: without it there is nobody to report to either.
+            _ = self.wanted.changed() => {}
+            Some(outcome) = self.outcomes.1.recv() => self.heed(outcome),
+            states = read_states(&mut self.watch) => self.note(states),
+            _ = ranges.changed(), if needs_ranges => self.retry = Retry::default(),
+            () = sleep => {}
+        }
+    }
+
+    /// Takes note of what the sandbox says; nothing means that it has ended.
+    fn note(&mut self, states: Option<Vec<ContainerState>>) {
+        match states {
+            Some(states) => states.into_iter().for_each(|state| self.note_one(&state)),
+            None => self.lose_sandbox(),
+        }
+    }
+
+    fn note_one(&mut self, state: &ContainerState) {
+        let message = state.exit.as_ref().map(|_| self.last_words(&state.name)).unwrap_or_default();
+        let Some(record) = self.records.get_mut(&state.name) else { return };
+        if let Some(exit) = &state.exit
+            && record.is_running()
+            && record.restarts == state.attempt
+        {
+            record.end(Ended::of(exit, timestamp(state.started_at), message));
+            self.probers.remove(&state.name);
+        }
+    }
+
+    /// What a container wrote to its termination message file; or the end of its log, if it asks for that.
+    fn last_words(&self, name: &str) -> String {
+        let found = containers(&self.spec).find(|(container, _)| container.name == name);
+        let Some((container, _)) = found else { return String::new() };
+        let logs = self.logs(name);
+        let text = crate::kubelet::read_end(&launch::termination_log(&logs), 4096);
+        let failed_from_log =
+            container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        if !text.is_empty() || !failed_from_log {
+            return text;
+        }
+        let attempt = self.records.get(name).map_or(0, |record| record.restarts);
+        crate::kubelet::read_end(&logs.join(format!("{attempt}.log")), 2048)
+    }
+
+    /// The sandbox has ended by itself, or was ended from outside.
+    fn lose_sandbox(&mut self) {
+        let now = Timestamp::now();
+        self.watch = None;
+        self.probers.clear();
+        if self.sandbox.take().is_some() && !self.over {
+            self.tell(
+                None,
+                false,
+                "SandboxChanged",
+                "Pod sandbox changed, it will be killed and re-created.".into(),
+            );
+        }
+        for (container, is_init) in containers(&self.spec) {
+            if let Some(record) = self.records.get_mut(&container.name) {
+                record.lose_sandbox(is_init && !self.over, now);
+            }
+        }
+    }
+
+    /// Acts on what a probe says.
+    fn heed(&mut self, outcome: Outcome) {
+        let Outcome { container, attempt, kind, verdict, failure } = outcome;
+        let Some(record) = self.records.get_mut(&container) else { return };
+        if !record.is_running() || record.restarts != attempt {
+            return;
+        }
+        let mut restart = false;
+        let mut begin = false;
+        match (kind, verdict) {
+            (probe::Kind::Readiness, Some(ready)) => record.ready = ready,
+            (probe::Kind::Startup, Some(true)) => {
+                record.started = true;
+                begin = true;
+            }
+            (probe::Kind::Startup | probe::Kind::Liveness, Some(false)) => restart = true,
+            (probe::Kind::Liveness, Some(true)) | (_, None) => {}
+        }
+        if begin {
+            let has_readiness = containers(&self.spec)
+                .any(|(known, _)| known.name == container && known.readiness_probe.is_some());
+            if let Some(record) = self.records.get_mut(&container) {
+                record.ready = !has_readiness;
+            }
+            self.start_probers(&container, attempt, true);
+        }
+        if let Some(failure) = failure {
+            self.tell(
+                Some(&container),
+                true,
+                "Unhealthy",
+                format!("{} probe failed: {failure}", kind.title()),
+            );
+        }
+        if restart {
+            let why = match kind {
+                probe::Kind::Startup => "failed startup probe",
+                _ => "failed liveness probe",
+            };
+            self.stop(&container, why);
+        }
+    }
+
+    /// Tells the API what is, if it does not know.
+    fn publish(&mut self) {
+        let failure = self.failure.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str()));
+        let status = status::status(&status::Input {
+            pod: &self.pod,
+            spec: &self.spec,
+            records: &self.records,
+            pod_ips: &self.ips,
+            host_ips: &self.shared.host_ips,
+            has_sandbox: self.sandbox.is_some() && !self.ips.is_empty(),
+            is_over: self.over,
+            failure,
+            now: Timestamp::now(),
+        });
+        self.pod.status.get_or_insert_default().start_time.clone_from(&status.start_time);
+        self.publisher.publish(status);
+        // Times of conditions follow from what was said before.
+        if let Some(own) = self.publisher.last() {
+            let status = self.pod.status.get_or_insert_default();
+            let mine = own.conditions.clone().unwrap_or_default();
+            let others = status.conditions.take().unwrap_or_default();
+            let foreign = others.into_iter().filter(|one| mine.iter().all(|known| known.type_ != one.type_));
+            status.conditions = Some(mine.iter().cloned().chain(foreign.collect::<Vec<_>>()).collect());
+        }
+    }
+}
+
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+}
+
+/// The states a sandbox gives to whoever begins to watch.
+fn first_states(sandbox: &Sandbox) -> Result<Vec<ContainerState>, Error> {
+    let watch = sandbox.watch()?;
+    let states = watch.read().map_err(Error::file("reading the states of a sandbox"))?;
+    Ok(states.unwrap_or_default())
+}
+
+/// The next states; waits for ever if there is nothing to watch.
+async fn read_states(watch: &mut Option<UnixStream>) -> Option<Vec<ContainerState>> {
+    let Some(watch) = watch else { return std::future::pending().await };
+    let mut message = vec![0; Watch::MESSAGE_BYTES];
+    loop {
+        watch.readable().await.ok()?;
+        match watch.try_read(&mut message) {
+            Ok(length) => return Watch::decode(&message[..length]).ok()?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            // Whatever it is, nothing can be heard from it any more.
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Runs something that blocks for a moment beside the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Pod(format!("a worker thread failed: {error}"))),
+    }
+}

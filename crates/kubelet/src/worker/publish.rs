@@ -1,0 +1,127 @@
+//! Tells the API a pod's status: the newest one, as often as it takes.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// Publishes in the background; what is overtaken before it is sent is never sent.
+pub(super) struct Publisher {
+    wanted: watch::Sender<Option<PodStatus>>,
+    done: watch::Receiver<Option<PodStatus>>,
+}
+
+impl Publisher {
+    /// For one pod.
+    pub(super) fn new(client: Client, pod: &Pod) -> Self {
+        let (wanted, newest) = watch::channel(None);
+        let (sent, done) = watch::channel(None);
+        let meta = &pod.metadata;
+        let api = Api::namespaced(client, meta.namespace.as_deref().unwrap_or_default());
+        let (name, uid) = (meta.name.clone().unwrap_or_default(), meta.uid.clone().unwrap_or_default());
+        tokio::spawn(publish_all(api, name, uid, newest, sent));
+        Self { wanted, done }
+    }
+
+    /// What is to be known of the pod.
+    pub(super) fn publish(&self, status: PodStatus) {
+        self.wanted.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&status);
+            if changed {
+                *known = Some(status);
+            }
+            changed
+        });
+    }
+
+    /// What was given to [`publish`](Self::publish) last.
+    pub(super) fn last(&self) -> Option<PodStatus> {
+        self.wanted.borrow().clone()
+    }
+
+    /// Waits until the API knows it, or the pod is gone there.
+    pub(super) async fn flush(&mut self) {
+        let wanted = self.last();
+        // Its task ends only when the pod is gone.
+        let _ = self.done.wait_for(|done| *done == wanted).await;
+    }
+}
+
+/// Ends when the publisher does, or the pod.
+async fn publish_all(
+    api: Api<Pod>,
+    name: String,
+    uid: String,
+    mut newest: watch::Receiver<Option<PodStatus>>,
+    sent: watch::Sender<Option<PodStatus>>,
+) {
+    let mut wait = RETRY_FIRST;
+    while newest.changed().await.is_ok() {
+        loop {
+            let Some(status) = newest.borrow_and_update().clone() else { break };
+            let change = Patch::Strategic(patch(&uid, &status));
+            match api.patch_status(&name, &PatchParams::default(), &change).await {
+                Ok(_) => {
+                    wait = RETRY_FIRST;
+                    sent.send_replace(Some(status));
+                    break;
+                }
+                // Deleted, or another pod of the same name by now.
+                Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {
+                    debug!(pod = %name, "the pod whose status was to be reported is gone");
+                    return;
+                }
+                Err(error) => {
+                    warn!(pod = %name, %error, "reporting a pod's status");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY_LONGEST);
+                }
+            }
+        }
+    }
+}
+
+/// The strategic merge patch of a status. Conditions are merged by type, so that those of others stay; addresses are
+/// keyed by themselves and therefore replaced as a whole (B6). The uid makes it fail on another pod of that name.
+fn patch(uid: &str, status: &PodStatus) -> Value {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    for list in ["podIPs", "hostIPs"] {
+        if let Some(Value::Array(items)) = value.get_mut(list) {
+            items.push(json!({"$patch": "replace"}));
+        }
+    }
+    // What is not said any more is to go.
+    for field in ["reason", "message"] {
+        if value.get(field).is_none() {
+            value[field] = Value::Null;
+        }
+    }
+    json!({"metadata": {"uid": uid}, "status": value})
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::PodIP;
+
+    use super::*;
+
+    #[test]
+    fn b6_addresses_are_replaced_and_old_reasons_go() {
+        let ips = ["fd00::5", "10.0.0.5"].map(|ip| PodIP { ip: ip.into() }).to_vec();
+        let status = PodStatus { pod_ips: Some(ips), phase: Some("Running".into()), ..PodStatus::default() };
+        assert_eq!(
+            patch("u", &status),
+            json!({"metadata": {"uid": "u"}, "status": {
+                "phase": "Running", "reason": null, "message": null,
+                "podIPs": [{"ip": "fd00::5"}, {"ip": "10.0.0.5"}, {"$patch": "replace"}],
+            }})
+        );
+    }
+}

@@ -1,0 +1,376 @@
+//! Making a sandbox and starting containers in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dyad_net::DualStack;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Service};
+use kube::Api;
+use kube::api::ListParams;
+use tokio::task::JoinSet;
+
+use super::{Worker, blocking};
+use crate::error::Error;
+use crate::files::{self, ResolverInput};
+use crate::pod::containers;
+use crate::pod::record::{Ended, timestamp};
+use crate::probe::{self, Kind, Target};
+use crate::sandbox::{Sandbox, SandboxError, SandboxSpec};
+use crate::{image, launch, volumes};
+
+/// How long a container waits whose image cannot be had: at first, and at most.
+const IMAGE_FIRST: SignedDuration = SignedDuration::from_secs(10);
+const IMAGE_LONGEST: SignedDuration = SignedDuration::from_secs(300);
+/// How long one waits whose configuration is incomplete.
+const CONFIG_WAIT: SignedDuration = SignedDuration::from_secs(5);
+/// Host names have no more bytes.
+const HOSTNAME_BYTES: usize = 63;
+
+/// Objects by name, their values as text.
+type Texts = BTreeMap<String, BTreeMap<String, String>>;
+
+impl Worker {
+    /// Has directories, sandbox and volumes ready.
+    pub(super) async fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
+        if self.sandbox.is_none() {
+            let made = self.make_sandbox().await;
+            if let Err(error) = &made {
+                let text = format!("Failed to create pod sandbox: {}", error.full());
+                self.tell(None, true, "FailedCreatePodSandBox", text);
+            }
+            made?;
+        }
+        let due = self.volumes_at.saturating_add(super::VOLUME_REFRESH).is_ok_and(|due| due <= now);
+        if self.volumes.is_none() || due && volumes::can_change(&self.spec) {
+            let dir = self.dir().join("volumes");
+            let input = volumes::Input {
+                client: &self.shared.client,
+                pod: &self.pod,
+                spec: &self.spec,
+                dir: &dir,
+                pod_ips: &self.ips,
+                host_ips: &self.shared.host_ips,
+                allocatable: &self.shared.allocatable,
+            };
+            self.volumes_at = now;
+            match volumes::prepare(&input).await {
+                Ok(paths) => self.volumes = Some(paths),
+                Err(error) => {
+                    self.tell(None, true, "FailedMount", error.full());
+                    // Containers that run keep what they have.
+                    if self.volumes.is_none() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hostname(&self) -> String {
+        if self.is_host_network() {
+            return self.shared.config.node_name.clone();
+        }
+        let own = self.spec.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(self.name());
+        own.chars().take(HOSTNAME_BYTES).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+    }
+
+    async fn make_sandbox(&mut self) -> Result<(), Error> {
+        let dir = self.dir();
+        fs::create_dir_all(&dir).map_err(Error::file(format!("making {}", dir.display())))?;
+        let addresses = self.take_addresses()?;
+        let spec = SandboxSpec { hostname: self.hostname(), host_network: self.is_host_network() };
+        let (shared, key, cgroup) = (Arc::clone(&self.shared), self.uid().to_owned(), self.make_cgroup());
+        let wanted = addresses.clone();
+        let made = blocking(move || {
+            let sandbox = Sandbox::create(&shared.program, &dir, &spec, cgroup.as_deref())?;
+            let connected = wanted
+                .as_ref()
+                .map_or(Ok(()), |addresses| shared.network.connect(&key, &sandbox.netns()?, addresses));
+            if connected.is_err() {
+                // The error that counts is the first one.
+                let _ = sandbox.kill();
+            }
+            connected.map(|()| sandbox)
+        });
+        match made.await {
+            Ok(sandbox) => {
+                self.ips = match &addresses {
+                    Some(addresses) => addresses.iter().map(|(_, ip)| *ip).collect(),
+                    None => self.shared.host_ips.clone(),
+                };
+                self.attach(sandbox);
+                if self.sandbox.is_none() { Err(SandboxError::Gone.into()) } else { Ok(()) }
+            }
+            Err(error) => {
+                self.release_addresses();
+                Err(error)
+            }
+        }
+    }
+
+    /// Addresses for a pod with its own network, those it had if it had some; written down before they are used, so
+    /// that a kubelet that comes after a crash knows them.
+    fn take_addresses(&mut self) -> Result<Option<DualStack<std::net::IpAddr>>, Error> {
+        if self.is_host_network() {
+            return Ok(None);
+        }
+        let dir = self.dir();
+        let had = crate::kubelet::read_addresses(&dir);
+        if let Some(had) = DualStack::from_ordered(had.into_iter().map(|ip| (ip.into(), ip))) {
+            return Ok(Some(had));
+        }
+        let family = self.shared.primary_family();
+        let taken = self.shared.with_addresses(|addresses| addresses.take(family));
+        let taken = taken.ok_or_else(|| {
+            Error::Pod("network is not ready: the node has no pod ranges yet (spec.podCIDRs)".into())
+        })?;
+        let taken = taken
+            .map_err(|family| Error::Pod(format!("no {family} address is left in the node's pod range")))?;
+        let list: Vec<_> = taken.iter().map(|(_, ip)| *ip).collect();
+        crate::kubelet::write_addresses(&dir, &list)?;
+        Ok(Some(taken))
+    }
+
+    /// Gives the pod's addresses back.
+    pub(super) fn release_addresses(&mut self) {
+        let dir = self.dir();
+        for ip in crate::kubelet::read_addresses(&dir) {
+            self.shared.with_addresses(|addresses| addresses.release(ip));
+        }
+        crate::kubelet::forget_addresses(&dir);
+    }
+
+    /// A control group for the pod, where one can be had.
+    fn make_cgroup(&self) -> Option<PathBuf> {
+        let dir = self.shared.config.cgroup_root.as_ref()?.join(format!("pod-{}", self.uid()));
+        fs::create_dir_all(&dir).ok()?;
+        Some(dir)
+    }
+
+    /// Removes the control group; it may be busy for a moment after the last process.
+    pub(super) fn remove_cgroup(&self) {
+        if let Some(root) = &self.shared.config.cgroup_root {
+            let _ = fs::remove_dir(root.join(format!("pod-{}", self.uid())));
+        }
+    }
+
+    /// Starts a container; what keeps it from starting goes into its record.
+    pub(super) async fn start(&mut self, name: &str) {
+        let found = containers(&self.spec).find(|(container, _)| container.name == name);
+        let Some(container) = found.map(|(container, _)| container.clone()) else { return };
+        let now = Timestamp::now();
+        let image = match launch::image_of(&container) {
+            Ok(image) => image,
+            Err(problem) => return self.hold_image(&container, &problem, now),
+        };
+        let attempt = self.records.get(name).map_or(0, |record| record.next_attempt());
+        let spec = match self.container_spec(&image, &container, attempt).await {
+            Ok(spec) => spec,
+            Err(error) => {
+                let problem = error.full();
+                self.tell(Some(name), true, "Failed", format!("Error: {problem}"));
+                return self.hold(name, "CreateContainerConfigError", problem, now, CONFIG_WAIT);
+            }
+        };
+        let reference = image::reference(&container);
+        let message = format!("Container image {reference:?} already present on machine");
+        self.tell(Some(name), false, "Pulled", message);
+        let Some(sandbox) = self.sandbox.clone() else { return };
+        let own = name.to_owned();
+        let started = blocking(move || Ok(sandbox.start(&own, attempt, &spec)?)).await;
+        let Some(record) = self.records.get_mut(name) else { return };
+        match started {
+            Ok(state) => {
+                let since = timestamp(state.started_at);
+                let (startup, readiness) =
+                    (container.startup_probe.is_some(), container.readiness_probe.is_some());
+                record.begin(attempt, since, reference, startup, readiness);
+                self.holds.remove(name);
+                self.tell(Some(name), false, "Created", format!("Created container: {name}"));
+                self.tell(Some(name), false, "Started", format!("Started container {name}"));
+                self.start_probers(name, attempt, !startup);
+            }
+            Err(Error::Sandbox(SandboxError::Gone)) => self.lose_sandbox(),
+            Err(error) => {
+                // A run that ended as it began: restart policy and back-off take it from here.
+                let message = error.full();
+                record.begin(attempt, now, reference, false, false);
+                record.end(Ended {
+                    code: 128,
+                    signal: 0,
+                    reason: "StartError".into(),
+                    message: message.clone(),
+                    started: now,
+                    finished: now,
+                });
+                self.tell(Some(name), true, "Failed", format!("Error: {message}"));
+            }
+        }
+    }
+
+    fn hold(&mut self, name: &str, reason: &str, message: String, now: Timestamp, wait: SignedDuration) {
+        let until = now.saturating_add(wait).unwrap_or(now);
+        if let Some(record) = self.records.get_mut(name) {
+            record.hold(reason, message, until);
+        }
+    }
+
+    fn hold_image(&mut self, container: &Container, problem: &str, now: Timestamp) {
+        let (name, reference) = (container.name.as_str(), image::reference(container));
+        let tries = self.holds.entry(name.to_owned()).or_default();
+        *tries += 1;
+        let tries = *tries;
+        if tries == 1 {
+            self.tell(Some(name), true, "Failed", format!("Failed to pull image {reference:?}: {problem}"));
+            self.tell(Some(name), true, "Failed", "Error: ErrImagePull".into());
+            return self.hold(name, "ErrImagePull", problem.to_owned(), now, IMAGE_FIRST);
+        }
+        let wait = (IMAGE_FIRST * (1 << (tries - 1).min(5))).min(IMAGE_LONGEST);
+        let message = format!("Back-off pulling image {reference:?}: ErrImagePull: {problem}");
+        self.tell(Some(name), false, "BackOff", format!("Back-off pulling image {reference:?}"));
+        self.hold(name, "ImagePullBackOff", message, now, wait);
+    }
+
+    async fn container_spec(
+        &self,
+        image: &image::Image,
+        container: &Container,
+        attempt: u32,
+    ) -> Result<crate::sandbox::ContainerSpec, Error> {
+        let (config_maps, secrets) = self.read_objects(container).await?;
+        let services = self.read_services().await?;
+        let (etc, logs) = (self.dir().join("etc"), self.logs(&container.name));
+        let hostname = self.hostname();
+        self.write_files(&etc, &logs, &hostname)
+            .map_err(Error::file(format!("writing the files of container {}", container.name)))?;
+        let none = BTreeMap::new();
+        let input = launch::Input {
+            pod: &self.pod,
+            spec: &self.spec,
+            container,
+            attempt,
+            pod_ips: &self.ips,
+            host_ips: &self.shared.host_ips,
+            hostname: &hostname,
+            volumes: self.volumes.as_ref().unwrap_or(&none),
+            config_maps: &config_maps,
+            secrets: &secrets,
+            services: &services,
+            allocatable: &self.shared.allocatable,
+            masked: &self.shared.masked,
+            etc: &etc,
+            logs: &logs,
+        };
+        launch::container_spec(image, &input).map_err(Error::Pod)
+    }
+
+    /// The ConfigMaps and Secrets that a container's environment names; those that do not exist are left out.
+    async fn read_objects(&self, container: &Container) -> Result<(Texts, Texts), Error> {
+        let (mut maps, mut secrets) = (Texts::new(), Texts::new());
+        let mut names: (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+        for source in container.env_from.iter().flatten() {
+            names.0.extend(source.config_map_ref.as_ref().map(|from| from.name.as_str()));
+            names.1.extend(source.secret_ref.as_ref().map(|from| from.name.as_str()));
+        }
+        for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+            names.0.extend(source.config_map_key_ref.as_ref().map(|from| from.name.as_str()));
+            names.1.extend(source.secret_key_ref.as_ref().map(|from| from.name.as_str()));
+        }
+        let texts = |data: volumes::Data| -> BTreeMap<String, String> {
+            data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())).collect()
+        };
+        for name in names.0 {
+            if let Some(data) = volumes::config_map(&self.shared.client, &self.pod, name).await? {
+                maps.insert(name.to_owned(), texts(data));
+            }
+        }
+        for name in names.1 {
+            if let Some(data) = volumes::secret(&self.shared.client, &self.pod, name).await? {
+                secrets.insert(name.to_owned(), texts(data));
+            }
+        }
+        Ok((maps, secrets))
+    }
+
+    /// The Services that go into the environment (B23): the API's own, and those of the namespace if wanted.
+    async fn read_services(&self) -> Result<Vec<Service>, Error> {
+        let client = &self.shared.client;
+        let reading = || Error::api("reading Services");
+        let mut services = Vec::new();
+        if self.spec.enable_service_links != Some(false) {
+            let api: Api<Service> = Api::namespaced(client.clone(), self.namespace());
+            services = api.list(&ListParams::default()).await.map_err(reading())?.items;
+        }
+        let is_api = |service: &Service| {
+            service.metadata.name.as_deref() == Some("kubernetes")
+                && service.metadata.namespace.as_deref() == Some("default")
+        };
+        if !services.iter().any(is_api) {
+            let api: Api<Service> = Api::namespaced(client.clone(), "default");
+            services.extend(api.get_opt("kubernetes").await.map_err(reading())?);
+        }
+        Ok(services)
+    }
+
+    /// `hosts` (B22), `resolv.conf` (B24), `hostname`, and the file for last words, anew for every start.
+    fn write_files(&self, etc: &Path, logs: &Path, hostname: &str) -> std::io::Result<()> {
+        fs::create_dir_all(etc)?;
+        fs::create_dir_all(logs)?;
+        let aliases = self.spec.host_aliases.as_deref().unwrap_or_default();
+        let hosts = if self.is_host_network() {
+            files::host_network_hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)
+        } else {
+            let domain = self.spec.subdomain.as_deref().filter(|name| !name.is_empty());
+            let cluster = &self.shared.config.cluster_domain;
+            let domain = domain.map(|name| format!("{name}.{}.svc.{cluster}", self.namespace()));
+            files::hosts(&self.ips, hostname, domain.as_deref(), aliases)
+        };
+        let resolver = files::resolver(&ResolverInput {
+            policy: self.spec.dns_policy.as_deref().unwrap_or_default(),
+            host_network: self.is_host_network(),
+            namespace: self.namespace(),
+            config: self.spec.dns_config.as_ref(),
+            cluster_dns: &self.shared.config.cluster_dns,
+            cluster_domain: &self.shared.config.cluster_domain,
+            node: &self.shared.resolver,
+        });
+        for (name, text) in
+            [("hosts", hosts), ("resolv.conf", resolver.render()), ("hostname", format!("{hostname}\n"))]
+        {
+            // Written in place: containers that run have the very file mounted.
+            fs::write(etc.join(name), text)?;
+        }
+        fs::write(launch::termination_log(logs), "")
+    }
+
+    /// Starts asking a container; before it has started only whether it has.
+    pub(super) fn start_probers(&mut self, name: &str, attempt: u32, has_started: bool) {
+        let found = containers(&self.spec).find(|(container, _)| container.name == name);
+        let Some((container, _)) = found else { return };
+        let ports = container
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)));
+        let target = Target {
+            container: name.to_owned(),
+            attempt,
+            ip: self.ips.first().copied(),
+            sandbox: self.dir(),
+            ports: ports.collect(),
+        };
+        let kinds: &[Kind] = if has_started { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] };
+        let mut tasks = JoinSet::new();
+        for &kind in kinds {
+            if let Some(probe) = kind.of(container) {
+                tasks.spawn(probe::run(kind, probe.clone(), target.clone(), self.outcomes.0.clone()));
+            }
+        }
+        // The tasks of the run before end with their set.
+        self.probers.insert(name.to_owned(), tasks);
+    }
+}
