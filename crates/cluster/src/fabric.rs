@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use dyad_links::{Handle, LinkChange, NewLink, NextHop, Route, netns, sysctl};
 use dyad_net::{IpFamily, IpNet};
 use sha2::{Digest, Sha256};
@@ -70,8 +70,9 @@ pub(crate) fn build(dir: &ClusterDir, spec: &ClusterSpec) -> Result<()> {
         for address in spec.addresses(place) {
             handle.replace_address(link, address)?;
         }
-        handle.set_up(name)?;
-        Ok(())
+        // The addresses are ours alone: to look for others that have them takes a second in which nothing flows.
+        netns::within(target, || sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), "0"))??;
+        Ok(handle.set_up(name)?)
     };
     let inside =
         |name: &str| netns::create_at(&dir.netns(name)).with_context(|| format!("network namespace {name}"));
@@ -94,6 +95,12 @@ pub(crate) fn build(dir: &ClusterDir, spec: &ClusterSpec) -> Result<()> {
     if spec.host_is_joined {
         let host = netns::current()?;
         let name = host_link(&spec.name);
+        if Handle::open()?.link(&name)?.is_some() {
+            bail!(
+                "this machine has a link {name} already: a cluster of this name runs from another data directory \
+                 (XDG_DATA_HOME); choose another --name"
+            );
+        }
         join("host", Place::Host, &name, host.as_fd())
             .with_context(|| format!("link {name} of this machine"))?;
         route_to_cluster(&mut Handle::open()?, &name, spec, |_| true)?;

@@ -213,8 +213,15 @@ async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> 
     let mut network = false;
     loop {
         let running = Running::load(dir).unwrap_or_default();
+        let failed = |why: String| {
+            let logs = dir.path().join("logs");
+            anyhow::anyhow!(
+                "the cluster did not start: {why} (more in {}; `dyad down` removes what there is)",
+                logs.display()
+            )
+        };
         if let Some(why) = running.failed {
-            bail!("the cluster did not start: {why} (more in {})", dir.path().join("logs").display());
+            return Err(failed(why));
         }
         if !network && !running.phases.is_empty() {
             network = true;
@@ -225,7 +232,9 @@ async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> 
             return Ok(());
         }
         if process::supervisor(dir.path()).is_none() {
-            bail!("the cluster's supervisor ended: see {}", dir.log("supervisor").display());
+            // Its last word may have come after the look above.
+            let last = Running::load(dir).and_then(|running| running.failed);
+            return Err(failed(last.unwrap_or_else(|| "its supervisor ended without a word".into())));
         }
         if Instant::now() > deadline {
             bail!(

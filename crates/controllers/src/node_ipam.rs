@@ -87,7 +87,15 @@ pub(crate) struct NodeIpam {
 struct State {
     ranges: Ranges,
     /// What each known node holds.
-    nodes: BTreeMap<String, BTreeSet<IpNet>>,
+    nodes: BTreeMap<String, Held>,
+}
+
+/// The ranges of one node.
+#[derive(Clone, Default)]
+struct Held {
+    /// Tells a node from a later one of the same name.
+    uid: Option<String>,
+    ranges: BTreeSet<IpNet>,
 }
 
 impl NodeIpam {
@@ -95,18 +103,27 @@ impl NodeIpam {
         Ok(Self { world, state: Mutex::new(State { ranges: Ranges::new(config)?, nodes: BTreeMap::new() }) })
     }
 
-    /// Takes note of what a node has; of everything it had, when it is gone (D11).
-    fn note(&self, name: &str, node: Option<&Node>) {
+    /// Takes note of what a node has; of everything it had, when it is gone (D11). False if the view of the node is
+    /// older than what is known: ranges never go once they are set (B32).
+    fn note(&self, name: &str, node: Option<&Node>) -> bool {
         let mut state = self.state.lock().expect("nothing panics here");
-        let now: BTreeSet<IpNet> = node.map(cidrs).unwrap_or_default().into_iter().collect();
-        let before = state.nodes.insert(name.to_owned(), now.clone()).unwrap_or_default();
-        let gone: Vec<IpNet> = before.difference(&now).copied().collect();
-        let new: Vec<IpNet> = now.difference(&before).copied().collect();
-        if node.is_none() {
-            state.nodes.remove(name);
+        let now = Held {
+            uid: node.and_then(|node| node.metadata.uid.clone()),
+            ranges: node.map(cidrs).unwrap_or_default().into_iter().collect(),
+        };
+        let before = state.nodes.get(name).cloned().unwrap_or_default();
+        if node.is_some() && before.uid == now.uid && now.ranges.is_empty() && !before.ranges.is_empty() {
+            return false;
         }
+        let gone: Vec<IpNet> = before.ranges.difference(&now.ranges).copied().collect();
+        let new: Vec<IpNet> = now.ranges.difference(&before.ranges).copied().collect();
         state.ranges.release(&gone);
         state.ranges.occupy(&new);
+        match node {
+            Some(_) => state.nodes.insert(name.to_owned(), now),
+            None => state.nodes.remove(name),
+        };
+        true
     }
 }
 
@@ -136,7 +153,9 @@ impl Controller for NodeIpam {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let node = self.world.nodes.named(&key.name);
-        self.note(&key.name, node.as_deref());
+        if !self.note(&key.name, node.as_deref()) {
+            return Ok(None);
+        }
         let Some(node) =
             node.filter(|node| node.metadata.deletion_timestamp.is_none() && cidrs(node).is_empty())
         else {

@@ -1,0 +1,122 @@
+//! `dyad connectivity test` on clusters of each family set and order, as root and as an ordinary user.
+
+#[path = "../support/cluster.rs"]
+mod cluster;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use cluster::{Cluster, text};
+use serde_json::Value;
+
+/// Every connection of a report works, in these families.
+fn assert_all_work(printed: &[u8], families: &[&str], what: &str) {
+    let report: Value =
+        serde_json::from_slice(printed).unwrap_or_else(|error| panic!("{what}: {error}: {}", text(printed)));
+    assert_eq!(report["families"], serde_json::json!(families), "{what}");
+    let rows = report["rows"].as_array().expect("rows");
+    for title in [
+        "pod to pod, same node",
+        "pod to pod, other node",
+        "pod to pod, other node, UDP",
+        "pod to ClusterIP, other node",
+        "pod to ClusterIP, other node, UDP",
+        "pod to its own Service",
+        "pod to NodePort of node2",
+        "host to ClusterIP, other node",
+        "host to NodePort of node2",
+        "pod to API server",
+        "egress to outside",
+    ] {
+        let row = rows
+            .iter()
+            .find(|row| row["title"] == title)
+            .unwrap_or_else(|| panic!("{what}: no row {title:?}"));
+        let cells = row["cells"].as_array().expect("cells");
+        assert_eq!(cells.len(), families.len(), "{what}: {title}: {row}");
+        for cell in cells {
+            assert!(cell["micros"].is_u64(), "{what}: {title}: {cell}");
+        }
+    }
+}
+
+#[test]
+fn packets_flow_in_every_family_set_and_order() {
+    #[rustfmt::skip]
+    let cases: [(u8, &str, &[&str]); 3] = [
+        (20, "podSubnet: 10.120.0.0/16,fd00:dad:20::/56\n  serviceSubnet: 10.250.20.0/24,fd00:dad:20:100::/112", &["IPv4", "IPv6"]),
+        (21, "podSubnet: fd00:dad:21::/56,10.121.0.0/16\n  serviceSubnet: fd00:dad:21:100::/112,10.250.21.0/24", &["IPv6", "IPv4"]),
+        (22, "ipFamily: ipv6\n  podSubnet: fd00:dad:22::/56\n  serviceSubnet: fd00:dad:22:100::/112", &["IPv6"]),
+    ];
+    for (number, networking, families) in cases {
+        let cluster = Cluster::prepare("flow", number);
+        let config =
+            format!("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  {networking}\n");
+        std::fs::write(cluster.home.path().join("cluster.yaml"), config).expect("the cluster's file");
+        let started = cluster.start(&["--nodes", "2"]);
+        assert!(started.status.success(), "{networking}: {}\n{}", text(&started.stderr), cluster.logs());
+        let junit = cluster.home.path().join("junit.xml");
+        let junit = junit.to_str().expect("UTF-8");
+        let tested = cluster.dyad(&[
+            "connectivity",
+            "test",
+            "--name",
+            &cluster.name,
+            "-o",
+            "json",
+            "--junit-file",
+            junit,
+        ]);
+        assert_all_work(&tested.stdout, families, networking);
+        assert!(tested.status.success(), "{}", text(&tested.stderr));
+        assert!(std::fs::read_to_string(junit).is_ok_and(|xml| xml.contains("failures=\"0\"")));
+    }
+}
+
+/// User and group `nobody` of Debian.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn an_ordinary_user_gets_the_same() {
+    let forbidden =
+        std::fs::read_to_string("/proc/sys/user/max_user_namespaces").is_ok_and(|most| most.trim() == "0");
+    if forbidden {
+        eprintln!("SKIPPED: this system has no user namespaces");
+        return;
+    }
+    let home = tempfile::tempdir().expect("a temporary directory");
+    // The program is where this user can read it.
+    let program = home.path().join("dyad");
+    std::fs::copy(env!("CARGO_BIN_EXE_dyad"), &program).expect("the program can be copied");
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o777))
+        .expect("a directory of our own");
+    let config = home.path().join("cluster.yaml");
+    let networking =
+        "podSubnet: 10.123.0.0/16,fd00:dad:23::/56\n  serviceSubnet: 10.250.23.0/24,fd00:dad:23:100::/112";
+    let kind = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nname: user\n";
+    std::fs::write(&config, format!("{kind}networking:\n  {networking}\n")).expect("the cluster's file");
+    let dyad = |args: &[&str]| {
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".into()]);
+            command.arg(&program);
+            command
+        } else {
+            Command::new(&program)
+        };
+        command.args(args).env("HOME", home.path()).env_remove("XDG_DATA_HOME").env_remove("KUBECONFIG");
+        command.output().expect("dyad runs")
+    };
+    let up = dyad(&["up", "--nodes", "2", "--config", config.to_str().expect("UTF-8")]);
+    let tested = dyad(&["connectivity", "test", "--name", "user", "-o", "json"]);
+    let shell = dyad(&["shell", "--name", "user", "--", "ip", "-brief", "address"]);
+    let down = dyad(&["down", "--name", "user"]);
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    assert_all_work(&tested.stdout, &["IPv4", "IPv6"], &text(&tested.stderr));
+    assert!(text(&shell.stdout).contains("eth0"), "{}{}", text(&shell.stdout), text(&shell.stderr));
+    assert!(down.status.success(), "{}", text(&down.stderr));
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|of| std::os::unix::fs::MetadataExt::uid(&of) == 0)
+}
