@@ -1,0 +1,163 @@
+//! What a program is compiled from: objects of the API, reduced to what decides where packets go.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dyad_net::{DualStack, IpNet};
+
+/// Namespace and name of an object. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The name of `namespace/name`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(format!("{namespace}/{name}").into())
+    }
+
+    /// Comes before all names there are.
+    pub(crate) fn first() -> Self {
+        Self("".into())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A transport protocol Services can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP, what an object that names none means.
+    #[default]
+    Tcp = 6,
+    /// UDP.
+    Udp = 17,
+    /// SCTP.
+    Sctp = 132,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The number in the IP header (IANA protocol numbers).
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The protocol with a number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+
+    /// The name as it stands in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+
+    /// The protocol with a name, exactly as the API writes it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.as_str() == name)
+    }
+}
+
+/// Which endpoints traffic may go to (`externalTrafficPolicy`, `internalTrafficPolicy`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// Those of the whole cluster.
+    #[default]
+    Cluster,
+    /// Only those of the node the traffic came to.
+    Local,
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// Its name, empty if it has none: what ties it to the ports of EndpointSlices.
+    pub name: String,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port on the Service's addresses, never 0.
+    pub port: u16,
+    /// The port on every node, if there is one.
+    pub node_port: Option<u16>,
+}
+
+/// A Service that this data plane has to serve: not headless, not an ExternalName.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Cluster IPs, at most one of each family. A family without one is not served at all, node ports included.
+    pub cluster_ips: DualStack<IpAddr>,
+    /// Other addresses that lead here: `externalIPs` and those of load balancers that deliver packets unchanged.
+    pub external_ips: BTreeSet<IpAddr>,
+    /// The ports.
+    pub ports: Vec<Port>,
+    /// Where traffic to node ports and external addresses may go.
+    pub external_traffic: Traffic,
+    /// Where traffic to cluster IPs may go.
+    pub internal_traffic: Traffic,
+}
+
+/// One endpoint in a slice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SliceEndpoint {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Whether it takes new connections.
+    pub ready: bool,
+    /// Whether it answers, terminating or not.
+    pub serving: bool,
+    /// Whether it is about to go.
+    pub terminating: bool,
+    /// The node it runs on, if known.
+    pub node: Option<String>,
+}
+
+/// One port of a slice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlicePort {
+    /// The name of the Service's port it belongs to.
+    pub name: String,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port on the endpoints.
+    pub port: u16,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// The Service it belongs to.
+    pub service: Name,
+    /// The endpoints, all of one family.
+    pub endpoints: Vec<SliceEndpoint>,
+    /// The ports each of them has.
+    pub ports: Vec<SlicePort>,
+}
+
+/// What the node that runs the program knows of itself and its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its name: what makes an endpoint local.
+    pub name: String,
+    /// The pod ranges of the node itself. What comes from there is never masqueraded on its way to a Service, for
+    /// the answer passes this node anyway. Empty until the node has been given its ranges.
+    pub own_pods: Vec<IpNet>,
+    /// The ranges of all pods. Their families are those of the program.
+    pub cluster_pods: DualStack<IpNet>,
+    /// The ranges of all cluster IPs: an address of these without a Service is refused.
+    pub services: DualStack<IpNet>,
+    /// The addresses of all nodes: like pods, they are no outside world.
+    pub nodes: BTreeSet<IpAddr>,
+}

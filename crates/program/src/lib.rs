@@ -1,0 +1,26 @@
+//! Services and masquerade compiled to one plain-data [`Program`], and its simulator: floor 2, pure.
+//!
+//! [`compile`] turns Services, EndpointSlices and what a node knows of its cluster into the tables that node's kernel
+//! should hold. [`Compiler`] does the same step by step and tells the difference of each step as [`Op`]s. Executors
+//! carry out the program; [`simulate`] says, from the same data, what becomes of a packet: it is the oracle of the
+//! executors' tests and the engine of explanations.
+//!
+//! Not here yet, by plan: session affinity, source ranges of load balancers, topology hints, policy.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod input;
+mod program;
+mod ranges;
+mod service;
+mod simulate;
+mod slots;
+pub mod wire;
+
+pub use compile::{Compiler, Inputs, compile};
+pub use input::{EndpointSlice, Name, NodeView, Port, Protocol, Service, SliceEndpoint, SlicePort, Traffic};
+pub use program::{
+    Action, Endpoint, Entry, Frontend, Op, Program, RangeSet, Scope, Slot, Table, apply, diff,
+};
+pub use simulate::{Origin, Packet, Refusal, Verdict, simulate};
+pub use slots::MAX_SLOTS;

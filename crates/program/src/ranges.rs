@@ -1,0 +1,56 @@
+//! The sets of ranges of a table.
+
+use std::collections::BTreeSet;
+
+use dyad_net::{IpFamily, IpNet};
+
+use crate::{NodeView, RangeSet};
+
+/// The range sets of a node's table of `family`.
+pub(crate) fn of_node(node: &NodeView, family: IpFamily) -> BTreeSet<(RangeSet, IpNet)> {
+    let own = node.own_pods.clone();
+    let masqueraded = own.iter().copied().filter(|range| !is_global(range)).collect();
+    let nodes = node.nodes.iter().map(|ip| IpNet::from(*ip));
+    let cluster = node.cluster_pods.iter().map(|(_, range)| *range).chain(nodes).chain(own.iter().copied());
+    let sets = [
+        (RangeSet::Masqueraded, masqueraded),
+        (RangeSet::Cluster, cluster.collect()),
+        (RangeSet::Services, node.services.iter().map(|(_, range)| *range).collect()),
+        (RangeSet::OwnPods, own),
+    ];
+    let fewest = |(set, ranges): (RangeSet, Vec<IpNet>)| {
+        let ranges: Vec<_> = ranges.into_iter().filter(|range| IpFamily::from(*range) == family).collect();
+        IpNet::aggregate(&ranges).into_iter().map(move |range| (set, range))
+    };
+    sets.into_iter().flat_map(fewest).collect()
+}
+
+/// Whether pods with addresses of the range are known outside the cluster, and so need no masquerade.
+///
+/// Only global unicast IPv6 (2000::/3): an IPv4 pod range is taken for private whatever it is, as clusters with
+/// public ones that are also routed to the nodes are rarer than mistakes.
+fn is_global(range: &IpNet) -> bool {
+    match range {
+        IpNet::V4(_) => false,
+        IpNet::V6(range) => range.addr().segments()[0] & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_global_ipv6_needs_no_masquerade() {
+        for (range, global) in [
+            ("10.244.0.0/16", false),
+            ("203.0.113.0/24", false),
+            ("fd00:10:244::/56", false),
+            ("2001:db8:1::/56", true),
+            ("3fff::/20", true),
+            ("64:ff9b::/96", false),
+        ] {
+            assert_eq!(is_global(&range.parse().unwrap()), global, "{range}");
+        }
+    }
+}
