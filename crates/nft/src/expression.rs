@@ -1,0 +1,304 @@
+//! The expressions rules are made of: written to the kernel, and read back to compare.
+
+use crate::attribute::{Writer, attributes, find, find_text, find_u32};
+
+/// A 32-bit register, 0 to 15. The kernel also calls every fourth one by the number of a 128-bit register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Register(pub(crate) u8);
+
+/// `NFT_REG32_00`.
+const FIRST_REGISTER: u32 = 8;
+/// `NFT_REG_VERDICT`.
+const VERDICT_REGISTER: u32 = 0;
+
+impl Register {
+    fn number(self) -> u32 {
+        FIRST_REGISTER + u32::from(self.0)
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        let index = match number {
+            1..=4 => (number - 1) * 4,
+            FIRST_REGISTER..=23 => number - FIRST_REGISTER,
+            _ => return None,
+        };
+        u8::try_from(index).ok().map(Self)
+    }
+}
+
+/// Where payload is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    Network = 1,
+    Transport = 2,
+}
+
+/// What is read about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meta {
+    Mark = 3,
+    L4Proto = 16,
+}
+
+/// Where a packet goes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Drop,
+    Goto(String),
+}
+
+/// How a packet is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reject {
+    /// ICMP destination unreachable with this code.
+    Unreachable(u8),
+    Reset,
+}
+
+/// What a lookup does with what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The rule goes on.
+    Match,
+    /// The rule goes on when nothing is found.
+    NoMatch,
+    /// Its value goes there.
+    Value(Register),
+    /// Its verdict is carried out.
+    Verdict,
+}
+
+/// An expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expression {
+    /// Loads `length` bytes of the packet.
+    Payload { base: Base, offset: u32, length: u32, to: Register },
+    /// Loads something about the packet.
+    Meta { key: Meta, to: Register },
+    /// Sets something about the packet.
+    SetMeta { key: Meta, from: Register },
+    /// Goes on if the bytes at `from` are equal to `value`, or if they are not.
+    Compare { from: Register, equal: bool, value: Vec<u8> },
+    /// `to = (from & mask) ^ xor`.
+    Bitwise { from: Register, to: Register, mask: Vec<u8>, xor: Vec<u8> },
+    /// Looks the bytes at `from` up.
+    Lookup { set: String, from: Register, found: Found },
+    /// A random number below `modulus`.
+    Random { to: Register, modulus: u32 },
+    /// What kind of address the destination is (`RTN_LOCAL`, ...).
+    DestinationType { to: Register },
+    /// Rewrites the destination. `family` is the kernel's number.
+    Dnat { family: u8, address: Register, port: Register },
+    /// Rewrites the source to an address of the outgoing link, with ports at random.
+    Masquerade,
+    /// Refuses the packet.
+    Reject(Reject),
+    /// Ends the rule.
+    Verdict(Verdict),
+}
+
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
+pub(crate) const DATA_VALUE: u16 = 1;
+pub(crate) const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+const NF_DROP: u32 = 0;
+const NFT_GOTO: u32 = -4i32 as u32;
+const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+const LOOKUP_F_INV: u32 = 1;
+const NG_RANDOM: u32 = 1;
+const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_F_DADDR: u32 = 2;
+const NAT_DNAT: u32 = 1;
+const RANGE_PROTO_RANDOM_FULLY: u32 = 0x10;
+const REJECT_UNREACHABLE: u32 = 0;
+const REJECT_RESET: u32 = 1;
+
+/// Writes the verdict as the data of a rule or an element.
+pub(crate) fn write_verdict(writer: &mut Writer, verdict: &Verdict) {
+    writer.nest(DATA_VERDICT, |data| match verdict {
+        Verdict::Drop => data.put_u32(VERDICT_CODE, NF_DROP),
+        Verdict::Goto(chain) => {
+            data.put_u32(VERDICT_CODE, NFT_GOTO);
+            data.put_text(VERDICT_CHAIN, chain);
+        }
+    });
+}
+
+/// Reads what [`write_verdict`] writes.
+pub(crate) fn read_verdict(data: &[u8]) -> Option<Verdict> {
+    let verdict = find(data, DATA_VERDICT)?;
+    match find_u32(verdict, VERDICT_CODE)? {
+        NF_DROP => Some(Verdict::Drop),
+        NFT_GOTO => Some(Verdict::Goto(find_text(verdict, VERDICT_CHAIN)?.to_owned())),
+        _ => None,
+    }
+}
+
+impl Expression {
+    /// Writes the expression as the attribute `kind`.
+    pub(crate) fn write(&self, writer: &mut Writer, kind: u16) {
+        writer.nest(kind, |element| {
+            element.put_text(EXPR_NAME, self.name());
+            element.nest(EXPR_DATA, |data| self.write_data(data));
+        });
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Payload { .. } => "payload",
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
+            Self::Compare { .. } => "cmp",
+            Self::Bitwise { .. } => "bitwise",
+            Self::Lookup { .. } => "lookup",
+            Self::Random { .. } => "numgen",
+            Self::DestinationType { .. } => "fib",
+            Self::Dnat { .. } => "nat",
+            Self::Masquerade => "masq",
+            Self::Reject(_) => "reject",
+            Self::Verdict(_) => "immediate",
+        }
+    }
+
+    fn write_data(&self, data: &mut Writer) {
+        let value =
+            |data: &mut Writer, kind, bytes: &[u8]| data.nest(kind, |value| value.put(DATA_VALUE, bytes));
+        match self {
+            Self::Payload { base, offset, length, to } => {
+                data.put_u32(1, to.number());
+                data.put_u32(2, *base as u32);
+                data.put_u32(3, *offset);
+                data.put_u32(4, *length);
+            }
+            Self::Meta { key, to } => {
+                data.put_u32(2, *key as u32);
+                data.put_u32(1, to.number());
+            }
+            Self::SetMeta { key, from } => {
+                data.put_u32(2, *key as u32);
+                data.put_u32(3, from.number());
+            }
+            Self::Compare { from, equal, value: bytes } => {
+                data.put_u32(1, from.number());
+                data.put_u32(2, if *equal { CMP_EQ } else { CMP_NEQ });
+                value(data, 3, bytes);
+            }
+            Self::Bitwise { from, to, mask, xor } => {
+                data.put_u32(1, from.number());
+                data.put_u32(2, to.number());
+                data.put_u32(3, u32::try_from(mask.len()).expect("at most an address"));
+                value(data, 4, mask);
+                value(data, 5, xor);
+            }
+            Self::Lookup { set, from, found } => {
+                data.put_text(1, set);
+                data.put_u32(2, from.number());
+                match found {
+                    Found::Match => {}
+                    Found::NoMatch => data.put_u32(5, LOOKUP_F_INV),
+                    Found::Value(to) => data.put_u32(3, to.number()),
+                    Found::Verdict => data.put_u32(3, VERDICT_REGISTER),
+                }
+            }
+            Self::Random { to, modulus } => {
+                data.put_u32(1, to.number());
+                data.put_u32(2, *modulus);
+                data.put_u32(3, NG_RANDOM);
+            }
+            Self::DestinationType { to } => {
+                data.put_u32(1, to.number());
+                data.put_u32(2, FIB_RESULT_ADDRTYPE);
+                data.put_u32(3, FIB_F_DADDR);
+            }
+            Self::Dnat { family, address, port } => {
+                data.put_u32(1, NAT_DNAT);
+                data.put_u32(2, u32::from(*family));
+                data.put_u32(3, address.number());
+                data.put_u32(5, port.number());
+            }
+            Self::Masquerade => data.put_u32(1, RANGE_PROTO_RANDOM_FULLY),
+            Self::Reject(Reject::Unreachable(code)) => {
+                data.put_u32(1, REJECT_UNREACHABLE);
+                data.put(2, &[*code]);
+            }
+            Self::Reject(Reject::Reset) => data.put_u32(1, REJECT_RESET),
+            Self::Verdict(verdict) => {
+                data.put_u32(1, VERDICT_REGISTER);
+                data.nest(2, |data| write_verdict(data, verdict));
+            }
+        }
+    }
+
+    /// Reads an expression; `None` if it is none of ours.
+    fn read(element: &[u8]) -> Option<Self> {
+        let data = find(element, EXPR_DATA).unwrap_or_default();
+        let number = |kind| find_u32(data, kind);
+        let register = |kind| number(kind).and_then(Register::from_number);
+        let value = |kind| find(data, kind).and_then(|value| find(value, DATA_VALUE)).map(<[u8]>::to_vec);
+        Some(match find_text(element, EXPR_NAME)? {
+            "payload" => {
+                let base = [Base::Network, Base::Transport].into_iter();
+                let base = base.into_iter().find(|base| Some(*base as u32) == number(2))?;
+                Self::Payload { base, offset: number(3)?, length: number(4)?, to: register(1)? }
+            }
+            "meta" => {
+                let key =
+                    [Meta::Mark, Meta::L4Proto].into_iter().find(|key| Some(*key as u32) == number(2))?;
+                match (register(1), register(3)) {
+                    (Some(to), None) => Self::Meta { key, to },
+                    (None, Some(from)) => Self::SetMeta { key, from },
+                    (None, None) | (Some(_), Some(_)) => return None,
+                }
+            }
+            "cmp" => {
+                let equal = match number(2)? {
+                    CMP_EQ => true,
+                    CMP_NEQ => false,
+                    _ => return None,
+                };
+                Self::Compare { from: register(1)?, equal, value: value(3)? }
+            }
+            "bitwise" if number(6).unwrap_or(0) == 0 => {
+                Self::Bitwise { from: register(1)?, to: register(2)?, mask: value(4)?, xor: value(5)? }
+            }
+            "lookup" => {
+                let found = match (number(3), number(5).unwrap_or(0)) {
+                    (None, 0) => Found::Match,
+                    (None, LOOKUP_F_INV) => Found::NoMatch,
+                    (Some(VERDICT_REGISTER), 0) => Found::Verdict,
+                    (Some(_), 0) => Found::Value(register(3)?),
+                    (_, _) => return None,
+                };
+                Self::Lookup { set: find_text(data, 1)?.to_owned(), from: register(2)?, found }
+            }
+            "numgen" if number(3) == Some(NG_RANDOM) && number(4).unwrap_or(0) == 0 => {
+                Self::Random { to: register(1)?, modulus: number(2)? }
+            }
+            "fib" if (number(2), number(3)) == (Some(FIB_RESULT_ADDRTYPE), Some(FIB_F_DADDR)) => {
+                Self::DestinationType { to: register(1)? }
+            }
+            "nat" if number(1) == Some(NAT_DNAT) => {
+                // The kernel lists the ends of ranges too, equal to their starts.
+                let family = u8::try_from(number(2)?).ok()?;
+                Self::Dnat { family, address: register(3)?, port: register(5)? }
+            }
+            "masq" if number(1) == Some(RANGE_PROTO_RANDOM_FULLY) => Self::Masquerade,
+            "reject" => match number(1)? {
+                REJECT_UNREACHABLE => Self::Reject(Reject::Unreachable(*find(data, 2)?.first()?)),
+                REJECT_RESET => Self::Reject(Reject::Reset),
+                _ => return None,
+            },
+            "immediate" if number(1) == Some(VERDICT_REGISTER) => {
+                Self::Verdict(read_verdict(find(data, 2)?)?)
+            }
+            _ => return None,
+        })
+    }
+
+    /// Reads the expressions of a rule; `None` if one of them is none of ours.
+    pub(crate) fn read_list(list: &[u8]) -> Option<Vec<Self>> {
+        attributes(list).map(|(_, element)| Self::read(element)).collect()
+    }
+}

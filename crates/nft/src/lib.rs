@@ -1,0 +1,31 @@
+//! The nftables executor: makes the kernel's tables equal to a [`Program`](dyad_program::Program), over netlink.
+//!
+//! One table named `dyad` per family, in the network namespace the [`Executor`] was opened in. Its chains and rules
+//! never change (`layout`); Services are elements of maps (`element`), and a change of a Service is a change of
+//! elements. Everything is a batch: the kernel takes all of it or nothing.
+//!
+//! Nothing is remembered across restarts: an executor reads the kernel's tables, and changes what differs. It never
+//! flushes what is right, so connections and new connections alike survive restarts of everything of ours.
+//!
+//! Needs Linux 5.10 or newer and `CAP_NET_ADMIN` in the namespace; not the `nft` program, whose `list table ip dyad` can
+//! be used to look at what is there.
+#![forbid(unsafe_code)]
+
+mod attribute;
+mod batch;
+mod element;
+mod error;
+mod executor;
+mod expression;
+mod layout;
+mod read;
+mod socket;
+
+pub use error::{Error, Result};
+pub use executor::{Executor, Report};
+
+/// The name of the tables.
+pub const TABLE: &str = "dyad";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! A node with two pods, and its neighbourhood: another node's pods and a client, all in namespaces.
+//!
+//! ```text
+//!   pod a (10.244.1.2) ──┐
+//!                        ├── node (192.0.2.1) ── uplink ── others (192.0.2.9): a client, the far pod 10.244.2.2
+//!   pod b (10.244.1.3) ──┘                                 and the world, 203.0.113.80
+//! ```
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dyad_links::pod::{self, PodLink};
+use dyad_links::{Handle, NewLink, NextHop, Route, sysctl};
+use dyad_net::IpNet;
+use dyad_program::{Endpoint, Origin, Packet, Protocol, Refusal, Verdict, simulate};
+
+use super::*;
+
+/// Longer than anything takes here, even on a busy machine, but what is dropped.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long is waited for what must not come.
+const SILENCE: Duration = Duration::from_millis(300);
+/// The port of the servers of all endpoints.
+const SERVER_PORT: u16 = 8080;
+
+/// Who a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The pod that ends in 2.
+    PodA,
+    /// The pod that ends in 3.
+    PodB,
+    /// A process of the node.
+    Node,
+    /// A host outside of the cluster.
+    Client,
+}
+
+pub(super) const EVERYBODY: [Who; 4] = [Who::PodA, Who::PodB, Who::Node, Who::Client];
+
+/// What a client sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// An answer: from whom, and what they took for its source.
+    Answer { from: IpAddr, source: IpAddr },
+    /// A refusal.
+    Refused,
+    /// Nothing.
+    Silence,
+}
+
+pub(super) struct Lab {
+    pub(super) node: OwnedFd,
+    pod_a: OwnedFd,
+    pod_b: OwnedFd,
+    others: OwnedFd,
+    stop: Arc<AtomicBool>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+fn nets<const N: usize>(texts: [&str; N]) -> [IpNet; N] {
+    texts.map(|text| text.parse().unwrap())
+}
+
+fn configure(link: &str, addresses: &[IpNet], routes: &[(IpNet, Option<IpAddr>)]) {
+    let mut handle = Handle::open().unwrap();
+    handle.set_up(link).unwrap();
+    let index = handle.index(link).unwrap();
+    addresses.iter().for_each(|net| handle.replace_address(index, *net).unwrap());
+    for (to, via) in routes {
+        let hops = vec![NextHop { via: *via, link: index, onlink: false, weight: 1 }];
+        handle.replace_route(&Route { hops, ..Route::on_link(*to, index) }).unwrap();
+    }
+}
+
+impl Lab {
+    pub(super) fn new() -> Self {
+        let [node, pod_a, pod_b, others] = [(); 4].map(|()| netns::create().unwrap());
+        let [gateway4, gateway6] = ["192.0.2.1", "2001:db8::1"].map(|ip| Some(ip.parse().unwrap()));
+        let [client4, client6] = ["192.0.2.9", "2001:db8::9"].map(|ip| Some(ip.parse().unwrap()));
+        within(&node, || {
+            sysctl::forward().unwrap();
+            // Every refusal is to be seen, however fast they come.
+            sysctl::write("net/ipv4/icmp_ratelimit", "0").unwrap();
+            sysctl::write("net/ipv6/icmp/ratelimit", "0").unwrap();
+            let mut handle = Handle::open().unwrap();
+            let far = NewLink { netns: Some(others.as_fd()), ..NewLink::named("eth0") };
+            handle.add_veth(&NewLink::named("uplink"), &far).unwrap();
+            let [pods4, pods6, all4, all6] =
+                nets(["10.244.2.0/24", "fd00:10:244:2::/64", "0.0.0.0/0", "::/0"]);
+            configure(
+                "uplink",
+                &nets(["192.0.2.1/24", "2001:db8::1/64"]),
+                &[(pods4, client4), (pods6, client6), (all4, client4), (all6, client6)],
+            );
+            for (key, namespace, last) in [("a", &pod_a, 2), ("b", &pod_b, 3)] {
+                let addresses = DualStack::dual(
+                    IpFamily::V4,
+                    IpAddr::from([10, 244, 1, last]),
+                    format!("fd00:10:244:1::{last}").parse().unwrap(),
+                );
+                let addresses_of_node = DualStack::dual(IpFamily::V4, gateway4.unwrap(), gateway6.unwrap());
+                let node = Some(addresses_of_node);
+                pod::add(&mut handle, &PodLink { key, netns: namespace.as_fd(), addresses, node, mtu: 1400 })
+                    .unwrap();
+            }
+        });
+        within(&others, || {
+            configure(
+                "lo",
+                &nets(["10.244.2.2/32", "fd00:10:244:2::2/128", "203.0.113.80/32", "2001:db8:113::80/128"]),
+                &[],
+            );
+            let [pods4, pods6, all4, all6] =
+                nets(["10.244.1.0/24", "fd00:10:244:1::/64", "0.0.0.0/0", "::/0"]);
+            configure(
+                "eth0",
+                &nets(["192.0.2.9/24", "2001:db8::9/64"]),
+                &[(pods4, gateway4), (pods6, gateway6), (all4, gateway4), (all6, gateway6)],
+            );
+        });
+        let mut lab = Self { node, pod_a, pod_b, others, stop: Arc::default(), servers: Vec::new() };
+        for (who, ips) in [
+            (Who::PodA, ["10.244.1.2", "fd00:10:244:1::2"].as_slice()),
+            (Who::PodB, &["10.244.1.3", "fd00:10:244:1::3"]),
+            (Who::Client, &["10.244.2.2", "fd00:10:244:2::2", "203.0.113.80", "2001:db8:113::80"]),
+        ] {
+            for ip in ips {
+                lab.serve(who, ip.parse().unwrap());
+            }
+        }
+        lab
+    }
+
+    fn namespace(&self, who: Who) -> &OwnedFd {
+        match who {
+            Who::PodA => &self.pod_a,
+            Who::PodB => &self.pod_b,
+            Who::Node => &self.node,
+            Who::Client => &self.others,
+        }
+    }
+
+    /// Servers that tell their own address and their client's.
+    fn serve(&mut self, who: Who, ip: IpAddr) {
+        let at = SocketAddr::new(ip, SERVER_PORT);
+        let (tcp, udp) =
+            within(self.namespace(who), || (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap()));
+        tcp.set_nonblocking(true).unwrap();
+        udp.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let stop = self.stop.clone();
+        self.servers.push(std::thread::spawn(move || {
+            let mut open = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((mut stream, peer)) = tcp.accept() {
+                    // One segment; a client that is gone already has its reasons.
+                    let _ = stream.write_all(format!("{ip} {}\n", peer.ip()).as_bytes());
+                    stream.set_nonblocking(true).unwrap();
+                    open.push(stream);
+                }
+                // Long connections: what comes goes back.
+                open.retain_mut(|stream| {
+                    let mut bytes = [0; 64];
+                    match stream.read(&mut bytes) {
+                        Ok(0) => false,
+                        Ok(length) => stream.write_all(&bytes[..length]).is_ok(),
+                        Err(error) => error.kind() == ErrorKind::WouldBlock,
+                    }
+                });
+                let mut bytes = [0; 64];
+                if let Ok((_, peer)) = udp.recv_from(&mut bytes) {
+                    let _ = udp.send_to(format!("{ip} {}", peer.ip()).as_bytes(), peer);
+                }
+            }
+        }));
+    }
+
+    /// The address from which somebody talks.
+    pub(super) fn source(who: Who, family: IpFamily) -> IpAddr {
+        let texts = match who {
+            Who::PodA => ["10.244.1.2", "fd00:10:244:1::2"],
+            Who::PodB => ["10.244.1.3", "fd00:10:244:1::3"],
+            Who::Node => ["192.0.2.1", "2001:db8::1"],
+            Who::Client => ["192.0.2.9", "2001:db8::9"],
+        };
+        texts.map(|text| text.parse().unwrap()).into_iter().find(|ip| IpFamily::from(*ip) == family).unwrap()
+    }
+
+    /// A long TCP connection, after the greeting.
+    pub(super) fn connect(&self, who: Who, to: SocketAddr) -> TcpStream {
+        within(self.namespace(who), || {
+            let mut stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            greeting(&mut stream).unwrap();
+            stream
+        })
+    }
+
+    /// Sends a first packet and looks what comes of it, waiting only shortly for what is expected not to come.
+    fn ask(&self, who: Who, protocol: Protocol, to: SocketAddr, patience: Duration) -> Seen {
+        let source = SocketAddr::new(Self::source(who, to.ip().into()), 0);
+        let answer = within(self.namespace(who), || match protocol {
+            Protocol::Tcp => ask_tcp(source, to, patience),
+            Protocol::Udp => ask_udp(source, to, patience),
+            Protocol::Sctp => unreachable!("not every kernel has it"),
+        });
+        match answer {
+            Ok(text) => {
+                let (from, source) = text.split_once(' ').unwrap();
+                Seen::Answer { from: from.parse().unwrap(), source: source.parse().unwrap() }
+            }
+            // To a process of the node itself a refused packet is one that was not permitted.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied) =>
+            {
+                Seen::Refused
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Seen::Silence
+            }
+            Err(error) => panic!("{who:?} {protocol:?} {to}: {error}"),
+        }
+    }
+
+    /// Compares what the simulator says with what really happens.
+    pub(super) fn check(&self, program: &Program, who: Who, protocol: Protocol, to: SocketAddr) -> Verdict {
+        let family = IpFamily::from(to.ip());
+        let addresses = ips(["192.0.2.1", "2001:db8::1", "127.0.0.1", "::1"]);
+        let source = Self::source(who, family);
+        let origin = if who == Who::Node { Origin::Host } else { Origin::Link };
+        let packet = Packet { origin, source, destination: to.ip(), protocol, port: to.port() };
+        let verdict = simulate(program, &addresses, &packet);
+        let right = |expected: IpAddr, masqueraded, from: IpAddr, source_seen: IpAddr| {
+            from == expected
+                && if masqueraded { addresses.contains(&source_seen) } else { source_seen == source }
+        };
+        let what = format!("{who:?} {protocol:?} to {to}");
+        match &verdict {
+            Verdict::Forward(endpoints) => {
+                // Enough to see each of a few endpoints, very nearly surely.
+                let mut missing = endpoints.clone();
+                for _ in 0..60 {
+                    let seen = self.ask(who, protocol, to, PATIENCE);
+                    let Seen::Answer { from, source } = seen else {
+                        panic!("{what}: {seen:?}, not {verdict:?}")
+                    };
+                    let fits =
+                        |(at, masqueraded): &(&Endpoint, &bool)| right(at.ip, **masqueraded, from, source);
+                    let found = endpoints.iter().find(fits).map(|(at, _)| *at);
+                    missing.remove(&found.unwrap_or_else(|| panic!("{what}: {seen:?}, not {verdict:?}")));
+                    if missing.is_empty() {
+                        return verdict;
+                    }
+                }
+                panic!("{what}: never came to {missing:?}");
+            }
+            Verdict::Pass { masqueraded } => match self.ask(who, protocol, to, SILENCE) {
+                Seen::Answer { from, source } => {
+                    assert!(
+                        right(to.ip(), *masqueraded, from, source),
+                        "{what}: {from} {source}, not {verdict:?}"
+                    );
+                }
+                // Nobody is there.
+                Seen::Refused | Seen::Silence => {}
+            },
+            Verdict::Reject(Refusal::Reset | Refusal::PortUnreachable) => {
+                assert_eq!(self.ask(who, protocol, to, PATIENCE), Seen::Refused, "{what}");
+            }
+            Verdict::Drop => {
+                let seen = self.ask(who, protocol, to, SILENCE);
+                // What a process of the node itself sends is not permitted rather than lost.
+                assert!(
+                    seen == Seen::Silence || who == Who::Node && seen == Seen::Refused,
+                    "{what}: {seen:?}"
+                );
+            }
+        }
+        verdict
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for server in self.servers.drain(..) {
+            let result = server.join();
+            if !std::thread::panicking() {
+                result.unwrap();
+            }
+        }
+    }
+}
+
+fn ask_udp(source: SocketAddr, to: SocketAddr, patience: Duration) -> io::Result<String> {
+    let socket = UdpSocket::bind(source)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.connect(to)?;
+    socket.send(b"who?")?;
+    let mut bytes = [0; 128];
+    let length = socket.recv(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+}
+
+/// The standard library can't bind before it connects, and need not: routes choose the right source.
+fn ask_tcp(_: SocketAddr, to: SocketAddr, patience: Duration) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    greeting(&mut stream)
+}
+
+/// What a server says first, up to the end of the line.
+fn greeting(stream: &mut TcpStream) -> io::Result<String> {
+    let mut text = Vec::new();
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        if byte == *b"\n" {
+            return Ok(String::from_utf8_lossy(&text).into_owned());
+        }
+        text.extend(byte);
+    }
+}
