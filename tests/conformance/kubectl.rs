@@ -140,7 +140,7 @@ fn reading(cluster: &Cluster) {
     has(&cluster.kubectl(&["describe", "pod", pod]), &[pod_ips[0], pod_ips[1], "dyad/echo", "Scheduled"]);
     has(
         &cluster.kubectl(&["describe", "node", "node1"]),
-        &["InternalIP:", "PodCIDRs:", "kube-node-lease", "Ready"],
+        &["InternalIP:", "PodCIDRs:", "HolderIdentity:  node1", "Ready"],
     );
     has(&cluster.kubectl(&["describe", "deployment", "web"]), &["3 desired", "NewReplicaSet:"]);
     has(&cluster.kubectl(&["events", "--for", &format!("pod/{pod}")]), &["Started"]);
@@ -213,7 +213,7 @@ fn errors(cluster: &Cluster) {
             "-p",
             r#"{"spec":{"ipFamilies":["IPv6","IPv4"]}}"#,
         ]),
-        &["is invalid", "spec.ipFamilies[0]", "may not change once set"],
+        &["is invalid", "spec.clusterIPs[0]", "expected an IPv6 value"],
     );
     let wrong = WEB.replace("replicas: 2", "replicaz: 2");
     let output = cluster.kubectl_with(&["apply", "-f", "-"], &wrong);

@@ -179,6 +179,12 @@ pub(crate) async fn api_nodes(client: &Client) -> Result<Vec<Node>> {
     Ok(list.context("can't list the nodes")?.items)
 }
 
+/// Whether a node is ready and the taint that it began with is gone, so that pods go there.
+pub(crate) fn is_usable(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    is_ready(node) && !taints.into_iter().flatten().any(|taint| taint.key == "node.kubernetes.io/not-ready")
+}
+
 /// Whether a node's Ready condition is true.
 pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());

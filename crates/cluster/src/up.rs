@@ -16,6 +16,8 @@ use crate::{control_plane, fabric, kubeconfig, process};
 
 /// The longest the control plane may take to answer.
 const API_PATIENCE: Duration = Duration::from_secs(60);
+/// So many looks in a row must miss the supervisor before it counts as gone.
+const MISSES: u32 = 20;
 /// Between two looks at what the start has come to.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -210,7 +212,7 @@ fn launch(dir: &ClusterDir) -> Result<()> {
 
 async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> Result<()> {
     let deadline = Instant::now() + API_PATIENCE;
-    let mut network = false;
+    let (mut network, mut missed) = (false, 0);
     loop {
         let running = Running::load(dir).unwrap_or_default();
         let failed = |why: String| {
@@ -231,7 +233,9 @@ async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> 
             progress(Progress::Api);
             return Ok(());
         }
-        if process::supervisor(dir.path()).is_none() {
+        // A process that is just becoming another program has no command line for a moment.
+        missed = if process::supervisor(dir.path()).is_some() { 0 } else { missed + 1 };
+        if missed > MISSES {
             // Its last word may have come after the look above.
             let last = Running::load(dir).and_then(|running| running.failed);
             return Err(failed(last.unwrap_or_else(|| "its supervisor ended without a word".into())));
@@ -259,7 +263,7 @@ async fn wait_for_nodes(
         let nodes = status::api_nodes(client).await?;
         let ready: Vec<&str> = nodes
             .iter()
-            .filter(|node| status::is_ready(node))
+            .filter(|node| status::is_usable(node))
             .filter_map(|node| node.metadata.name.as_deref())
             .collect();
         let missing: Vec<String> = spec
