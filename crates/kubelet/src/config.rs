@@ -15,7 +15,7 @@ pub struct Config {
     pub node_ips: DualStack<IpAddr>,
     /// Where logs (`pods/`) and the state of running pods (`state/`) are kept.
     pub root_dir: PathBuf,
-    /// The program that `internal sandbox` is run with; this one if not given.
+    /// The program that is run as `internal sandboxes`; this one if not given.
     pub program: Option<PathBuf>,
     /// Control group below which pods get theirs; made if it is not there. Pods run without if it cannot be.
     pub cgroup_root: Option<PathBuf>,

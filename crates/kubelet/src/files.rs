@@ -183,6 +183,9 @@ mod tests {
         assert!(text.contains("127.0.0.1 node\n") && text.ends_with("1.2.3.4\ta\tb\n"), "{text}");
     }
 
+    /// Policy, host network, cluster DNS, own configuration, file.
+    type Row<'a> = (&'a str, bool, &'a [IpAddr], Option<&'a PodDNSConfig>, &'a str);
+
     #[test]
     fn b24_resolv_conf_follows_the_policy() {
         let node = Resolver::parse("# x\nnameserver 192.0.2.53\nsearch example.org\noptions rotate\n");
@@ -196,7 +199,7 @@ mod tests {
                        search ns.svc.cluster.local svc.cluster.local cluster.local example.org\noptions ndots:5\n";
         let own = "nameserver 192.0.2.53\nsearch example.org\noptions rotate\n";
         #[rustfmt::skip]
-        let rows: [(&str, bool, &[IpAddr], Option<&PodDNSConfig>, &str); 8] = [
+        let rows: [Row<'_>; 8] = [
             ("ClusterFirst",            false, &dns, None, cluster),
             ("",                        false, &dns, None, cluster),
             ("ClusterFirst",            true,  &dns, None, own),

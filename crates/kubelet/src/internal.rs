@@ -1,6 +1,5 @@
-//! Hidden subcommands: `dyad internal sandbox`, and the programs inside pods.
+//! Hidden subcommands: `dyad internal sandboxes`, and the programs inside pods.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs a hidden subcommand (`dyad internal ...`) if the arguments, those after `internal`, name one of this crate.
@@ -9,7 +8,7 @@ use std::process::ExitCode;
 pub fn internal_main(args: &[String]) -> Option<ExitCode> {
     let (name, rest) = args.split_first()?;
     match (name.as_str(), rest) {
-        ("sandbox", [dir]) => Some(crate::sandbox::shim::main(Path::new(dir))),
+        ("sandboxes", []) => Some(crate::sandbox::spawner::main()),
         (applet, rest) => crate::applet::run(applet, rest),
     }
 }

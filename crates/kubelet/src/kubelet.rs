@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -22,7 +23,7 @@ use crate::event::Events;
 use crate::files::Resolver;
 use crate::network::{Addresses, Network};
 use crate::node::{self, Machine};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Spawner};
 use crate::worker::{Shared, Worker, state_root};
 
 const ADDRESS_FILE: &str = "addresses.json";
@@ -54,7 +55,7 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
     masked.push(config.root_dir.clone());
     let shared = Arc::new(Shared {
         client: client.clone(),
-        program,
+        spawner: Spawner::new(program),
         host_ips: config.node_ips.iter().map(|(_, ip)| *ip).collect(),
         network,
         addresses: Mutex::new(None),
@@ -101,21 +102,27 @@ fn state_dirs(config: &Config) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
+/// By a pod's uid, where its worker learns of changes.
+type Workers = BTreeMap<String, watch::Sender<Option<Pod>>>;
+
 /// Gives every pod of the node a worker, and every worker its pod's changes.
 async fn watch_pods(shared: Arc<Shared>) {
     let api: Api<Pod> = Api::all(shared.client.clone());
     let own = watcher::Config::default().fields(&format!("spec.nodeName={}", shared.config.node_name));
     let mut pods = std::pin::pin!(watcher(api, own));
-    let mut workers: BTreeMap<String, watch::Sender<Option<Pod>>> = BTreeMap::new();
+    let mut workers = Workers::new();
+    // They end with this function.
+    let mut tasks = JoinSet::new();
     let mut listed: Option<Vec<String>> = None;
     while let Some(event) = pods.next().await {
+        while tasks.try_join_next().is_some() {}
         match event {
             Ok(watcher::Event::Init) => listed = Some(Vec::new()),
             Ok(watcher::Event::InitApply(pod)) => {
                 if let Some(listed) = &mut listed {
                     listed.extend(pod.metadata.uid.clone());
                 }
-                apply(&shared, &mut workers, pod);
+                apply(&shared, &mut workers, &mut tasks, pod);
             }
             Ok(watcher::Event::InitDone) => {
                 let listed = listed.take().unwrap_or_default();
@@ -123,7 +130,7 @@ async fn watch_pods(shared: Arc<Shared>) {
                 workers.retain(|uid, sender| listed.contains(uid) || sender.send(None).is_err());
                 remove_orphans(&shared, &listed, &workers).await;
             }
-            Ok(watcher::Event::Apply(pod)) => apply(&shared, &mut workers, pod),
+            Ok(watcher::Event::Apply(pod)) => apply(&shared, &mut workers, &mut tasks, pod),
             Ok(watcher::Event::Delete(pod)) => {
                 if let Some(sender) = pod.metadata.uid.and_then(|uid| workers.remove(&uid)) {
                     // Ended by itself: nothing left to tell.
@@ -138,7 +145,7 @@ async fn watch_pods(shared: Arc<Shared>) {
     }
 }
 
-fn apply(shared: &Arc<Shared>, workers: &mut BTreeMap<String, watch::Sender<Option<Pod>>>, pod: Pod) {
+fn apply(shared: &Arc<Shared>, workers: &mut Workers, tasks: &mut JoinSet<()>, pod: Pod) {
     let Some(uid) = pod.metadata.uid.clone() else { return };
     let pod = match workers.get(&uid) {
         // A worker that has ended has deleted its pod; this is news from before.
@@ -147,17 +154,13 @@ fn apply(shared: &Arc<Shared>, workers: &mut BTreeMap<String, watch::Sender<Opti
     };
     let (sender, receiver) = watch::channel(Some(pod));
     if let Some(worker) = Worker::new(Arc::clone(shared), receiver) {
-        tokio::spawn(worker.run());
+        tasks.spawn(worker.run());
         workers.insert(uid, sender);
     }
 }
 
 /// Ends sandboxes whose pods are gone, and removes links that belong to nobody.
-async fn remove_orphans(
-    shared: &Arc<Shared>,
-    listed: &[String],
-    workers: &BTreeMap<String, watch::Sender<Option<Pod>>>,
-) {
+async fn remove_orphans(shared: &Arc<Shared>, listed: &[String], workers: &Workers) {
     let known = |uid: &str| listed.iter().any(|one| one == uid) || workers.contains_key(uid);
     let uid_of =
         |dir: &Path| dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

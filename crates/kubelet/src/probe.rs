@@ -22,24 +22,18 @@ pub(crate) enum Kind {
     Liveness,
     /// Whether it is to receive connections.
     Readiness,
+    /// No probe, but answered like one: whether the `postStart` hook did its work.
+    PostStart,
 }
 
 impl Kind {
-    /// For people, at the start of a sentence.
-    pub(crate) const fn title(self) -> &'static str {
-        match self {
-            Self::Startup => "Startup",
-            Self::Liveness => "Liveness",
-            Self::Readiness => "Readiness",
-        }
-    }
-
     /// The probe of a container.
     pub(crate) fn of(self, container: &Container) -> Option<&Probe> {
         match self {
             Self::Startup => container.startup_probe.as_ref(),
             Self::Liveness => container.liveness_probe.as_ref(),
             Self::Readiness => container.readiness_probe.as_ref(),
+            Self::PostStart => None,
         }
     }
 }

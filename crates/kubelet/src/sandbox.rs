@@ -1,21 +1,21 @@
 //! Sandboxes: the namespaces of a pod, and the containers in them.
 //!
-//! A sandbox is one process ([`shim`]) that outlives the kubelet; the kubelet finds it again by the socket in the
-//! pod's directory. Everything here blocks, for a few milliseconds at most except where said.
+//! A sandbox is one process (`shim`) that outlives the kubelet; the kubelet finds it again by the socket in the pod's
+//! directory. Everything here blocks, for a few milliseconds at most except where said.
 
 mod child;
 mod log;
 pub(crate) mod protocol;
 pub mod root;
-pub(crate) mod shim;
+mod shim;
+pub(crate) mod spawner;
 mod sys;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,7 +26,8 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 pub use protocol::{ContainerSpec, ContainerState, Exit, Mount, SandboxSpec};
-use protocol::{MESSAGE_BYTES, Reply, Request, SANDBOX_FILE, SOCKET};
+use protocol::{MESSAGE_BYTES, Reply, Request, SOCKET};
+pub use spawner::Spawner;
 
 /// What can go wrong with a sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -74,29 +75,6 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes a sandbox. `program` is this program, `dir` the pod's directory, in which the sandbox keeps its socket;
-    /// `cgroup` a control group that it and all its containers join.
-    pub fn create(program: &Path, dir: &Path, spec: &SandboxSpec, cgroup: Option<&Path>) -> Result<Self> {
-        let text = serde_json::to_vec(spec).map_err(|error| SandboxError::Refused(error.to_string()))?;
-        fs::write(dir.join(SANDBOX_FILE), text).map_err(system("describing the sandbox"))?;
-        let output = Command::new(program)
-            .args(["internal", "sandbox"])
-            .arg(dir)
-            .stdin(Stdio::null())
-            .env_clear()
-            .output()
-            .map_err(system(format!("running {}", program.display())))?;
-        if !output.status.success() {
-            return Err(SandboxError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-        }
-        let sandbox = Self::adopt(dir)?.ok_or(SandboxError::Gone)?;
-        if let Some(cgroup) = cgroup {
-            // Pods work without; not every machine lets one have a control group.
-            let _ = fs::write(cgroup.join("cgroup.procs"), sandbox.pid.as_raw_nonzero().to_string());
-        }
-        Ok(sandbox)
-    }
-
     /// The sandbox that lives in `dir`, if there is one.
     pub fn adopt(dir: &Path) -> Result<Option<Self>> {
         let Some(socket) = open_socket(dir)? else { return Ok(None) };
@@ -273,12 +251,16 @@ fn open_socket(dir: &Path) -> Result<Option<OwnedFd>> {
 
 fn send_request(socket: &OwnedFd, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
     let bytes = serde_json::to_vec(request).map_err(|error| SandboxError::Refused(error.to_string()))?;
+    send_bytes(socket, &bytes, descriptors)
+}
+
+fn send_bytes(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    match sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
+    match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
         Ok(_) => Ok(()),
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(SandboxError::Gone),
         Err(errno) => Err(system("asking the sandbox")(errno.into())),

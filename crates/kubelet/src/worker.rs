@@ -29,9 +29,9 @@ use crate::files::Resolver;
 use crate::network::{Addresses, Network};
 use crate::pod::plan::{Action, Plan, plan};
 use crate::pod::record::{Ended, Records, recover, timestamp};
-use crate::pod::{containers, status, title};
+use crate::pod::{RestartPolicy, containers, status, title};
 use crate::probe::{self, Outcome};
-use crate::sandbox::{ContainerState, Sandbox, Watch};
+use crate::sandbox::{ContainerState, Sandbox, Spawner, Watch};
 use crate::{launch, volumes};
 
 use publish::Publisher;
@@ -40,7 +40,7 @@ use publish::Publisher;
 pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) config: Config,
-    pub(crate) program: PathBuf,
+    pub(crate) spawner: Spawner,
     pub(crate) host_ips: Vec<IpAddr>,
     pub(crate) network: Network,
     /// Set when the node's ranges are known.
@@ -115,6 +115,8 @@ pub(crate) struct Worker {
     retry: Retry,
     /// How often in a row each container could not be started.
     holds: BTreeMap<String, u32>,
+    /// The last run of each container whose wait for a restart was told of.
+    backoffs: BTreeMap<String, u32>,
     probers: BTreeMap<String, JoinSet<()>>,
     outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     failure: Option<(String, String)>,
@@ -140,6 +142,7 @@ impl Worker {
             volumes_at: Timestamp::UNIX_EPOCH,
             retry: Retry::default(),
             holds: BTreeMap::new(),
+            backoffs: BTreeMap::new(),
             probers: BTreeMap::new(),
             outcomes: mpsc::channel(16),
             failure: None,
@@ -210,14 +213,18 @@ impl Worker {
         let now = Timestamp::now();
         let found = blocking(move || {
             let sandbox = Sandbox::adopt(&dir)?;
-            let states = sandbox.as_ref().map(|sandbox| first_states(sandbox)).transpose()?;
+            let states = sandbox.as_ref().map(first_states).transpose()?;
             Ok((sandbox, states))
         });
         let mut alive = Vec::new();
         match found.await {
             Ok((Some(sandbox), states)) => {
                 alive = states.unwrap_or_default();
-                self.ips = crate::kubelet::read_addresses(&self.dir());
+                self.ips = if self.is_host_network() {
+                    self.shared.host_ips.clone()
+                } else {
+                    crate::kubelet::read_addresses(&self.dir())
+                };
                 self.attach(sandbox);
             }
             Ok((None, _)) => {}
@@ -302,6 +309,7 @@ impl Worker {
                 Action::Stop(name, why) => self.stop(&name, why),
             }
         }
+        self.tell_backoffs();
         // Starting may have changed what comes next.
         if let Plan::Go { wake, .. } = plan(&self.spec, &self.records, Timestamp::now()) {
             wakes.push(wake);
@@ -310,6 +318,32 @@ impl Worker {
             wakes.push(self.volumes_at.saturating_add(VOLUME_REFRESH).ok());
         }
         wakes.into_iter().flatten().min()
+    }
+
+    /// Tells of containers that have to wait for their restart, once for each run.
+    fn tell_backoffs(&mut self) {
+        let mut told = Vec::new();
+        for (container, is_init) in containers(&self.spec) {
+            let Some(record) = self.records.get(&container.name) else { continue };
+            let policy = RestartPolicy::of_container(&self.spec, container, is_init);
+            let waits = record.ended().is_some_and(|ended| policy.restarts(ended.code));
+            if waits
+                && record.backoff.wait().is_some()
+                && self.backoffs.get(&container.name) != Some(&record.restarts)
+            {
+                told.push((container.name.clone(), record.restarts));
+            }
+        }
+        for (name, run) in told {
+            let pod = format!("{}_{}({})", self.name(), self.namespace(), self.uid());
+            self.tell(
+                Some(&name),
+                true,
+                "BackOff",
+                format!("Back-off restarting failed container {name} in pod {pod}"),
+            );
+            self.backoffs.insert(name, run);
+        }
     }
 
     /// When `activeDeadlineSeconds` is over.
@@ -416,8 +450,10 @@ impl Worker {
                 record.started = true;
                 begin = true;
             }
-            (probe::Kind::Startup | probe::Kind::Liveness, Some(false)) => restart = true,
-            (probe::Kind::Liveness, Some(true)) | (_, None) => {}
+            (probe::Kind::Startup | probe::Kind::Liveness | probe::Kind::PostStart, Some(false)) => {
+                restart = true
+            }
+            (probe::Kind::Liveness | probe::Kind::PostStart, Some(true)) | (_, None) => {}
         }
         if begin {
             let has_readiness = containers(&self.spec)
@@ -428,17 +464,19 @@ impl Worker {
             self.start_probers(&container, attempt, true);
         }
         if let Some(failure) = failure {
-            self.tell(
-                Some(&container),
-                true,
-                "Unhealthy",
-                format!("{} probe failed: {failure}", kind.title()),
-            );
+            let (reason, what) = match kind {
+                probe::Kind::PostStart => ("FailedPostStartHook", "PostStartHook"),
+                probe::Kind::Startup => ("Unhealthy", "Startup probe"),
+                probe::Kind::Liveness => ("Unhealthy", "Liveness probe"),
+                probe::Kind::Readiness => ("Unhealthy", "Readiness probe"),
+            };
+            self.tell(Some(&container), true, reason, format!("{what} failed: {failure}"));
         }
         if restart {
             let why = match kind {
+                probe::Kind::PostStart => "failed its postStart hook",
                 probe::Kind::Startup => "failed startup probe",
-                _ => "failed liveness probe",
+                probe::Kind::Liveness | probe::Kind::Readiness => "failed liveness probe",
             };
             self.stop(&container, why);
         }

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use dyad_kubelet::sandbox::{
-    ContainerSpec, ContainerState, Exit, Mount, Sandbox, SandboxError, SandboxSpec, root,
+    ContainerSpec, ContainerState, Exit, Mount, Sandbox, SandboxError, SandboxSpec, Spawner, root,
 };
 use dyad_links::{Handle, pod, sysctl};
 use dyad_net::{DualStack, IpFamily};
@@ -108,7 +108,7 @@ impl Pod {
         let spec = SandboxSpec { hostname: "web-0".into(), host_network: false };
         let program = std::env::current_exe().unwrap();
         let start = Instant::now();
-        let sandbox = Sandbox::create(&program, dir.path(), &spec, None).unwrap();
+        let sandbox = Spawner::new(program).create(dir.path(), &spec, None).unwrap();
         println!("sandbox in {:?}", start.elapsed());
         Self { dir, sandbox }
     }

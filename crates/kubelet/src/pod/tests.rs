@@ -148,6 +148,9 @@ fn restarts_wait_ten_seconds_doubling_to_five_minutes_until_a_long_run() {
     assert_eq!(plan(&spec, &all, at(now + 901)), go(&[], Some(now + 911)));
 }
 
+/// Policy, records of `i`, `s` and whether it has started, `j` and `a`, then plan and phase.
+type Row = (&'static str, &'static str, &'static str, bool, &'static str, &'static str, Plan, &'static str);
+
 #[test]
 fn init_containers_go_one_by_one_and_sidecars_stay() {
     let container = |name: &str| json!({"name": name, "image": "dyad/echo"});
@@ -157,7 +160,7 @@ fn init_containers_go_one_by_one_and_sidecars_stay() {
             "containers": [container("a")]}))
     };
     #[rustfmt::skip]
-    let rows: [(&str, &str, &str, bool, &str, &str, Plan, &str); 12] = [
+    let rows: [Row; 12] = [
         // policy,    i,   s, started, j,   a,   plan,               phase
         ("Always",    "-", "-", false, "-", "-", go(&["i"], None),   "Pending"),
         ("Always",    "r", "-", false, "-", "-", go(&[], None),      "Pending"),

@@ -11,7 +11,6 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -29,24 +28,10 @@ use super::protocol::{
 use super::sys::{self, Fork};
 use super::{child, socket_address};
 
-/// `dyad internal sandbox DIR`: makes the namespaces and the first process, writes its number and ends.
-pub(crate) fn main(dir: &Path) -> ExitCode {
-    match create(dir) {
-        Ok(pid) => {
-            println!("{}", pid.as_raw_nonzero());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn create(dir: &Path) -> Result<Pid, String> {
+/// Makes the namespaces and the first process of the sandbox described in `dir`. Its standard output and error are
+/// closed when it answers.
+pub(super) fn create(dir: &Path) -> Result<(), String> {
     let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    // What the kubelet's own parents left open is not for pods.
-    sys::close_from(3, false).map_err(said("closing descriptors"))?;
     let text = fs::read(dir.join(SANDBOX_FILE)).map_err(said("reading the sandbox's description"))?;
     let spec: SandboxSpec =
         serde_json::from_slice(&text).map_err(|error| format!("{SANDBOX_FILE}: {error}"))?;
@@ -64,7 +49,7 @@ fn create(dir: &Path) -> Result<Pid, String> {
     }
     let shim = Shim::new(dir).map_err(said("preparing the sandbox"))?;
     match sys::fork(libc::CLONE_NEWPID).map_err(said("starting the sandbox"))? {
-        Fork::Parent(pid) => Ok(pid),
+        Fork::Parent(_) => Ok(()),
         Fork::Child => {
             shim.detach(dir);
             shim.run()
@@ -158,6 +143,7 @@ impl Shim {
             sys::exit(1);
         }
         sys::hide_memory();
+        let _ = rustix::thread::set_name(c"dyad-sandbox");
         let null = File::options().read(true).write(true).open("/dev/null");
         let log = File::options().append(true).create(true).open(dir.join("sandbox.log"));
         if let (Ok(null), Ok(log)) = (null, log) {
@@ -404,7 +390,7 @@ impl Shim {
 }
 
 /// A message and the descriptors with it; `None` when the other side is gone.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
+pub(super) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;

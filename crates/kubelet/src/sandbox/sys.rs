@@ -97,6 +97,12 @@ pub(super) fn reset_signals() -> io::Result<()> {
     set_mask(libc::SIG_UNBLOCK, &full_set())
 }
 
+/// Has ended children forgotten at once; [`reset_signals`] in a child undoes it there.
+pub(super) fn ignore_children() {
+    // SAFETY: SIG_IGN is a valid action for SIGCHLD.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
 fn full_set() -> libc::sigset_t {
     let mut set = std::mem::MaybeUninit::uninit();
     // SAFETY: sigfillset initialises the set it is given.

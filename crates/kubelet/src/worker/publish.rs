@@ -98,28 +98,41 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
         }
     }
     // What is not said any more is to go.
+    let conditions = value.get_mut("conditions").and_then(Value::as_array_mut);
+    conditions.into_iter().flatten().for_each(forget_reason);
+    forget_reason(&mut value);
+    json!({"metadata": {"uid": uid}, "status": value})
+}
+
+fn forget_reason(value: &mut Value) {
     for field in ["reason", "message"] {
         if value.get(field).is_none() {
             value[field] = Value::Null;
         }
     }
-    json!({"metadata": {"uid": uid}, "status": value})
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodIP;
+    use k8s_openapi::api::core::v1::{PodCondition, PodIP};
 
     use super::*;
 
     #[test]
     fn b6_addresses_are_replaced_and_old_reasons_go() {
         let ips = ["fd00::5", "10.0.0.5"].map(|ip| PodIP { ip: ip.into() }).to_vec();
-        let status = PodStatus { pod_ips: Some(ips), phase: Some("Running".into()), ..PodStatus::default() };
+        let ready = PodCondition { type_: "Ready".into(), status: "True".into(), ..PodCondition::default() };
+        let status = PodStatus {
+            pod_ips: Some(ips),
+            phase: Some("Running".into()),
+            conditions: Some(vec![ready]),
+            ..PodStatus::default()
+        };
         assert_eq!(
             patch("u", &status),
             json!({"metadata": {"uid": "u"}, "status": {
                 "phase": "Running", "reason": null, "message": null,
+                "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}],
                 "podIPs": [{"ip": "fd00::5"}, {"ip": "10.0.0.5"}, {"$patch": "replace"}],
             }})
         );

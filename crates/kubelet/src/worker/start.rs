@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dyad_net::DualStack;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Service};
 use kube::Api;
 use kube::api::ListParams;
-use tokio::task::JoinSet;
 
+use super::terminate::run_hook;
 use super::{Worker, blocking};
 use crate::error::Error;
 use crate::files::{self, ResolverInput};
 use crate::pod::containers;
 use crate::pod::record::{Ended, timestamp};
-use crate::probe::{self, Kind, Target};
-use crate::sandbox::{Sandbox, SandboxError, SandboxSpec};
+use crate::probe::{self, Kind, Outcome, Target};
+use crate::sandbox::{SandboxError, SandboxSpec};
 use crate::{image, launch, volumes};
 
 /// How long a container waits whose image cannot be had: at first, and at most.
@@ -26,6 +27,8 @@ const IMAGE_FIRST: SignedDuration = SignedDuration::from_secs(10);
 const IMAGE_LONGEST: SignedDuration = SignedDuration::from_secs(300);
 /// How long one waits whose configuration is incomplete.
 const CONFIG_WAIT: SignedDuration = SignedDuration::from_secs(5);
+/// A `postStart` hook that takes longer has failed.
+const POST_START_LIMIT: Duration = Duration::from_secs(120);
 /// Host names have no more bytes.
 const HOSTNAME_BYTES: usize = 63;
 
@@ -86,7 +89,7 @@ impl Worker {
         let (shared, key, cgroup) = (Arc::clone(&self.shared), self.uid().to_owned(), self.make_cgroup());
         let wanted = addresses.clone();
         let made = blocking(move || {
-            let sandbox = Sandbox::create(&shared.program, &dir, &spec, cgroup.as_deref())?;
+            let sandbox = shared.spawner.create(&dir, &spec, cgroup.as_deref())?;
             let connected = wanted
                 .as_ref()
                 .map_or(Ok(()), |addresses| shared.network.connect(&key, &sandbox.netns()?, addresses));
@@ -190,9 +193,11 @@ impl Worker {
                     (container.startup_probe.is_some(), container.readiness_probe.is_some());
                 record.begin(attempt, since, reference, startup, readiness);
                 self.holds.remove(name);
+                self.probers.remove(name);
                 self.tell(Some(name), false, "Created", format!("Created container: {name}"));
                 self.tell(Some(name), false, "Started", format!("Started container {name}"));
                 self.start_probers(name, attempt, !startup);
+                self.run_post_start(&container, attempt);
             }
             Err(Error::Sandbox(SandboxError::Gone)) => self.lose_sandbox(),
             Err(error) => {
@@ -351,26 +356,49 @@ impl Worker {
     pub(super) fn start_probers(&mut self, name: &str, attempt: u32, has_started: bool) {
         let found = containers(&self.spec).find(|(container, _)| container.name == name);
         let Some((container, _)) = found else { return };
-        let ports = container
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)));
-        let target = Target {
-            container: name.to_owned(),
-            attempt,
-            ip: self.ips.first().copied(),
-            sandbox: self.dir(),
-            ports: ports.collect(),
-        };
+        let target = self.target(container, attempt);
         let kinds: &[Kind] = if has_started { &[Kind::Liveness, Kind::Readiness] } else { &[Kind::Startup] };
-        let mut tasks = JoinSet::new();
+        // The tasks of a run before ended with that run.
+        let tasks = self.probers.entry(name.to_owned()).or_default();
         for &kind in kinds {
             if let Some(probe) = kind.of(container) {
                 tasks.spawn(probe::run(kind, probe.clone(), target.clone(), self.outcomes.0.clone()));
             }
         }
-        // The tasks of the run before end with their set.
-        self.probers.insert(name.to_owned(), tasks);
+    }
+
+    /// Whom probes and hooks of a container ask.
+    pub(super) fn target(&self, container: &Container, attempt: u32) -> Target {
+        let ports = container.ports.iter().flatten();
+        let named =
+            ports.filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)));
+        Target {
+            container: container.name.clone(),
+            attempt,
+            ip: self.ips.first().copied(),
+            sandbox: self.dir(),
+            ports: named.collect(),
+        }
+    }
+
+    /// Runs the `postStart` hook beside the container, which is ended if that fails.
+    fn run_post_start(&mut self, container: &Container, attempt: u32) {
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.clone());
+        let Some(hook) = hook else { return };
+        let (target, outcomes) = (self.target(container, attempt), self.outcomes.0.clone());
+        let run = async move {
+            if let Err(problem) = run_hook(hook, &target, POST_START_LIMIT).await {
+                let outcome = Outcome {
+                    container: target.container,
+                    attempt,
+                    kind: Kind::PostStart,
+                    verdict: Some(false),
+                    failure: Some(problem),
+                };
+                // Nobody listens: the pod is ending anyway.
+                let _ = outcomes.send(outcome).await;
+            }
+        };
+        self.probers.entry(container.name.clone()).or_default().spawn(run);
     }
 }

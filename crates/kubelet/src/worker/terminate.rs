@@ -177,16 +177,7 @@ impl Worker {
     fn pre_stop(&self, name: &str) -> Option<impl Future<Output = ()> + Send + use<>> {
         let (container, _) = containers(&self.spec).find(|(container, _)| container.name == name)?;
         let handler = container.lifecycle.as_ref()?.pre_stop.clone()?;
-        let ports = container.ports.iter().flatten();
-        let target = Target {
-            container: name.to_owned(),
-            attempt: 0,
-            ip: self.ips.first().copied(),
-            sandbox: self.dir(),
-            ports: ports
-                .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
-                .collect(),
-        };
+        let target = self.target(container, 0);
         let grace = self.grace();
         Some(async move {
             if let Err(problem) = run_hook(handler, &target, grace).await {
@@ -197,7 +188,11 @@ impl Worker {
 }
 
 /// Runs a hook: the same questions as probes ask, or a sleep.
-async fn run_hook(handler: LifecycleHandler, target: &Target, limit: Duration) -> Result<(), String> {
+pub(super) async fn run_hook(
+    handler: LifecycleHandler,
+    target: &Target,
+    limit: Duration,
+) -> Result<(), String> {
     if let Some(sleep) = &handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or_default())).await;
         return Ok(());
