@@ -1,97 +1,101 @@
-//! Routes to the pod ranges of the other nodes, through their addresses of the same family.
+//! Routes: to the pod ranges of the other nodes, through their addresses of the same family; and to the cluster IPs,
+//! so that processes of the node itself have a way and a source address for them, whatever else it has a route for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use dyad_links::{Handle, OURS, Route};
 use dyad_net::{IpFamily, IpNet};
-use tracing::{info, warn};
+use dyad_program::Name;
+use tracing::info;
 
-use crate::view::{Name, Node, View};
-use crate::{AgentError, Config, settle};
+use crate::Config;
 
-/// How often the kernel is compared with what should be, although nothing has changed.
-const LOOK: Duration = Duration::from_secs(30);
-
-pub(crate) struct Routes {
-    config: Config,
-    kernel: Handle,
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Its internal addresses, the first of a family being the one that counts.
+    pub(crate) ips: Vec<IpAddr>,
+    /// Its pod ranges.
+    pub(crate) pod_ranges: Vec<IpNet>,
 }
 
-/// Where each range of another node is reached. A range whose family the node has no address of is left out.
-fn wanted(me: &str, nodes: &BTreeMap<Name, Node>) -> BTreeMap<IpNet, IpAddr> {
-    let others = nodes.iter().filter(|((_, name), _)| name != me);
-    let ways = others.flat_map(|(_, node)| {
+impl Node {
+    fn ip(&self, family: IpFamily) -> Option<IpAddr> {
+        self.ips.iter().copied().find(|ip| IpFamily::from(*ip) == family)
+    }
+}
+
+/// The routes there should be. A range whose family a node has no address of is left out.
+fn wanted(
+    config: &Config,
+    me: &Name,
+    nodes: &BTreeMap<Name, Node>,
+    link_of: &BTreeMap<IpAddr, u32>,
+) -> Vec<Route> {
+    let others = nodes.iter().filter(|(name, _)| *name != me);
+    let to_nodes = others.flat_map(|(_, node)| {
         node.pod_ranges.iter().filter_map(|range| {
-            let via = node.ips.iter().find(|ip| IpFamily::from(**ip) == IpFamily::from(*range))?;
-            Some((*range, *via))
+            // The kernel finds the link of the gateway.
+            Some(Route::via(*range, node.ip((*range).into())?, 0))
         })
     });
-    ways.collect()
+    let to_services = config.service_ranges.iter().filter_map(|(family, range)| {
+        let ip = nodes.get(me)?.ip(family)?;
+        // The link matters for its MTU only: nothing is sent to a cluster IP itself.
+        Some(Route::on_link(*range, *link_of.get(&ip)?).from_source(Some(ip)))
+    });
+    to_nodes.chain(to_services).collect()
 }
 
-impl Routes {
-    pub(crate) fn open(config: Config) -> Result<Self, AgentError> {
-        Ok(Self { config, kernel: Handle::open()? })
-    }
+/// Whether a route that is there does what one that should be there does.
+fn same(present: &Route, wanted: &Route) -> bool {
+    let hops = |route: &Route| -> Vec<_> { route.hops.iter().map(|hop| (hop.via, hop.link)).collect() };
+    let agrees = |((via, link), (wanted_via, wanted_link)): (&(_, _), &(_, u32))| {
+        via == wanted_via && (*wanted_link == 0 || link == wanted_link)
+    };
+    let (present_hops, wanted_hops) = (hops(present), hops(wanted));
+    (present.destination, present.kind, present.source) == (wanted.destination, wanted.kind, wanted.source)
+        && present_hops.len() == wanted_hops.len()
+        && present_hops.iter().zip(&wanted_hops).all(agrees)
+}
 
-    /// Keeps the routes current for ever.
-    pub(crate) async fn keep(mut self, view: Arc<View>) -> Result<(), AgentError> {
-        let mut changes = view.changes();
-        loop {
-            if view.nodes.lock().expect("nothing panics here").complete {
-                let wanted =
-                    wanted(&self.config.node_name, &view.nodes.lock().expect("nothing panics here").rows);
-                // Few messages of microseconds each: not worth a thread.
-                if let Err(error) = self.apply(&wanted) {
-                    warn!(%error, "can't set all routes; will be tried again");
-                }
-            }
-            tokio::select! {
-                // The sender lives in the view that this task holds.
-                _ = changes.changed() => settle().await,
-                () = tokio::time::sleep(LOOK) => {}
-            }
+/// Makes our routes what they should be.
+pub(crate) fn apply(
+    kernel: &mut Handle,
+    config: &Config,
+    me: &Name,
+    nodes: &BTreeMap<Name, Node>,
+) -> dyad_links::Result<()> {
+    let link_of = kernel.addresses()?.into_iter().map(|address| (address.net.addr(), address.link)).collect();
+    let wanted = wanted(config, me, nodes, &link_of);
+    // The routes of this node's own pods, and the way out, are others' to keep.
+    let is_ours = |route: &Route| {
+        let through_a_node = || route.hops.iter().any(|hop| hop.via.is_some());
+        config.service_ranges.iter().any(|(_, range)| *range == route.destination)
+            || config.pod_ranges.iter().any(|(_, range)| range.contains(&route.destination))
+                && through_a_node()
+    };
+    let present: Vec<Route> = kernel.routes(OURS)?.into_iter().filter(is_ours).collect();
+    let destinations: BTreeSet<IpNet> = wanted.iter().map(|route| route.destination).collect();
+    for route in present.iter().filter(|route| !destinations.contains(&route.destination)) {
+        kernel.delete_route(route)?;
+        info!(destination = %route.destination, "route removed");
+    }
+    for route in wanted {
+        if !present.iter().any(|present| same(present, &route)) {
+            kernel.replace_route(&route)?;
+            let via = route.hops.iter().find_map(|hop| hop.via).map(tracing::field::display);
+            info!(destination = %route.destination, via, "route set");
         }
     }
-
-    /// Our routes through other nodes that are there now. Those to single pods have no gateway.
-    fn present(&mut self) -> Result<Vec<Route>, AgentError> {
-        let ranges: Vec<IpNet> = self.config.pod_ranges.iter().map(|(_, range)| *range).collect();
-        let mine = |route: &Route| {
-            ranges.iter().any(|range| range.contains(&route.destination))
-                && route.hops.iter().all(|hop| hop.via.is_some())
-        };
-        Ok(self.kernel.routes(OURS)?.into_iter().filter(mine).collect())
-    }
-
-    fn apply(&mut self, wanted: &BTreeMap<IpNet, IpAddr>) -> Result<(), AgentError> {
-        let present = self.present()?;
-        let via = |route: &Route| match route.hops.as_slice() {
-            [hop] => hop.via,
-            _ => None,
-        };
-        for route in &present {
-            if !wanted.contains_key(&route.destination) {
-                self.kernel.delete_route(route)?;
-                info!(destination = %route.destination, "route removed");
-            }
-        }
-        for (destination, gateway) in wanted {
-            if present.iter().any(|route| route.destination == *destination && via(route) == Some(*gateway)) {
-                continue;
-            }
-            self.kernel.replace_route(&Route::via(*destination, *gateway, 0))?;
-            info!(%destination, %gateway, "route set");
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use dyad_net::DualStack;
+
     use super::*;
 
     #[test]
@@ -100,14 +104,36 @@ mod tests {
             ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             pod_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
         };
-        let named = |name: &str| (String::new(), name.to_owned());
+        let named = |name: &str| Name::new("", name);
         let nodes = BTreeMap::from([
-            (named("me"), node(&["172.30.1.11"], &["10.244.0.0/24"])),
+            (named("me"), node(&["172.30.1.11", "fd00::b"], &["10.244.0.0/24"])),
             (named("other"), node(&["fd00::c", "172.30.1.12"], &["10.244.1.0/24", "fd01:1::/64"])),
             (named("half"), node(&["172.30.1.13"], &["10.244.2.0/24", "fd01:2::/64"])),
+            (named("new"), node(&["172.30.1.14"], &[])),
         ]);
-        let ways: Vec<String> =
-            wanted("me", &nodes).iter().map(|(range, via)| format!("{range} {via}")).collect();
-        assert_eq!(ways, ["10.244.1.0/24 172.30.1.12", "10.244.2.0/24 172.30.1.13", "fd01:1::/64 fd00::c"]);
+        let both =
+            |v4: &str, v6: &str| DualStack::dual(IpFamily::V4, v4.parse().unwrap(), v6.parse().unwrap());
+        let config = Config {
+            node_name: "me".into(),
+            pod_ranges: both("10.244.0.0/16", "fd01::/32"),
+            service_ranges: both("10.96.0.0/16", "fd02::/112"),
+        };
+        let links = [("172.30.1.11".parse().unwrap(), 7)].into();
+        let text = |route: Route| {
+            let hop = &route.hops[0];
+            let via = hop.via.map_or(format!("link {}", hop.link), |via| via.to_string());
+            let source = route.source.map(|source| format!(" from {source}")).unwrap_or_default();
+            format!("{} {via}{source}", route.destination)
+        };
+        let ways: Vec<String> = wanted(&config, &named("me"), &nodes, &links).into_iter().map(text).collect();
+        let expected = [
+            "10.244.2.0/24 172.30.1.13",
+            "10.244.1.0/24 172.30.1.12",
+            "fd01:1::/64 fd00::c",
+            // The other family's address is not on any link yet.
+            "10.96.0.0/16 link 7 from 172.30.1.11",
+        ];
+        assert_eq!(ways, expected);
+        assert!(wanted(&config, &named("unknown"), &BTreeMap::new(), &links).is_empty());
     }
 }

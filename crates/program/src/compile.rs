@@ -86,11 +86,6 @@ impl Compiler {
         &self.node
     }
 
-    /// How many Services there are.
-    pub fn service_count(&self) -> usize {
-        self.services.values().filter(|state| state.service.is_some()).count()
-    }
-
     /// Sets what is known of the node. Its families must stay what they were.
     pub fn set_node(&mut self, node: NodeView) {
         if self.node.name != node.name {
@@ -133,10 +128,14 @@ impl Compiler {
         }
     }
 
-    /// The names of all Services and slices, to find out which are gone after a new listing.
-    pub fn names(&self) -> (Vec<Name>, Vec<Name>) {
-        let services = self.services.iter().filter(|(_, state)| state.service.is_some());
-        (services.map(|(name, _)| name.clone()).collect(), self.slices.keys().cloned().collect())
+    /// The names of all Services, for comparison with a new listing.
+    pub fn service_names(&self) -> impl Iterator<Item = &Name> {
+        self.services.iter().filter(|(_, state)| state.service.is_some()).map(|(name, _)| name)
+    }
+
+    /// The names of all slices, likewise.
+    pub fn slice_names(&self) -> impl Iterator<Item = &Name> {
+        self.slices.keys()
     }
 
     /// Compiles what has changed since the last step; the changes of the program, already made in
