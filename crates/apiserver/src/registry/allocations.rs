@@ -7,14 +7,13 @@
 //! the store, plus what requests under way have taken. Where it is wrong the condition fails and the request starts
 //! over.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dyad_model::{AllocError, Allocator, ClusterNet};
 use dyad_net::{IpFamily, IpNet, Pool, PoolError, PortPool, StaticBand};
-use dyad_store::{Compare, Kv, Op};
+use dyad_store::{Compare, Op, StoreError};
 use serde_json::{Value, json};
 
 use super::Registry;
@@ -38,12 +37,6 @@ struct State {
     /// One pool per configured family (C16).
     pools: Vec<Pool>,
     ports: PortPool,
-    port_owners: HashMap<u16, PortOwner>,
-}
-
-struct PortOwner {
-    owner: Bytes,
-    rev: u64,
 }
 
 impl State {
@@ -57,7 +50,6 @@ impl Allocations {
         Self(Mutex::new(State {
             pools: cluster.families().map(|family| Pool::new(family, StaticBand::Services)).collect(),
             ports: PortPool::new(cluster.node_ports.clone()),
-            port_owners: HashMap::new(),
         }))
     }
 
@@ -108,26 +100,19 @@ impl Allocations {
     }
 
     /// Follows a change of a port's reservation.
-    pub(crate) fn observe_port(&self, port: u16, kv: Option<&Kv>) {
+    pub(crate) fn observe_port(&self, port: u16, reserved: bool) {
         let mut state = self.state();
-        match kv {
-            Some(kv) => {
-                state.ports.occupy(port);
-                state.port_owners.insert(port, PortOwner { owner: kv.value.clone(), rev: kv.mod_rev });
-            }
-            None => {
-                state.ports.release(port);
-                state.port_owners.remove(&port);
-            }
+        if reserved {
+            state.ports.occupy(port);
+        } else {
+            state.ports.release(port);
         }
     }
 
     /// Forgets reservations that are gone.
     pub(crate) fn retain_ports(&self, exists: impl Fn(u16) -> bool) {
         let mut state = self.state();
-        let gone: Vec<u16> = state.port_owners.keys().copied().filter(|port| !exists(*port)).collect();
-        for port in gone {
-            state.port_owners.remove(&port);
+        for port in state.ports.range().clone().filter(|port| !exists(*port)) {
             state.ports.release(port);
         }
     }
@@ -207,37 +192,37 @@ impl<'a> Session<'a> {
     }
 
     /// Adds what was taken and released to the transaction that writes the owner.
-    pub(crate) fn add_to(&self, compares: &mut Vec<Compare>, ops: &mut Vec<Op>) {
+    ///
+    /// What is to be released is read from the store itself: what is known here may lag behind, and what would be
+    /// overlooked would leak.
+    pub(crate) fn add_to(&self, compares: &mut Vec<Compare>, ops: &mut Vec<Op>) -> Result<(), StoreError> {
         let addresses = self.registry.ip_addresses();
+        let address_key = |ip: &IpAddr| addresses.store_key("", &ip.to_string());
         for ip in &self.taken_ips {
-            let key = addresses.store_key("", &ip.to_string());
+            let key = address_key(ip);
             compares.push(Compare { key: key.clone(), mod_rev: 0 });
             ops.push(Op::Put { key, value: encode(addresses, &self.ip_address(*ip)).into() });
         }
-        for ip in &self.released_ips {
-            let Some(stored) = addresses.cache.get(&ip.to_string()) else { continue };
-            // Somebody may have replaced the object by one of their own; that one is not ours to delete.
-            if self.is_ours(&stored.bare()) {
-                let key = addresses.store_key("", &ip.to_string());
-                compares.push(Compare { key: key.clone(), mod_rev: stored.rev });
-                ops.push(Op::Delete { key });
-            }
-        }
         for port in &self.taken_ports {
-            let key: Bytes = format!("{PORTS_PREFIX}{port}").into();
+            let key = port_key(*port);
             compares.push(Compare { key: key.clone(), mod_rev: 0 });
             ops.push(Op::Put { key, value: self.owner().into() });
         }
-        let state = self.state();
-        for port in &self.released_ports {
-            if let Some(reserved) = state.port_owners.get(port)
-                && reserved.owner == self.owner()
-            {
-                let key: Bytes = format!("{PORTS_PREFIX}{port}").into();
-                compares.push(Compare { key: key.clone(), mod_rev: reserved.rev });
+        let mut release = |key: Bytes, is_ours: &dyn Fn(&[u8]) -> bool| {
+            // Somebody may have replaced it by one of their own; that one is not ours to delete.
+            if let Some(kv) = self.registry.store.get(&key)?.filter(|kv| is_ours(&kv.value)) {
+                compares.push(Compare { key: key.clone(), mod_rev: kv.mod_rev });
                 ops.push(Op::Delete { key });
             }
+            Ok::<_, StoreError>(())
+        };
+        for ip in &self.released_ips {
+            release(address_key(ip), &|value| self.is_our_address(value))?;
         }
+        for port in &self.released_ports {
+            release(port_key(*port), &|value| value == self.owner().as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Whether nothing was taken or released.
@@ -271,13 +256,18 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn is_ours(&self, address: &Value) -> bool {
+    fn is_our_address(&self, stored: &[u8]) -> bool {
+        let address: Value = serde_json::from_slice(stored).unwrap_or_default();
         let parent = &address["spec"]["parentRef"];
         parent["group"].as_str().unwrap_or_default().is_empty()
             && parent["resource"] == "services"
             && parent["namespace"] == *self.namespace
             && parent["name"] == *self.name
     }
+}
+
+fn port_key(port: u16) -> Bytes {
+    format!("{PORTS_PREFIX}{port}").into()
 }
 
 impl Allocator for Session<'_> {
@@ -361,7 +351,7 @@ impl Drop for Session<'_> {
             }
         }
         for port in &self.taken_ports {
-            if !stored(format!("{PORTS_PREFIX}{port}").as_bytes()) {
+            if !stored(&port_key(*port)) {
                 state.ports.release(*port);
             }
         }

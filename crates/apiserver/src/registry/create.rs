@@ -103,12 +103,12 @@ impl Registry {
         if options.dry_run {
             return Ok(match self.store.get(&key)? {
                 Some(kv) => taken(&kv),
-                None => Attempt::done(Stored::written(resource, &new, json, UNWRITTEN)),
+                None => Attempt::done(Stored::written(resource, &new, json, UNWRITTEN, &self.cluster)),
             });
         }
         let op = Op::Put { key, value: json.clone() };
         Ok(match self.commit(op, 0, Vec::new(), session).await? {
-            Committed::At(rev) => Attempt::done(Stored::written(resource, &new, json, rev)),
+            Committed::At(rev) => Attempt::done(Stored::written(resource, &new, json, rev, &self.cluster)),
             Committed::Lost(Some(kv)) => taken(&kv),
             // There and gone again.
             Committed::Lost(None) | Committed::AllocationLost => Attempt::AllocationLost,

@@ -37,7 +37,7 @@ impl Registry {
             if let Some((index, key, stored)) = self.load(kv) {
                 items.entry(index).or_default().push((key, stored));
             } else {
-                self.observe_port(&kv.key, Some(kv));
+                self.observe_port(&kv.key, true);
             }
         }
         for (index, resource) in self.resources.iter().enumerate() {
@@ -72,10 +72,10 @@ impl Registry {
         Some((index, object))
     }
 
-    fn observe_port(&self, key: &[u8], kv: Option<&Kv>) {
+    fn observe_port(&self, key: &[u8], reserved: bool) {
         let port = key.strip_prefix(PORTS_PREFIX.as_bytes()).and_then(|port| std::str::from_utf8(port).ok());
         if let Some(port) = port.and_then(|port| port.parse().ok()) {
-            self.allocations.observe_port(port, kv);
+            self.allocations.observe_port(port, reserved);
         }
     }
 
@@ -85,7 +85,7 @@ impl Registry {
         let mut changes = Changes::new();
         for event in events {
             let Some((index, key)) = self.resource_of(&event.key) else {
-                self.observe_port(&event.key, event.value.as_ref());
+                self.observe_port(&event.key, event.value.is_some());
                 continue;
             };
             let now = event.value.as_ref().and_then(|kv| self.load(kv)).map(|(_, _, stored)| stored);
@@ -119,7 +119,7 @@ impl Registry {
                 }
                 seen.insert((index, key));
             } else {
-                self.observe_port(&kv.key, Some(kv));
+                self.observe_port(&kv.key, true);
                 ports.insert(kv.key.clone());
             }
         }

@@ -113,9 +113,18 @@ impl Stored {
         Ok(Self { rev, meta: Meta::of(resource, &object), json, opening: resource.opening.len() })
     }
 
-    /// An object that was just written.
-    pub(crate) fn written(resource: &Resource, object: &Value, json: Bytes, rev: u64) -> Self {
-        Self { rev, meta: Meta::of(resource, object), json, opening: resource.opening.len() }
+    /// An object that was just written as `json`, in the form in which it is read from now on (Q5).
+    pub(crate) fn written(
+        resource: &Resource,
+        object: &Value,
+        json: Bytes,
+        rev: u64,
+        cluster: &ClusterNet,
+    ) -> Self {
+        let mut shown = object.clone();
+        resource.strategy.decorate(&mut shown, cluster);
+        let json = if shown == *object { json } else { encode(resource, &shown).into() };
+        Self { rev, meta: Meta::of(resource, &shown), json, opening: resource.opening.len() }
     }
 
     /// About how much memory it takes.

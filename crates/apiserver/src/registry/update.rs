@@ -192,11 +192,11 @@ impl Registry {
         }
         let json = self.encoded(resource, &new);
         if options.dry_run {
-            return Ok(Attempt::done(Stored::written(resource, &new, json, old.rev)));
+            return Ok(Attempt::done(Stored::written(resource, &new, json, old.rev, &self.cluster)));
         }
         let op = Op::Put { key: resource.store_key(scope.namespace, scope.name), value: json.clone() };
         Ok(match self.commit(op, old.rev, Vec::new(), session).await? {
-            Committed::At(rev) => Attempt::done(Stored::written(resource, &new, json, rev)),
+            Committed::At(rev) => Attempt::done(Stored::written(resource, &new, json, rev, &self.cluster)),
             Committed::Lost(kv) => Attempt::Lost(kv),
             Committed::AllocationLost => Attempt::AllocationLost,
         })
@@ -251,7 +251,7 @@ impl Registry {
         let resource = scope.resource();
         let json = self.encoded(resource, last);
         if dry_run {
-            return Ok(Removed::Gone(Stored::written(resource, last, json, old.rev)));
+            return Ok(Removed::Gone(Stored::written(resource, last, json, old.rev, &self.cluster)));
         }
         let mut session = self.session(scope.namespace, scope.name);
         resource.strategy.begin_delete(&old.value(), &mut session);
@@ -263,7 +263,7 @@ impl Registry {
         }
         let op = Op::Delete { key: resource.store_key(scope.namespace, scope.name) };
         Ok(match self.commit(op, old.rev, more, session).await? {
-            Committed::At(rev) => Removed::Gone(Stored::written(resource, last, json, rev)),
+            Committed::At(rev) => Removed::Gone(Stored::written(resource, last, json, rev, &self.cluster)),
             Committed::Lost(kv) => Removed::Lost(kv),
             Committed::AllocationLost => Removed::AllocationLost,
         })

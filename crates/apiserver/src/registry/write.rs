@@ -97,7 +97,7 @@ impl Registry {
         let (Op::Put { key, .. } | Op::Delete { key }) = &op;
         let mut compares = vec![Compare { key: key.clone(), mod_rev }];
         let mut ops = vec![op];
-        session.add_to(&mut compares, &mut ops);
+        session.add_to(&mut compares, &mut ops)?;
         ops.extend(more);
         match self.store.txn(compares, ops).await? {
             TxnOutcome::Committed { rev } => {

@@ -1,3 +1,4 @@
+use dyad_model::ClusterNet;
 use dyad_schema::kinds;
 use serde_json::json;
 
@@ -8,7 +9,9 @@ use crate::registry::stored::encode;
 fn object(resource: &Resource, name: &str, rev: u64) -> Arc<Stored> {
     let value = json!({"metadata": {"name": name, "namespace": "n"}, "data": {"rev": rev.to_string()}});
     let json = encode(resource, &value).into();
-    Arc::new(Stored::written(resource, &value, json, rev))
+    let range = |text: &str| dyad_net::parse_range_list(text).unwrap();
+    let cluster = ClusterNet { service_ranges: range("10.96.0.0/16"), node_ports: 30000..=32767 };
+    Arc::new(Stored::written(resource, &value, json, rev, &cluster))
 }
 
 fn put(cache: &Cache, resource: &Resource, name: &str, rev: u64) {
