@@ -146,3 +146,6 @@ async fn keep(
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
