@@ -11,8 +11,10 @@ use dyad_net::{DualStack, IpFamily};
 use dyad_program::{Inputs, NodeView, Program, compile, wire};
 use serde_json::{Value, json};
 
+mod codec;
 mod lab;
 mod packets;
+mod random;
 mod tables;
 
 /// Whether this process may make namespaces; if not, the test `name` has been run by one that may.

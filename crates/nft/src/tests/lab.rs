@@ -9,7 +9,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -202,7 +202,10 @@ impl Lab {
 
     /// Sends a first packet and looks what comes of it, waiting only shortly for what is expected not to come.
     fn ask(&self, who: Who, protocol: Protocol, to: SocketAddr, patience: Duration) -> Seen {
-        let source = SocketAddr::new(Self::source(who, to.ip().into()), 0);
+        // No port twice: the kernel remembers for a while where the last datagram from a port went.
+        static PORT: AtomicU16 = AtomicU16::new(10_000);
+        let port = PORT.fetch_add(1, Ordering::Relaxed);
+        let source = SocketAddr::new(Self::source(who, to.ip().into()), port);
         let answer = within(self.namespace(who), || match protocol {
             Protocol::Tcp => ask_tcp(source, to, patience),
             Protocol::Udp => ask_udp(source, to, patience),
