@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,7 +43,10 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
 
 async fn serve(client: Client, config: Config) -> Result<(), Error> {
     let root = state_root(&config);
-    fs::create_dir_all(&root).map_err(Error::file(format!("making {}", root.display())))?;
+    let making = || Error::file(format!("making {}", root.display()));
+    fs::create_dir_all(&root).map_err(making())?;
+    // Sockets to start containers with, and secrets.
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(making())?;
     let machine = Machine::look(&config);
     let program = match &config.program {
         Some(program) => program.clone(),

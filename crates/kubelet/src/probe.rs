@@ -3,6 +3,7 @@
 //! Asked from the node, of the pod's primary address unless the probe names a host (B25).
 
 mod ask;
+mod tls;
 
 pub(crate) use ask::ask;
 

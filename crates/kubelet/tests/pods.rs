@@ -1,7 +1,8 @@
 //! Sandboxes and containers for real: namespaces, mounts, packets, signals.
 //!
-//! This program is its own `dyad`: sandboxes run it again with `internal ...`. Each test is a process in mount and
-//! network namespaces of its own, once as it is started (root) and once inside a user namespace, and leaves nothing.
+//! This program is its own `dyad`: sandboxes run it again with `internal ...`. Each test is a process in mount, network
+//! and pid namespaces of its own, once as it is started (root) and once inside a user namespace: whatever it starts
+//! ends with it.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -18,7 +19,7 @@ use dyad_net::{DualStack, IpFamily};
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 7] = [
     ("a_pod_answers_the_node_in_both_families", a_pod_answers_the_node_in_both_families),
     (
         "a_container_sees_the_host_read_only_and_itself_alone",
@@ -28,6 +29,7 @@ const TESTS: [Test; 6] = [
     ("endings_are_reported_as_they_were", endings_are_reported_as_they_were),
     ("commands_run_inside_and_end_in_time", commands_run_inside_and_end_in_time),
     ("a_sandbox_outlives_its_maker_and_dies_whole", a_sandbox_outlives_its_maker_and_dies_whole),
+    ("what_sandboxes_are_forked_from_is_started_again", what_sandboxes_are_forked_from_is_started_again),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +62,7 @@ fn run_all(args: &[String]) -> ExitCode {
             |filter: &&String| if exact { name == **filter } else { name.contains(filter.as_str()) };
         filters.is_empty() || filters.iter().any(matches)
     };
-    let mut failed = 0;
+    let (mut passed, mut failed) = (0, 0);
     for (name, _) in TESTS.iter().filter(|(name, _)| wanted(name)) {
         let user: &[&str] = &["--user", "--map-root-user"];
         let root = rustix::process::geteuid().is_root();
@@ -72,22 +74,21 @@ fn run_all(args: &[String]) -> ExitCode {
             let start = Instant::now();
             let output = Command::new("unshare")
                 .args(flags)
-                .args(["--mount", "--net", "--"])
+                .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
                 .arg(std::env::current_exe().unwrap())
                 .args(["inside", name])
                 .output()
                 .unwrap();
             let ok = output.status.success();
             println!("test {name} {place} ... {} ({:?})", if ok { "ok" } else { "FAILED" }, start.elapsed());
-            if !ok {
-                failed += 1;
-            }
+            *(if ok { &mut passed } else { &mut failed }) += 1;
             if !ok || args.iter().any(|arg| arg == "--nocapture") {
                 std::io::stdout().write_all(&output.stdout).unwrap();
                 std::io::stdout().write_all(&output.stderr).unwrap();
             }
         }
     }
+    println!("test result: {}. {passed} passed; {failed} failed", if failed == 0 { "ok" } else { "FAILED" });
     ExitCode::from(u8::from(failed > 0))
 }
 
@@ -375,4 +376,29 @@ fn a_sandbox_outlives_its_maker_and_dies_whole() {
     assert!(matches!(found.start("app", 4, &pod.spec(&["true"])), Err(SandboxError::Gone)));
     assert!(Sandbox::adopt(pod.dir.path()).unwrap().is_none());
     assert!(Sandbox::adopt(Path::new("/does/not/exist")).unwrap().is_none());
+}
+
+fn what_sandboxes_are_forked_from_is_started_again() {
+    let spawner = Spawner::new(std::env::current_exe().unwrap());
+    let spec = SandboxSpec { hostname: "web-0".into(), host_network: true };
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let sandboxes: Vec<Sandbox> = dirs
+        .iter()
+        .map(|dir| {
+            let sandbox = spawner.create(dir.path(), &spec, None).unwrap();
+            // Its only child: the sandboxes themselves are its grandchildren.
+            let children =
+                std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
+            let pid = children.trim().parse().ok().and_then(rustix::process::Pid::from_raw).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            sandbox
+        })
+        .collect();
+    for sandbox in sandboxes {
+        assert!(!sandbox.wait(Duration::ZERO), "it goes on without what it was forked from");
+        sandbox.kill().unwrap();
+        assert!(sandbox.wait(PATIENCE));
+    }
+    let missing = spawner.create(Path::new("/does/not/exist"), &spec, None).unwrap_err().to_string();
+    assert!(missing.contains("describing the sandbox"), "{missing}");
 }

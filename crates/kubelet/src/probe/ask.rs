@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Target;
@@ -80,25 +80,41 @@ async fn address(host: Option<&str>, port: &IntOrString, target: &Target) -> Res
 }
 
 async fn get(http: &HTTPGetAction, target: &Target) -> Result<(), String> {
-    if http.scheme.as_deref().is_some_and(|scheme| !scheme.eq_ignore_ascii_case("http")) {
-        return Err("HTTPS probes are not supported: use HTTP, tcpSocket or exec".into());
-    }
     let at = address(http.host.as_deref(), &http.port, target).await?;
     let path = http.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-    let url = format!("http://{at}{path}");
+    let is_https = http.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let url = format!("{}://{at}{path}", if is_https { "https" } else { "http" });
     let answer = async {
-        let mut stream = TcpStream::connect(at).await?;
+        let stream = TcpStream::connect(at).await?;
         stream.set_nodelay(true)?;
-        stream.write_all(request(http, path, at).as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES).read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
+        let request = request(http, path, at);
+        if is_https {
+            let name = rustls_pki_types::ServerName::from(at.ip());
+            exchange(super::tls::connector()?.connect(name, stream).await?, &request).await
+        } else {
+            exchange(stream, &request).await
+        }
     };
     let answer = answer.await.map_err(|error| format!("Get {url:?}: {error}"))?;
     match status(&answer) {
         Some(200..=399) => Ok(()),
         Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
         None => Err(format!("Get {url:?}: the answer is not HTTP")),
+    }
+}
+
+/// Sends a request and reads the beginning of the answer.
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &str,
+) -> std::io::Result<Vec<u8>> {
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    let mut stream = stream.take(ANSWER_BYTES);
+    match stream.read_to_end(&mut answer).await {
+        // The status line is what counts; how the connection ends is not.
+        Err(error) if answer.is_empty() => Err(error),
+        _ => Ok(answer),
     }
 }
 
@@ -176,6 +192,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn https_is_asked_without_trusting_anyone() {
+        let key = rcgen::generate_simple_self_signed(vec!["somebody.else".into()]).unwrap();
+        let der = rustls_pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
+        let config =
+            rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![key.cert.der().clone()], der.into())
+                .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let loopback: IpAddr = "::1".parse().unwrap();
+        let server = TcpListener::bind((loopback, 0)).await.unwrap();
+        let target = target(loopback, server.local_addr().unwrap().port());
+        let serve = async {
+            let (stream, _) = server.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 204 X\r\n\r\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        let question = probe(json!({"httpGet": {"port": "web", "scheme": "HTTPS"}}));
+        let (answer, ()) = tokio::join!(ask(&question, &target, Duration::from_secs(5)), serve);
+        assert_eq!(answer, Ok(()));
+    }
+
+    #[tokio::test]
     async fn failures_say_why() {
         let loopback: IpAddr = "::1".parse().unwrap();
         let server = TcpListener::bind((loopback, 0)).await.unwrap();
@@ -185,7 +228,6 @@ mod tests {
         for (question, want) in [
             (json!({"tcpSocket": {"port": "none"}}), "the container has no port named \"none\""),
             (json!({"httpGet": {"port": "web"}}), "no answer within 50ms"),
-            (json!({"httpGet": {"port": 1, "scheme": "HTTPS"}}), "HTTPS probes are not supported"),
             (json!({"grpc": {"port": 1}}), "gRPC probes are not supported"),
             (json!({"exec": {"command": ["true"]}}), "the sandbox has ended"),
         ] {

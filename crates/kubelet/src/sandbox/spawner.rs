@@ -92,21 +92,34 @@ impl Spawner {
     pub fn create(&self, dir: &Path, spec: &SandboxSpec, cgroup: Option<&Path>) -> Result<Sandbox> {
         let text = serde_json::to_vec(spec).map_err(|error| SandboxError::Refused(error.to_string()))?;
         fs::write(dir.join(SANDBOX_FILE), text).map_err(system("describing the sandbox"))?;
+        let sandbox = match self.try_create(dir)? {
+            Some(sandbox) => sandbox,
+            None => {
+                // Asked of a process that was about to end and took no notice.
+                *self.process.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.try_create(dir)?.ok_or(SandboxError::Gone)?
+            }
+        };
+        if let Some(cgroup) = cgroup {
+            // Pods work without; not every machine lets one have a control group.
+            let _ = fs::write(cgroup.join("cgroup.procs"), sandbox.pid().to_string());
+        }
+        Ok(sandbox)
+    }
+
+    /// `None` if there is no sandbox, and nothing that would have kept it from being made.
+    fn try_create(&self, dir: &Path) -> Result<Option<Sandbox>> {
         let (answer, inside) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| system("making a pipe")(errno.into()))?;
         self.ask(dir, &inside)?;
         drop(inside);
         let mut problem = String::new();
         fs::File::from(answer).read_to_string(&mut problem).map_err(system("waiting for the sandbox"))?;
-        if !problem.is_empty() {
-            return Err(SandboxError::Refused(problem.trim_end().to_owned()));
+        if problem.is_empty() {
+            Sandbox::adopt(dir)
+        } else {
+            Err(SandboxError::Refused(problem.trim_end().to_owned()))
         }
-        let sandbox = Sandbox::adopt(dir)?.ok_or(SandboxError::Gone)?;
-        if let Some(cgroup) = cgroup {
-            // Pods work without; not every machine lets one have a control group.
-            let _ = fs::write(cgroup.join("cgroup.procs"), sandbox.pid().to_string());
-        }
-        Ok(sandbox)
     }
 
     /// Hands a directory to the process, a new one if the old one has ended.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -349,7 +350,10 @@ impl Worker {
             // Written in place: containers that run have the very file mounted.
             fs::write(etc.join(name), text)?;
         }
-        fs::write(launch::termination_log(logs), "")
+        let words = launch::termination_log(logs);
+        fs::write(&words, "")?;
+        // Whoever the container runs as may have last words.
+        fs::set_permissions(words, fs::Permissions::from_mode(0o666))
     }
 
     /// Starts asking a container; before it has started only whether it has.
