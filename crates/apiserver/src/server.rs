@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dyad_model::ClusterNet;
 use dyad_net::{DualStack, IpFamily};
-use dyad_store::{Store, StoreError};
+use dyad_store::{Compactor, Store, StoreError, spawn_compactor};
 use tokio::task::JoinHandle;
 
 use crate::auth::{Authorizer, UserInfo};
@@ -68,7 +69,11 @@ pub struct Server {
     api: Arc<Api>,
     connections: Connections,
     bootstrap: JoinHandle<()>,
+    _compactor: Compactor,
 }
+
+/// How far back lists and watches can go at least (J33).
+const HISTORY: Duration = Duration::from_secs(300);
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,6 +97,7 @@ impl Server {
         }
         let servers: Vec<SocketAddr> =
             advertise.iter().map(|(_, ip)| SocketAddr::new(*ip, advertise_port)).collect();
+        let compactor = spawn_compactor(&store, HISTORY);
         let registry = Registry::start(store, cluster)?;
         let api = Arc::new(Api::new(Arc::clone(&registry), authorizer, &servers));
         let connections = serve(&api, &tls, listeners)?;
@@ -99,7 +105,7 @@ impl Server {
         bootstrap.ensure().await?;
         api.health.set_bootstrapped();
         let bootstrap = tokio::spawn(bootstrap.keep());
-        Ok(Self { api, connections, bootstrap })
+        Ok(Self { api, connections, bootstrap, _compactor: compactor })
     }
 
     /// The API for a client in this process, which may do everything.

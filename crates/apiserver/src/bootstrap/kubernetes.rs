@@ -30,10 +30,17 @@ impl Bootstrap {
         self.put("", "endpoints", self.endpoints(primary), &["subsets"]).await?;
         for (family, ip) in self.advertise.iter() {
             let slice = self.slice(family, *ip);
-            if *ip == primary || families.contains(&family) {
-                self.put(SLICES.0, SLICES.1, slice, &["addressType", "endpoints", "ports"]).await?;
-            } else if self.get(SLICES.0, SLICES.1, NAMESPACE, &slice_name(family, primary)).is_some() {
-                self.delete_slice(&slice_name(family, primary)).await?;
+            let name = slice_name(family, primary);
+            let current = self.get(SLICES.0, SLICES.1, NAMESPACE, &name);
+            let wanted = *ip == primary || families.contains(&family);
+            // The family of a slice can't be changed.
+            let wrong = current.is_some_and(|slice| !wanted || slice["addressType"] != family.as_str());
+            if wrong {
+                self.delete_slice(&name).await?;
+                self.registry.until_as_new_as(None).await?;
+            }
+            if wanted {
+                self.put(SLICES.0, SLICES.1, slice, &["endpoints", "ports"]).await?;
             }
         }
         Ok(())

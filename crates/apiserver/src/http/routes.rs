@@ -290,8 +290,9 @@ impl Api {
                 Ok(written(&updated))
             }
             "patch" => {
+                let kind = patch_type(body)?;
                 let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-                let patched = registry.patch(scope, patch_type(body)?, body, &options, warnings).await?;
+                let patched = registry.patch(scope, kind, body, &options, warnings).await?;
                 Ok(written(&patched))
             }
             "delete" => {
@@ -362,8 +363,9 @@ impl Api {
                 registry.replace_scale(scope, body, &options, warnings).await?
             }
             "patch" => {
+                let kind = patch_type(body)?;
                 let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-                registry.patch_scale(scope, patch_type(body)?, body, &options, warnings).await?
+                registry.patch_scale(scope, kind, body, &options, warnings).await?
             }
             other => return Err(ApiError::method_not_allowed(scope.about(), other)),
         };

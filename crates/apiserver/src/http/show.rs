@@ -34,7 +34,7 @@ fn partial(object: &Value) -> Value {
 /// The object as the client knows its kind.
 fn seen(served: &Served, stored: &Stored, rev: u64) -> Value {
     let mut object = stored.value_at(rev);
-    served.from_stored(&mut object);
+    served.show(&mut object);
     object
 }
 

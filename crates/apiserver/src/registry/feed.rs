@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
-use dyad_store::{Event, Kv, Store, StoreError};
+use dyad_store::{Event, Kv, StoreError, WatchStream};
 use futures::StreamExt;
 
 use super::Registry;
@@ -46,7 +46,7 @@ impl Registry {
         self.allocations.load(self);
         self.applied.send_replace(rev);
         let stream = self.store.watch(EVERYTHING, rev)?;
-        Ok(tokio::spawn(follow(Arc::downgrade(self), Arc::clone(&self.store), stream)))
+        Ok(tokio::spawn(follow(Arc::downgrade(self), stream)))
     }
 
     fn load(&self, kv: &Kv) -> Option<(usize, Box<str>, Arc<Stored>)> {
@@ -137,8 +137,8 @@ impl Registry {
     }
 }
 
-/// Follows the store until the registry or the store is gone.
-async fn follow(registry: Weak<Registry>, store: Arc<dyn Store>, mut stream: dyad_store::WatchStream) {
+/// Follows the store until the registry, and with it the store, is gone.
+async fn follow(registry: Weak<Registry>, mut stream: WatchStream) {
     loop {
         match stream.next().await {
             Some(Ok(events)) => {
@@ -149,7 +149,7 @@ async fn follow(registry: Weak<Registry>, store: Arc<dyn Store>, mut stream: dya
             Some(Err(error)) => {
                 tracing::warn!(%error, "fell behind the store, catching up");
                 let Some(registry) = registry.upgrade() else { return };
-                match registry.resync().and_then(|rev| store.watch(EVERYTHING, rev)) {
+                match registry.resync().and_then(|rev| registry.store.watch(EVERYTHING, rev)) {
                     Ok(again) => stream = again,
                     Err(error) => {
                         tracing::error!(%error, "the store can't be followed; nothing new will be seen");

@@ -84,7 +84,7 @@ impl Served {
     }
 
     /// Turns what is stored into what the client sees.
-    pub(crate) fn from_stored(&self, object: &mut Value) {
+    pub(crate) fn show(&self, object: &mut Value) {
         if let Some(view) = self.row.view {
             (view.from_stored)(object);
         }

@@ -216,7 +216,7 @@ impl Registry {
             Compute::Replace(object) => object.clone(),
             Compute::Patch { kind, patch } => {
                 let mut shown = old.clone();
-                served.from_stored(&mut shown);
+                served.show(&mut shown);
                 let patched = patch::apply(&served.schema, *kind, &shown, patch).map_err(patch_error)?;
                 let mut object = match validation {
                     FieldValidation::Strict => patched.require_strict().map_err(patch_error)?,

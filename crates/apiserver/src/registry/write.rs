@@ -57,8 +57,12 @@ impl<'a> Scope<'a> {
 
     /// What nodes may not do to this very object.
     pub(crate) fn check_node(&self, old: Option<&Value>, new: Option<&Value>) -> Result<(), ApiError> {
+        let name = match self.name {
+            "" => new.map_or("", |new| meta_text(new, "name")),
+            name => name,
+        };
         auth::restrict_node(self.user, &self.attributes(), old, new)
-            .map_err(|why| ApiError::forbidden(self.about(), &why))
+            .map_err(|why| ApiError::forbidden(self.served.about(name), &why))
     }
 
     pub(crate) fn context<'c>(&self, registry: &'c Registry, now: &'c str) -> Context<'c>

@@ -1,0 +1,14 @@
+//! The API as clients see it, one file per group of rules. Most tests talk to the server in process; test names
+//! carry the IDs of the rules.
+
+mod allocation;
+mod bootstrap;
+mod deletion;
+mod harness;
+mod histories;
+mod lists;
+mod negotiation;
+mod subresources;
+mod tls;
+mod watches;
+mod writes;
