@@ -378,6 +378,16 @@ fn a_sandbox_outlives_its_maker_and_dies_whole() {
     assert!(Sandbox::adopt(Path::new("/does/not/exist")).unwrap().is_none());
 }
 
+/// The child of this process that is no sandbox (orphans come to the first process of a namespace, which this is).
+fn spawner_process() -> rustix::process::Pid {
+    let children =
+        std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
+    let is_spawner =
+        |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim() != "dyad-sandbox";
+    let pid = children.split_whitespace().find(is_spawner).unwrap();
+    rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap()
+}
+
 fn what_sandboxes_are_forked_from_is_started_again() {
     let spawner = Spawner::new(std::env::current_exe().unwrap());
     let spec = SandboxSpec { hostname: "web-0".into(), host_network: true };
@@ -386,11 +396,7 @@ fn what_sandboxes_are_forked_from_is_started_again() {
         .iter()
         .map(|dir| {
             let sandbox = spawner.create(dir.path(), &spec, None).unwrap();
-            // Its only child: the sandboxes themselves are its grandchildren.
-            let children =
-                std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
-            let pid = children.trim().parse().ok().and_then(rustix::process::Pid::from_raw).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            rustix::process::kill_process(spawner_process(), rustix::process::Signal::KILL).unwrap();
             sandbox
         })
         .collect();
