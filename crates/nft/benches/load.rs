@@ -1,0 +1,136 @@
+//! How long it takes to load Services, and to change one endpoint: `cargo bench -p dyad-nft`.
+//!
+//! Each Service is dual-stack, with one port and two endpoints of each family. Runs in a network namespace of its own.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use dyad_links::netns;
+use dyad_net::{DualStack, IpFamily};
+use dyad_nft::Executor;
+use dyad_program::{
+    Compiler, EndpointSlice, Name, NodeView, Port, Protocol, Service, SliceEndpoint, SlicePort,
+};
+
+fn both<T>(v4: &str, v6: &str) -> DualStack<T>
+where
+    T: std::str::FromStr<Err: std::fmt::Debug>,
+{
+    DualStack::dual(IpFamily::V4, v4.parse().unwrap(), v6.parse().unwrap())
+}
+
+fn node() -> NodeView {
+    NodeView {
+        name: "node1".into(),
+        own_pods: vec!["10.128.1.0/24".parse().unwrap()],
+        cluster_pods: both("10.128.0.0/9", "fd00:10:244::/56"),
+        services: both("10.96.0.0/12", "fd00:10:96::/108"),
+        nodes: ["192.0.2.1".parse().unwrap()].into(),
+    }
+}
+
+fn service(number: u32) -> Service {
+    Service {
+        cluster_ips: DualStack::dual(
+            IpFamily::V4,
+            IpAddr::V4((0x0a60_0000 + number).into()),
+            IpAddr::V6((0xfd00_0010_0096_0000_0000_0000_0000_0000 + u128::from(number)).into()),
+        ),
+        external_ips: Default::default(),
+        ports: vec![Port { name: String::new(), protocol: Protocol::Tcp, port: 80, node_port: None }],
+        external_traffic: Default::default(),
+        internal_traffic: Default::default(),
+    }
+}
+
+fn slice(number: u32, family: IpFamily, port: u16) -> (Name, EndpointSlice) {
+    let endpoint = |index: u32| SliceEndpoint {
+        ip: match family {
+            IpFamily::V4 => IpAddr::V4((0x0a80_0000 + number * 2 + index).into()),
+            IpFamily::V6 => IpAddr::V6((0xfd00_0010_0244 << 80 | u128::from(number * 2 + index)).into()),
+        },
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+    };
+    let slice = EndpointSlice {
+        service: Name::new("default", &number.to_string()),
+        endpoints: vec![endpoint(0), endpoint(1)],
+        ports: vec![SlicePort { name: String::new(), protocol: Protocol::Tcp, port }],
+    };
+    (Name::new("default", &format!("{number}-{family}")), slice)
+}
+
+/// The time `work` takes, in the median of some repetitions, and its worst.
+fn repeated(times: u32, mut work: impl FnMut(u32)) -> (Duration, Duration) {
+    let timed = |round| {
+        let start = Instant::now();
+        work(round);
+        start.elapsed()
+    };
+    let mut all: Vec<Duration> = (0..times).map(timed).collect();
+    all.sort();
+    (all[all.len() / 2], all[all.len() - 1])
+}
+
+fn main() {
+    println!(
+        "{:>8} {:>12} {:>12} {:>12} {:>26} {:>26}",
+        "services", "compile", "load", "adopt", "endpoint p50/max", "count p50/max"
+    );
+    for count in [1_000, 5_000, 30_000] {
+        let namespace = netns::create().expect("needs root, or `unshare --user --map-root-user`");
+        netns::within(namespace.as_fd(), || measure(count)).unwrap();
+    }
+}
+
+fn measure(count: u32) {
+    let mut compiler = Compiler::new(node());
+    for number in 0..count {
+        compiler.set_service(Name::new("default", &number.to_string()), Some(service(number)));
+        for family in IpFamily::BOTH {
+            let (name, slice) = slice(number, family, 8080);
+            compiler.set_slice(name, Some(slice));
+        }
+    }
+    let start = Instant::now();
+    compiler.step();
+    let compile = start.elapsed();
+
+    let start = Instant::now();
+    Executor::open().unwrap().apply(compiler.program()).unwrap();
+    let load = start.elapsed();
+
+    let mut executor = Executor::open().unwrap();
+    let start = Instant::now();
+    assert_eq!(executor.apply(compiler.program()).unwrap(), dyad_nft::Report::default());
+    let adopt = start.elapsed();
+
+    // From the object to the kernel: both endpoints of one family get another port.
+    let endpoint = repeated(200, |round| {
+        let (name, slice) = slice(round * 7 % count, IpFamily::V4, 9000 + round as u16);
+        compiler.set_slice(name, Some(slice));
+        let ops = compiler.step();
+        assert_eq!(executor.update(compiler.program(), &ops).unwrap().changes, 4);
+    });
+    // A Service loses an endpoint and gets it back: its element moves to another chain.
+    let moved = repeated(200, |round| {
+        let (name, mut slice) = slice(count / 2, IpFamily::V4, 8080);
+        slice.endpoints.truncate(1 + (round % 2) as usize);
+        compiler.set_slice(name, Some(slice));
+        let ops = compiler.step();
+        executor.update(compiler.program(), &ops).unwrap();
+    });
+    assert!(executor.is_current().unwrap(), "all of it was done by updates");
+    let text = |(median, worst): (Duration, Duration)| format!("{median:.1?} / {worst:.1?}");
+    println!(
+        "{count:>8} {:>12} {:>12} {:>12} {:>26} {:>26}",
+        format!("{compile:.1?}"),
+        format!("{load:.1?}"),
+        format!("{adopt:.1?}"),
+        text(endpoint),
+        text(moved)
+    );
+}
