@@ -133,9 +133,22 @@ struct Target {
     family: IpFamily,
     /// Unique within the client.
     key: String,
-    /// Goes through a Service.
-    service: bool,
+    kind: Kind,
+    /// Where the pod or node is that it asks for in the end; `None` outside the nodes.
     place: Option<Place>,
+}
+
+/// What a target is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An address of a pod.
+    Pod,
+    /// An address of a node, or of something outside, that need not serve anything.
+    Address,
+    /// A cluster IP; the client's own node translates it.
+    Service,
+    /// A port of this node, which translates it.
+    NodePort(String),
 }
 
 /// All targets.
@@ -191,7 +204,7 @@ impl Plan {
                 "http",
                 ip,
                 PORT,
-                false,
+                Kind::Pod,
                 Some(place),
             );
             self.add(
@@ -201,10 +214,10 @@ impl Plan {
                 "udp",
                 ip,
                 PORT,
-                false,
+                Kind::Pod,
                 Some(place),
             );
-            self.add(HOST, None, family, "http", ip, PORT, false, Some(place));
+            self.add(HOST, None, family, "http", ip, PORT, Kind::Pod, Some(place));
             let service = &services[&place.server()];
             let vip = of_family(&addresses(service), family)
                 .ok_or_else(|| missing(format!("Service {}", place.server())))?;
@@ -215,7 +228,7 @@ impl Plan {
                 "http",
                 vip,
                 PORT,
-                true,
+                Kind::Service,
                 Some(place),
             );
             self.add(
@@ -225,7 +238,7 @@ impl Plan {
                 "udp",
                 vip,
                 PORT,
-                true,
+                Kind::Service,
                 Some(place),
             );
             self.add(
@@ -235,7 +248,7 @@ impl Plan {
                 "http",
                 vip,
                 PORT,
-                true,
+                Kind::Service,
                 Some(place),
             );
         }
@@ -248,7 +261,7 @@ impl Plan {
             "http",
             own,
             PORT,
-            true,
+            Kind::Service,
             Some(Place::Own),
         );
         let far = if facts.node(Place::There).is_some() { Place::There } else { Place::Here };
@@ -263,8 +276,8 @@ impl Plan {
                 "http",
                 ip,
                 port,
-                true,
-                Some(reached),
+                Kind::NodePort(name.clone()),
+                Some(far),
             );
             self.add(
                 HOST,
@@ -273,19 +286,28 @@ impl Plan {
                 "http",
                 ip,
                 port,
-                true,
-                Some(reached),
+                Kind::NodePort(name.clone()),
+                Some(far),
             );
             if index < 2 {
-                self.add(CLIENT, None, family, "reach", ip, DISCARD, false, Some(reached));
-                self.add(HOST, None, family, "reach", ip, DISCARD, false, Some(reached));
+                self.add(CLIENT, None, family, "reach", ip, DISCARD, Kind::Address, Some(reached));
+                self.add(HOST, None, family, "reach", ip, DISCARD, Kind::Address, Some(reached));
             }
         }
         if let Some(ip) = of_family(&facts.api, family) {
-            self.add(CLIENT, Some("pod to API server".into()), family, "api", ip, 443, true, None);
+            self.add(CLIENT, Some("pod to API server".into()), family, "api", ip, 443, Kind::Service, None);
         }
         for (ip, port) in options.outside.iter().filter(|(ip, _)| IpFamily::from(*ip) == family) {
-            self.add(CLIENT, Some("egress to outside".into()), family, "http", *ip, *port, false, None);
+            self.add(
+                CLIENT,
+                Some("egress to outside".into()),
+                family,
+                "http",
+                *ip,
+                *port,
+                Kind::Address,
+                None,
+            );
         }
         Ok(())
     }
@@ -299,7 +321,7 @@ impl Plan {
         protocol: &str,
         ip: IpAddr,
         port: u16,
-        service: bool,
+        kind: Kind,
         place: Option<Place>,
     ) {
         let key = self.targets.len().to_string();
@@ -307,7 +329,7 @@ impl Plan {
             .entry(client)
             .or_default()
             .push(format!("{key}={protocol}://{}", SocketAddr::new(ip, port)));
-        self.targets.push(Target { client, title, family, key, service, place });
+        self.targets.push(Target { client, title, family, key, kind, place });
     }
 
     /// The clients with what they probe.
@@ -346,27 +368,33 @@ impl Plan {
     }
 
     fn hop(&self, failed: &Target, worked: &dyn Fn(&Target) -> bool) -> String {
-        // What else was tried between the same two ends in the same family.
-        let tried = |client: &str, service: bool, place: Option<Place>| {
+        // Whether anything of a kind got through in the same family; nothing if nothing of the kind was tried.
+        let tried = |client: &str, kind: Kind, place: Option<Place>| {
             let similar = self.targets.iter().filter(|target| {
                 target.client == client
                     && target.family == failed.family
-                    && target.service == service
+                    && target.kind == kind
                     && target.place == place
             });
             similar.fold(None, |so_far: Option<bool>, target| Some(so_far.unwrap_or(false) || worked(target)))
         };
+        let here = self.nodes.first().map_or("", String::as_str);
         let evidence = Evidence {
             from_host: failed.client == HOST,
-            service: failed.service,
+            translated_by: match &failed.kind {
+                Kind::Pod | Kind::Address => None,
+                Kind::Service => Some(here),
+                Kind::NodePort(node) => Some(node),
+            },
             far: failed.place == Some(Place::There),
             inside: failed.place.is_some(),
-            pod_to_here: tried(CLIENT, false, Some(Place::Here)),
-            pod_to_target: tried(CLIENT, false, failed.place),
-            host_to_target: tried(HOST, false, failed.place),
+            pod_to_node: tried(CLIENT, Kind::Address, Some(Place::Here)),
+            pod_to_pod: tried(CLIENT, Kind::Pod, failed.place),
+            host_to_pod: tried(HOST, Kind::Pod, failed.place),
+            host_to_node: tried(HOST, Kind::Address, failed.place),
         };
         let there = self.nodes.get(1).or(self.nodes.first()).map_or("", String::as_str);
-        lost_at(&evidence, self.nodes.first().map_or("", String::as_str), there)
+        lost_at(&evidence, here, there)
     }
 }
 
