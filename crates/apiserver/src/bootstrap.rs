@@ -17,7 +17,7 @@ use futures::future::select_all;
 use serde_json::{Value, json};
 
 use crate::auth::UserInfo;
-use crate::registry::{Compute, Registry, Scope, Served, WriteOptions};
+use crate::registry::{Compute, Registry, Scope, Served, WriteOptions, closed};
 use crate::status::ApiError;
 
 /// Namespaces that exist from the beginning (J52).
@@ -83,7 +83,7 @@ impl Bootstrap {
             tokio::select! {
                 _ = any => {}
                 () = tokio::time::sleep(EVERY) => {}
-                _ = closing.wait_for(|closing| *closing) => return,
+                () = closed(&mut closing) => return,
             }
         }
     }

@@ -6,6 +6,7 @@ mod body;
 mod cache;
 mod create;
 mod delete;
+mod expiry;
 mod feed;
 mod list;
 mod options;
@@ -119,8 +120,14 @@ impl Registry {
         self.builtin("networking.k8s.io", "servicecidrs")
     }
 
-    /// Ends every watch and what follows the store.
+    /// Ends every watch and every loop of the server.
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
     }
+}
+
+/// Resolves when the server shuts down.
+pub(crate) async fn closed(closing: &mut signal::Receiver<bool>) {
+    // The sender being gone means the same.
+    let _ = closing.wait_for(|closing| *closing).await;
 }

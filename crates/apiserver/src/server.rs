@@ -68,7 +68,7 @@ pub enum StartError {
 pub struct Server {
     api: Arc<Api>,
     connections: Connections,
-    bootstrap: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
     _compactor: Compactor,
 }
 
@@ -104,8 +104,8 @@ impl Server {
         let bootstrap = Bootstrap::new(registry, advertise, advertise_port, ca_pem);
         bootstrap.ensure().await?;
         api.health.set_bootstrapped();
-        let bootstrap = tokio::spawn(bootstrap.keep());
-        Ok(Self { api, connections, bootstrap, _compactor: compactor })
+        let tasks = [tokio::spawn(bootstrap.keep()), tokio::spawn(Arc::clone(&api.registry).expire_events())];
+        Ok(Self { api, connections, tasks, _compactor: compactor })
     }
 
     /// The API for a client in this process, which may do everything.
@@ -136,7 +136,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.api.registry.close();
-        self.bootstrap.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         self.connections.abort();
     }
 }

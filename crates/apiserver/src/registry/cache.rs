@@ -139,12 +139,19 @@ impl Cache {
         Ok(Cursor(inner.first + seen as u64))
     }
 
-    /// Up to `limit` changes from `cursor` on, which moves behind them.
+    /// About `limit` changes from `cursor` on, which moves behind them. Those of one revision stay together, lest a
+    /// watcher that comes back with that revision miss the second half.
     pub(crate) fn changes(&self, cursor: &mut Cursor, limit: usize) -> Result<Vec<Arc<Change>>, TooOld> {
         let inner = self.read();
         let skip = cursor.0.checked_sub(inner.first).ok_or(TooOld { oldest: inner.oldest })?;
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        let changes: Vec<_> = inner.ring.iter().skip(skip).take(limit).cloned().collect();
+        let mut changes: Vec<Arc<Change>> = Vec::new();
+        for change in inner.ring.iter().skip(skip) {
+            if changes.len() >= limit && changes.last().is_some_and(|last| last.rev != change.rev) {
+                break;
+            }
+            changes.push(Arc::clone(change));
+        }
         cursor.0 += changes.len() as u64;
         Ok(changes)
     }
@@ -182,10 +189,13 @@ impl Inner {
         self.ring_bytes += change.weight();
         self.ring.push_back(Arc::new(change));
         while self.ring.len() > RING_CHANGES || (self.ring_bytes > RING_BYTES && self.ring.len() > 1) {
-            let Some(gone) = self.ring.pop_front() else { break };
-            self.ring_bytes -= gone.weight();
-            self.first += 1;
-            self.oldest = gone.rev;
+            let Some(rev) = self.ring.front().map(|change| change.rev) else { break };
+            self.oldest = rev;
+            // Whole revisions: half of one would look like all of it.
+            while let Some(gone) = self.ring.pop_front_if(|change| change.rev == rev) {
+                self.ring_bytes -= gone.weight();
+                self.first += 1;
+            }
         }
     }
 }

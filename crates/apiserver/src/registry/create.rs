@@ -151,9 +151,10 @@ impl Attempt {
     }
 }
 
-/// The namespace of the object is that of the path, which it takes if it has none.
+/// The namespace of the object is that of the path, which it takes if it has none; cluster-scoped objects lose theirs.
 pub(crate) fn check_namespace(scope: Scope<'_>, object: &mut Value) -> Result<(), ApiError> {
     if !scope.served.row.namespaced {
+        meta_mut(object).remove("namespace");
         return Ok(());
     }
     match meta_text(object, "namespace") {
@@ -170,7 +171,8 @@ pub(crate) fn check_namespace(scope: Scope<'_>, object: &mut Value) -> Result<()
 
 /// What only the server says about an object.
 fn fill_meta(object: &mut Value) -> Result<(), ApiError> {
-    if !matches!(meta_text(object, "resourceVersion"), "" | "0") {
+    // What is no number says nothing, here as in Kubernetes.
+    if meta_text(object, "resourceVersion").parse::<u64>().is_ok_and(|rev| rev != 0) {
         return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
     }
     let meta = meta_mut(object);

@@ -17,6 +17,7 @@ pub(crate) struct ListOptions {
     /// `None` if absent or empty.
     pub(crate) resource_version: Option<u64>,
     pub(crate) version_match: VersionMatch,
+    /// Objects on a page; 0 for all.
     pub(crate) limit: usize,
     /// The continue token, empty for the first page.
     pub(crate) token: String,
@@ -88,11 +89,11 @@ impl ListOptions {
                 "NotOlderThan" => VersionMatch::NotOlderThan,
                 _ => VersionMatch::Unset,
             },
-            limit: query.number("limit")?.unwrap_or(0),
+            limit: usize::try_from(query.number::<i64>("limit")?.unwrap_or(0)).unwrap_or(0),
             token,
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events,
-            timeout_secs: query.number("timeoutSeconds")?.map(|secs: usize| secs as u64),
+            timeout_secs: query.number::<i64>("timeoutSeconds")?.and_then(|secs| u64::try_from(secs).ok()),
         })
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Registry;
 use super::cache::{Change, Cursor, TooOld};
 use super::options::ListOptions;
 use super::resource::Resource;
 use super::stored::{Selection, Stored};
+use super::{Registry, closed};
 use crate::status::ApiError;
 
 /// Events handed out at once at most: a page of the response.
@@ -185,10 +185,4 @@ impl Watch {
             (Some(before), None) => Some(WatchEvent::Deleted(before, change.rev)),
         }
     }
-}
-
-/// Resolves when the server shuts down.
-async fn closed(closing: &mut watch::Receiver<bool>) {
-    // The sender being gone means the same.
-    let _ = closing.wait_for(|closing| *closing).await;
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dyad_store::Op;
 use serde_json::{Value, json};
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod, rev};
@@ -120,6 +121,36 @@ async fn j28_bookmarks_come_to_those_who_want_them() {
     }
     assert!(with.next().await.is_none());
     assert!(without.next().await.is_none());
+}
+
+#[tokio::test]
+async fn events_are_forgotten_an_hour_after_they_last_happened() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/default/events";
+    let event = |name: &str, last: &str| {
+        json!({
+            "metadata": {"name": name, "namespace": "default"},
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+            "lastTimestamp": last,
+        })
+    };
+    // The creation is newer than the last time in any case, and counts as well.
+    for name in ["a", "b"] {
+        api.post(path, event(name, "2020-01-01T00:00:00Z")).await.expect(201);
+    }
+    let old = api.store.get(b"/registry/core/events/default/a").unwrap().unwrap();
+    let text = String::from_utf8(old.value.to_vec()).unwrap();
+    let created = text.split("\"creationTimestamp\":\"").nth(1).unwrap()[..20].to_owned();
+    let value = text.replace(&created, "2020-01-01T00:00:00Z").into();
+    let mut events = api.watch(&format!("{path}?watch=1&resourceVersion={}", api.store.current_rev())).await;
+    api.store.txn(Vec::new(), vec![Op::Put { key: old.key, value }]).await.unwrap();
+    assert_eq!(events.next_brief().await.0, "MODIFIED");
+    tokio::time::pause();
+    events.patience = Duration::from_secs(1000);
+    let (kind, name, _) = events.next_brief().await;
+    assert_eq!((kind.as_str(), name.as_str()), ("DELETED", "a"));
+    tokio::time::resume();
+    api.get(&format!("{path}/b")).await.expect(200);
 }
 
 #[tokio::test]
