@@ -1,6 +1,6 @@
 //! The node agent: what the API says about Services and nodes becomes rules and routes of the node it runs on.
 //!
-//! Watches tell one [`engine::Engine`] of every change; it compiles what should be with `dyad-program`, lets
+//! Watches tell one engine of every change; it compiles what should be with `dyad-program`, lets
 //! `dyad-nft` write the difference to the kernel, and keeps the routes to the other nodes. Desired, diff, apply: the
 //! cost of a change follows the change. While the API is away, and while no agent runs at all, the kernel goes on
 //! with what it has; an agent that starts adopts what it finds. What somebody else breaks is mended within a second.
