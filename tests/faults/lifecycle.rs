@@ -3,73 +3,9 @@
 #[path = "../support/cluster.rs"]
 mod cluster;
 
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cluster::{Cluster, text};
-
-fn kill(pid: i32) {
-    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
-    assert!(status.success());
-}
-
-/// What a cluster could leave on the machine: links, routes and cgroups by its name, processes by its directory.
-fn traces(cluster: &Cluster) -> Vec<String> {
-    let mut traces = Vec::new();
-    let links = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
-    // The link of a name this long carries a hash; it is told apart by the routes to the cluster's ranges below.
-    traces
-        .extend(links.lines().filter(|line| line.contains(&cluster.name)).map(|line| format!("link {line}")));
-    let config = std::fs::read_to_string(cluster.home.path().join("cluster.yaml")).unwrap_or_default();
-    let range = config
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("podSubnet: "))
-        .expect("a pod range")
-        .to_owned();
-    for range in range.split(',') {
-        let family = if range.contains(':') { "-6" } else { "-4" };
-        let routes =
-            Command::new("ip").args([family, "route", "show", "root", range]).output().expect("ip runs");
-        traces.extend(text(&routes.stdout).lines().map(|line| format!("route {line}")));
-    }
-    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-        let group = Path::new(root).join(format!("dyad-{}", cluster.name));
-        traces.extend(group.exists().then(|| format!("cgroup {}", group.display())));
-    }
-    let dir = cluster.dir().display().to_string();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if text(&cmdline).contains(&dir) {
-            traces.push(format!("process {:?} {}", entry.file_name(), text(&cmdline).replace('\0', " ")));
-        }
-    }
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    traces.extend(mounts.lines().filter(|line| line.contains(&dir)).map(|line| format!("mount {line}")));
-    traces.extend(cluster.dir().exists().then(|| format!("directory {dir}")));
-    let kubeconfig = std::fs::read_to_string(cluster.kubeconfig()).unwrap_or_default();
-    traces.extend(kubeconfig.contains(&cluster.name).then(|| "an entry in the kubeconfig".to_owned()));
-    traces
-}
-
-/// The kernel takes namespaces apart in its own time, a moment after the last process has gone.
-#[track_caller]
-fn assert_no_traces(cluster: &Cluster) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let traces = traces(cluster);
-        if traces.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "left behind: {traces:#?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn down(cluster: &Cluster) {
-    let output = cluster.dyad(&["down", "--name", &cluster.name]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-}
+use cluster::{Cluster, assert_no_traces, down, kill, text};
 
 #[test]
 fn objects_survive_stop_and_start_and_down_leaves_nothing() {

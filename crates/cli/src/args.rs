@@ -58,7 +58,7 @@ pub(crate) struct ClusterArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArgs {
     /// The cluster's name [default: the file's, or "local"]
-    #[arg(long)]
+    #[arg(long, env = "DYAD_CLUSTER")]
     pub(crate) name: Option<String>,
     /// How many nodes; 0 is a control plane alone [default: 3]
     #[arg(long)]

@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use dyad_cluster::config::Families;
 use dyad_cluster::fabric::{OUTSIDE_HOSTS, OUTSIDE_PORT};
 use dyad_cluster::paths::ClusterDir;
-use dyad_cluster::up::check_name;
 use dyad_inspect::connectivity::{Options, test};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::args::{ConnectivityArgs, ConnectivityCommand, Format, TestArgs};
+use crate::output::{print, say};
 
 /// How long a pod may take to start, or a probe to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +27,6 @@ async fn run_test(args: TestArgs) -> Result<ExitCode> {
     let (kubeconfig, context, local) = match args.context {
         Some(context) => (Kubeconfig::read().context("can't read the kubeconfig")?, Some(context), false),
         None => {
-            check_name(&args.cluster.name)?;
             let name = &args.cluster.name;
             let file = ClusterDir::of(name)?.kubeconfig();
             let read = Kubeconfig::read_from(&file);
@@ -54,14 +53,14 @@ async fn run_test(args: TestArgs) -> Result<ExitCode> {
         outside: if local { OUTSIDE_HOSTS.map(|host| (host, OUTSIDE_PORT)).to_vec() } else { Vec::new() },
         patience: PATIENCE,
     };
-    let report = test(&client, &options, |step| eprintln!(" … {step}")).await?;
+    let report = test(&client, &options, |step| say(&format!(" … {step}\n"))).await?;
     if let Some(file) = &args.junit_file {
         std::fs::write(file, report.junit())
             .with_context(|| format!("--junit-file: can't write {}", file.display()))?;
     }
-    match args.output {
-        Format::Table => print!("\n{}", report.table()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-    }
+    print(&match args.output {
+        Format::Table => format!("\n{}", report.table()),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    })?;
     Ok(if report.counts().1 == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,20 +1,16 @@
 //! The commands about local clusters.
 
-use std::io::{BufRead, BufReader, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use dyad_cluster::config::{Flags, resolve};
-use dyad_cluster::paths::ClusterDir;
+use dyad_cluster::config::{DEFAULT_NAME, Flags, resolve};
+use dyad_cluster::paths::{ClusterDir, check_name};
 use dyad_cluster::spec::ClusterSpec;
 use dyad_cluster::status::Status;
-use dyad_cluster::up::{Progress, Started, check_name};
+use dyad_cluster::up::{Progress, Started};
 
 use crate::args::{ClusterArgs, Format, LogsArgs, StartArgs, StatusArgs, UpArgs, WaitArgs};
-use crate::output::{Steps, table, warning};
-
-/// A cluster's name when nothing gives one.
-const DEFAULT_NAME: &str = "local";
+use crate::output::{Steps, print, say, table, warning};
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start")
@@ -31,28 +27,27 @@ pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
         ),
         None => None,
     };
-    let flags = Flags { nodes: args.nodes, families: args.ip_family };
+    let flags = Flags { name: args.name, nodes: args.nodes, families: args.ip_family };
     let (config, warnings) = resolve(text.as_deref(), &flags).with_context(|| match &args.config {
         Some(path) => format!("--config {}", path.display()),
-        None => "flags".into(),
+        None => "the command line".into(),
     })?;
     for text in warnings {
         warning(&text);
     }
-    let name = args.name.or_else(|| config.name.clone()).unwrap_or_else(|| DEFAULT_NAME.into());
-    check_name(&name)?;
     let json = args.wait.output == Format::Json;
     if !json {
-        eprintln!(
-            "Cluster {name}: pods {}, services {}",
+        say(&format!(
+            "Cluster {}: pods {}, services {}\n",
+            config.name,
             list(&config.pod_ranges),
             list(&config.service_ranges)
-        );
+        ));
     }
     let mut steps = Steps::new();
     steps.waiting("network");
-    let started = runtime()?
-        .block_on(dyad_cluster::up::up(&name, config, args.wait.wait, |step| show(&mut steps, step)));
+    let started =
+        runtime()?.block_on(dyad_cluster::up::up(config, args.wait.wait, |step| show(&mut steps, step)));
     finish(started?, &args.wait)
 }
 
@@ -88,20 +83,18 @@ fn finish(started: Started, args: &WaitArgs) -> Result<ExitCode> {
                 phases.into_iter().map(|(name, millis)| (name, millis.into())).collect();
             let mut value = serde_json::to_value(&status)?;
             value["phasesMillis"] = phases.into();
-            println!("{}", serde_json::to_string_pretty(&value)?);
+            print(&(serde_json::to_string_pretty(&value)? + "\n"))?;
         }
         Format::Table => {
-            print!("\n{}", describe(&status));
             let context =
                 if context_is_current { String::new() } else { format!(" --context {}", status.context) };
             let name =
                 if status.name == DEFAULT_NAME { String::new() } else { format!(" --name {}", status.name) };
-            println!("\nTry next:");
-            println!("  kubectl{context} get nodes -o wide");
-            println!("  kubectl{context} get services -A");
-            println!("  dyad connectivity test{name}");
-            println!("  dyad shell{name}");
-            println!("  dyad down{name}");
+            print(&format!(
+                "\n{}\nTry next:\n  kubectl{context} get nodes -o wide\n  kubectl{context} get services -A\n  \
+                 dyad connectivity test{name}\n  dyad shell{name}\n  dyad down{name}\n",
+                describe(&status)
+            ))?;
         }
     }
     if !not_ready.is_empty() {
@@ -152,18 +145,18 @@ fn describe(status: &Status) -> String {
 pub(crate) fn stop(args: ClusterArgs) -> Result<ExitCode> {
     check_name(&args.name)?;
     dyad_cluster::stop(&args.name)?;
-    eprintln!(
-        "Cluster {} is stopped; its objects are kept. Start it with `dyad start --name {}`.",
+    say(&format!(
+        "Cluster {} is stopped; its objects are kept. Start it with `dyad start --name {}`.\n",
         args.name, args.name
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn down(args: ClusterArgs) -> Result<ExitCode> {
     check_name(&args.name)?;
     match dyad_cluster::down(&args.name)? {
-        true => eprintln!("Cluster {} is gone.", args.name),
-        false => eprintln!("There is no cluster {}; nothing to do.", args.name),
+        true => say(&format!("Cluster {} is gone.\n", args.name)),
+        false => say(&format!("There is no cluster {}; nothing to do.\n", args.name)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -185,16 +178,14 @@ pub(crate) fn status(args: StatusArgs) -> Result<ExitCode> {
         .iter()
         .map(|name| runtime.block_on(dyad_cluster::status::status(name)))
         .collect::<Result<Vec<_>>>()?;
-    match (args.output, args.name.is_some()) {
+    let text = match (args.output, args.name.is_some()) {
         // One cluster asked for is one object; all of them are a list.
-        (Format::Json, true) => println!("{}", serde_json::to_string_pretty(&found[0])?),
-        (Format::Json, false) => println!("{}", serde_json::to_string_pretty(&found)?),
-        (Format::Table, _) if found.is_empty() => println!("No clusters. `dyad up` makes one."),
-        (Format::Table, _) => {
-            let texts: Vec<String> = found.iter().map(describe_with_processes).collect();
-            print!("{}", texts.join("\n"));
-        }
-    }
+        (Format::Json, true) => serde_json::to_string_pretty(&found[0])? + "\n",
+        (Format::Json, false) => serde_json::to_string_pretty(&found)? + "\n",
+        (Format::Table, _) if found.is_empty() => "No clusters. `dyad up` makes one.\n".to_owned(),
+        (Format::Table, _) => found.iter().map(describe_with_processes).collect::<Vec<_>>().join("\n"),
+    };
+    print(&text)?;
     let well = found.iter().all(|status| status.state == "running");
     Ok(if args.name.is_some() && !well { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -211,7 +202,7 @@ fn describe_with_processes(status: &Status) -> String {
 pub(crate) fn logs(args: LogsArgs) -> Result<ExitCode> {
     check_name(&args.cluster.name)?;
     let dir = ClusterDir::of(&args.cluster.name)?;
-    if !dir.path().exists() {
+    if !dir.spec().exists() {
         bail!("there is no cluster {:?}", args.cluster.name);
     }
     let spec = ClusterSpec::load(&dir)?;
@@ -223,15 +214,10 @@ pub(crate) fn logs(args: LogsArgs) -> Result<ExitCode> {
         bail!("there is no process {:?}: it is one of {}", args.process, known.join(", "));
     }
     let path = dir.log(&args.process);
-    let file = std::fs::File::open(&path).with_context(|| format!("can't read {}", path.display()))?;
-    let lines = BufReader::new(file).lines().collect::<Result<Vec<_>, _>>()?;
+    let log = std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.split_inclusive('\n').collect();
     let skip = args.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
-    let mut out = std::io::stdout().lock();
-    for line in &lines[skip..] {
-        // A reader that has seen enough closes the pipe.
-        if writeln!(out, "{line}").is_err() {
-            break;
-        }
-    }
+    print(&lines[skip..].concat())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,11 +8,14 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser;
+use dyad_cluster::up::Interrupted;
 
 use crate::args::{Args, Command};
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    // Dyad's own processes are given text only; clap says of other arguments what is wrong with them.
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     // Processes of a cluster and of its pods are this program too; they change namespaces, so they are
     // told apart before anything else happens.
     if words.first().is_some_and(|word| word == "internal") {
@@ -28,7 +31,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
-            ExitCode::FAILURE
+            // As shells have it for what ended by Ctrl-C.
+            if error.is::<Interrupted>() { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -1,16 +1,33 @@
 //! Words for people: progress and errors on standard error, data on standard output.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+/// Prints data; a reader that has seen enough and closes its pipe is no error.
+pub(crate) fn print(data: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(data.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("can't write to standard output"),
+    }
+}
+
+/// Says something to whoever is there to read it.
+pub(crate) fn say(text: &str) {
+    // Where nobody listens, there is nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
 
 /// Prints an error with its causes.
 pub(crate) fn error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    say(&format!("error: {error:#}\n"));
 }
 
 /// Prints a warning.
 pub(crate) fn warning(text: &str) {
-    eprintln!("warning: {text}");
+    say(&format!("warning: {text}\n"));
 }
 
 /// Steps that are shown while they happen, with the time since the command began.
@@ -29,7 +46,7 @@ impl Steps {
     /// Shows what is being waited for; on a terminal the line is replaced by the next step.
     pub(crate) fn waiting(&mut self, text: &str) {
         if self.terminal {
-            eprint!("\r\x1b[K   … {text}");
+            say(&format!("\r\x1b[K   … {text}"));
             self.pending = Some(text.to_owned());
         }
     }
@@ -37,9 +54,9 @@ impl Steps {
     /// Shows a step that is done.
     pub(crate) fn done(&mut self, text: &str) {
         if self.pending.take().is_some() {
-            eprint!("\r\x1b[K");
+            say("\r\x1b[K");
         }
-        eprintln!(" ✓ {text:<34} {:>6.2} s", self.begun.elapsed().as_secs_f64());
+        say(&format!(" ✓ {text:<34} {:>6.2} s\n", self.begun.elapsed().as_secs_f64()));
     }
 }
 
@@ -47,7 +64,7 @@ impl Drop for Steps {
     fn drop(&mut self) {
         // An error is about to be printed: not behind a half-written line.
         if self.pending.is_some() {
-            eprintln!();
+            say("\n");
         }
     }
 }

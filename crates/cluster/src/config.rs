@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use dyad_net::{IpFamily, IpNet};
 use serde_json::Value;
 
+use crate::paths::check_name;
 use crate::spec::{MAX_NODES, NodeSpec};
 
 /// The families of a cluster, as `--ip-family` and `networking.ipFamily` name them.
@@ -34,8 +35,8 @@ impl std::str::FromStr for Families {
 /// A cluster's wishes, checked, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// The name the file gives, if any.
-    pub name: Option<String>,
+    /// Its name.
+    pub name: String,
     /// Pod ranges, primary family first.
     pub pod_ranges: Vec<IpNet>,
     /// Service ranges, primary family first.
@@ -53,6 +54,8 @@ pub struct ClusterConfig {
 /// What the command line says; it wins over the file.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
+    /// `--name`.
+    pub name: Option<String>,
     /// `--nodes`.
     pub nodes: Option<usize>,
     /// `--ip-family`.
@@ -60,6 +63,9 @@ pub struct Flags {
 }
 
 const DEFAULT_NODES: usize = 3;
+
+/// A cluster's name when nothing gives one.
+pub const DEFAULT_NAME: &str = "local";
 
 /// Merges the file (its text) and the flags; the second value are warnings about fields that do nothing here.
 pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<String>)> {
@@ -78,9 +84,14 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         ranges("networking.serviceSubnet", &file.service_subnet, families, default_service_range)?;
     let (pod_ranges, service_ranges) = one_order(&file, pod_ranges, service_ranges)?;
     check_sizes(&pod_ranges, &service_ranges)?;
+    let name = flags.name.clone().or(file.name).unwrap_or_else(|| DEFAULT_NAME.into());
+    check_name(&name)?;
     let nodes = match (flags.nodes, file.nodes) {
         (Some(count), _) => plain_nodes(count),
-        (None, Some(nodes)) => nodes,
+        // As kind does, which also keeps nodes apart from the processes beside them.
+        (None, Some(nodes)) => {
+            nodes.into_iter().map(|node| NodeSpec { name: format!("{name}-{}", node.name), ..node }).collect()
+        }
         (None, None) => plain_nodes(DEFAULT_NODES),
     };
     if nodes.len() > MAX_NODES {
@@ -90,7 +101,7 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         );
     }
     let config = ClusterConfig {
-        name: file.name,
+        name,
         pod_ranges,
         service_ranges,
         nodes,
@@ -194,6 +205,10 @@ fn nodes(value: &Value, warnings: &mut Vec<String>) -> Result<Vec<NodeSpec>> {
                 }
                 other => warnings.push(ignored(&format!("{field}.{other}"))),
             }
+        }
+        let wrong = dyad_model::meta::validate_labels(&serde_json::json!(labels), &format!("{field}.labels"));
+        if let Some(error) = wrong.first() {
+            bail!("{error}");
         }
         if !matches!(role.as_str(), "control-plane" | "worker") {
             bail!("{field}.role: {role:?} is not a role: use control-plane or worker");

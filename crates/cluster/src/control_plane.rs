@@ -63,10 +63,11 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         allocate_node_ranges: !spec.nodes.is_empty(),
         ..dyad_controllers::Config::new(spec.pods()?, services)
     };
-    let controllers = dyad_controllers::run(client, controllers, std::future::pending());
+    let controllers = dyad_controllers::run(client.clone(), controllers, std::future::pending());
     tokio::select! {
         result = controllers => result.context("controllers")?,
         never = serving.keep_fresh(&pki) => match never {},
+        never = crate::labels::keep(&client, spec) => match never {},
         () = until_terminated() => {}
     }
     server.shutdown().await;

@@ -95,15 +95,13 @@ pub(crate) fn build(dir: &ClusterDir, spec: &ClusterSpec) -> Result<()> {
     if spec.host_is_joined {
         let host = netns::current()?;
         let name = host_link(&spec.name);
-        if Handle::open()?.link(&name)?.is_some() {
-            bail!(
-                "this machine has a link {name} already: a cluster of this name runs from another data directory \
-                 (XDG_DATA_HOME); choose another --name"
-            );
-        }
         join("host", Place::Host, &name, host.as_fd())
             .with_context(|| format!("link {name} of this machine"))?;
-        route_to_cluster(&mut Handle::open()?, &name, spec, |_| true)?;
+        let mut handle = Handle::open()?;
+        let index = handle.index(&name)?;
+        let alias = alias(dir);
+        handle.change_link(index, &LinkChange { alias: Some(&alias), ..LinkChange::default() })?;
+        route_to_cluster(&mut handle, &name, spec, |_| true)?;
     }
     Ok(())
 }
@@ -170,17 +168,61 @@ fn host_link(cluster: &str) -> String {
     format!("dyad-{hash}")
 }
 
+/// What the host's link says of itself: which cluster it leads to, down to the directory.
+fn alias(dir: &ClusterDir) -> String {
+    // The kernel takes 255 bytes.
+    let text = format!("dyad {} {}", dir.tag(), dir.path().display());
+    text.chars().take(200).collect()
+}
+
 /// Takes the host's link away, if the kernel has not done so already; its routes go with it.
-pub(crate) fn remove_from_host(cluster: &str) -> Result<()> {
+pub(crate) fn remove_from_host(dir: &ClusterDir, cluster: &str) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let (mut handle, name) = (Handle::open()?, host_link(cluster));
-    if handle.link(&name)?.is_some() {
+    // A cluster of the same name in another data directory keeps its link.
+    if handle.link(&name)?.is_some_and(|link| link.alias == Some(alias(dir))) {
         match handle.delete_link(&name) {
             Err(error) if error.is_not_found() => {}
             result => result.with_context(|| format!("can't delete link {name}"))?,
         }
+    }
+    Ok(())
+}
+
+/// Checks that joining this machine to the cluster takes nothing away from what it has.
+pub(crate) fn check_host(spec: &ClusterSpec) -> Result<()> {
+    if !spec.host_is_joined {
+        return Ok(());
+    }
+    let mut handle = Handle::open()?;
+    let name = host_link(&spec.name);
+    if let Some(link) = handle.link(&name)? {
+        bail!(
+            "this machine has a link {name} already{}: a cluster of this name runs from another data directory \
+             (XDG_DATA_HOME); choose another --name",
+            link.alias.map(|alias| format!(" ({alias})")).unwrap_or_default()
+        );
+    }
+    let links = handle.links()?;
+    for route in handle.all_routes().context("can't list this machine's routes")? {
+        // A wider route of the machine goes on for the rest of its addresses.
+        let Some((what, range)) = spec.ranges().find(|(_, range)| range.contains(&route.destination)) else {
+            continue;
+        };
+        let link = route.hops.first().and_then(|hop| links.iter().find(|link| link.index == hop.link));
+        let over = link.map(|link| match &link.alias {
+            Some(alias) => format!(" over {} ({alias})", link.name),
+            None => format!(" over {}", link.name),
+        });
+        bail!(
+            "the {what} {range} of cluster {:?} overlaps this machine's route to {}{}: choose other ranges \
+             (networking.podSubnet and networking.serviceSubnet in --config)",
+            spec.name,
+            route.destination,
+            over.unwrap_or_default()
+        );
     }
     Ok(())
 }

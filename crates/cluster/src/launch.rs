@@ -11,8 +11,6 @@ use crate::paths::ClusterDir;
 
 /// `dyad internal launch DIR`: starts the supervisor as first process of new namespaces and returns.
 pub(crate) fn main(dir: &Path) -> Result<()> {
-    // A session of its own: closing the terminal doesn't end the cluster.
-    rustix::process::setsid().context("can't start a session")?;
     if !rustix::process::geteuid().is_root() {
         enter_user_namespace()?;
     }

@@ -9,6 +9,7 @@ pub mod config;
 mod control_plane;
 pub mod fabric;
 pub mod kubeconfig;
+mod labels;
 mod launch;
 mod node;
 pub mod paths;

@@ -1,15 +1,16 @@
 //! The process of one node: agent and kubelet, inside the node's network namespace.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::control_plane::{client_of, log_to_stderr, until_terminated};
+use crate::labels::is_reserved;
 use crate::paths::ClusterDir;
 use crate::spec::{ClusterSpec, Place};
-use crate::stop::cgroup_root;
+use crate::stop::{MERGED_INTO, cgroup_root};
 
 /// `dyad internal node DIR NAME`.
 pub(crate) fn main(dir: &Path, name: &str) -> Result<()> {
@@ -78,12 +79,29 @@ fn kubelet_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<
         node_name: node.name.clone(),
         node_ips: spec.addresses_by_family(Place::Node(index))?,
         root_dir: dir.node(&node.name),
-        cgroup_root: cgroup_root(&spec.name).map(|root| root.join(&node.name)),
+        cgroup_root: cgroup_root(dir, &spec.name).map(|root| root.join(&node.name)),
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".into(),
         dns_search: spec.dns_search.clone(),
-        labels: node.labels.clone(),
+        labels: node.labels.clone().into_iter().filter(|(label, _)| !is_reserved(label)).collect(),
         control_plane_taint: node.control_plane_taint,
+        masked_paths: secrets(dir),
         ..dyad_kubelet::Config::default()
     })
+}
+
+/// Places of this machine's user that no pod may read: keys of every cluster, and what pods of other nodes have.
+fn secrets(dir: &ClusterDir) -> Vec<PathBuf> {
+    let mut secrets = vec![dir.home().to_path_buf()];
+    secrets.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube")));
+    let merged_into = std::fs::read_to_string(dir.path().join(MERGED_INTO)).ok().map(PathBuf::from);
+    let listed = std::env::var_os("KUBECONFIG").map(|list| std::env::split_paths(&list).collect::<Vec<_>>());
+    for file in merged_into.into_iter().chain(listed.into_iter().flatten()) {
+        let file = std::fs::canonicalize(&file).unwrap_or(file);
+        // A file that is replaced comes out from under its cover; a directory stays, where it can be spared.
+        let parent = file.parent().filter(|parent| parent.components().count() > 2);
+        secrets.push(parent.unwrap_or(&file).to_path_buf());
+    }
+    secrets.retain(|path| path.is_absolute());
+    secrets
 }

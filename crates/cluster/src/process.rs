@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+/// How long after one request to end the next one follows.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
 /// A process of a cluster: `dyad internal ROLE DIR [NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -86,8 +89,19 @@ impl Handle {
 /// Ends every process of the cluster: asks the supervisor first, then insists.
 pub(crate) fn end_all(dir: &Path, patience: Duration) -> Result<()> {
     if let Some(handle) = supervisor(dir).and_then(|process| Handle::open(&process, dir)) {
-        handle.signal(Signal::TERM)?;
-        if !handle.wait(patience) {
+        let deadline = Instant::now() + patience;
+        let ended = loop {
+            // The first process of a PID namespace never sees what is sent before it asks for it.
+            handle.signal(Signal::TERM)?;
+            // One that was stopped can't end.
+            handle.signal(Signal::CONT)?;
+            match deadline.checked_duration_since(Instant::now()) {
+                None => break false,
+                Some(left) if handle.wait(left.min(ASK_AGAIN)) => break true,
+                Some(_) => {}
+            }
+        };
+        if !ended {
             handle.signal(Signal::KILL)?;
             handle.wait(Duration::from_secs(10));
         }

@@ -1,7 +1,7 @@
 //! A cluster as it was asked for, with every choice made: what `up` writes and every process reads.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 use dyad_net::{DualStack, IpFamily, IpNet};
@@ -42,6 +42,9 @@ pub struct ClusterSpec {
     pub api_addresses: Vec<IpAddr>,
     /// Its port there.
     pub api_port: u16,
+    /// Whether the user asked for this port; another one may be taken if not.
+    #[serde(default)]
+    pub api_port_is_fixed: bool,
     /// Search domains put into pods' resolv.conf after the cluster's own.
     #[serde(default)]
     pub dns_search: Vec<String>,
@@ -79,10 +82,13 @@ impl ClusterSpec {
 
     /// The URL of the API server on the host.
     pub fn server(&self) -> String {
-        match self.api_addresses.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into()) {
-            IpAddr::V4(ip) => format!("https://{ip}:{}", self.api_port),
-            IpAddr::V6(ip) => format!("https://[{ip}]:{}", self.api_port),
-        }
+        let ip = match self.api_addresses.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into()) {
+            // It listens on every address; this one is always there.
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("https://{}", SocketAddr::new(ip, self.api_port))
     }
 
     /// The addresses of one place on the cluster's own network, primary family first, with the prefix lengths.
@@ -212,6 +218,7 @@ mod tests {
             nodes: Vec::new(),
             api_addresses: Vec::new(),
             api_port: 1,
+            api_port_is_fixed: false,
             dns_search: Vec::new(),
             host_is_joined: true,
         }

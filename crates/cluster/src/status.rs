@@ -1,5 +1,7 @@
 //! What a cluster is doing: the supervisor's own word, the processes that are there, and the API's view.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use anyhow::{Context, Result};
@@ -20,7 +22,7 @@ pub struct Running {
     /// Why the start was given up.
     pub failed: Option<String>,
     /// How often each process had to be started again.
-    pub restarts: std::collections::BTreeMap<String, u32>,
+    pub restarts: BTreeMap<String, u32>,
 }
 
 impl Running {
@@ -127,7 +129,7 @@ pub async fn status(name: &str) -> Result<Status> {
     problems.extend(
         nodes
             .iter()
-            .filter(|node| !stopped && node.status == "NotReady")
+            .filter(|node| !stopped && node.status != "Ready")
             .map(|node| format!("node {} is not ready", node.name)),
     );
     Ok(Status {
@@ -183,6 +185,12 @@ pub(crate) async fn api_nodes(client: &Client) -> Result<Vec<Node>> {
 pub(crate) fn is_usable(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     is_ready(node) && !taints.into_iter().flatten().any(|taint| taint.key == "node.kubernetes.io/not-ready")
+}
+
+/// Whether a node carries these labels.
+pub(crate) fn has_labels(node: &Node, labels: &BTreeMap<String, String>) -> bool {
+    let found = node.metadata.labels.as_ref();
+    labels.iter().all(|(label, value)| found.is_some_and(|found| found.get(label) == Some(value)))
 }
 
 /// Whether a node's Ready condition is true.

@@ -25,12 +25,18 @@ use crate::status::Running;
 const STEADY: Duration = Duration::from_secs(30);
 /// The longest wait before a process is started again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How often logs are looked at.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// The longest a log may get, in bytes.
+const LOG_LIMIT: u64 = 8 << 20;
 /// How long children get to end by themselves.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `dyad internal supervise DIR`.
 pub(crate) fn main(dir: &Path) -> Result<()> {
     crate::control_plane::log_to_stderr();
+    // A session of its own: closing the terminal doesn't end the cluster.
+    rustix::process::setsid().context("can't start a session")?;
     let started = Instant::now();
     let dir = ClusterDir::at(dir);
     let mut running = Running::default();
@@ -124,10 +130,12 @@ impl<'a> Supervisor<'a> {
         }
         self.running.phases.push(("processes".into(), millis(self.started)));
         self.running.save(&self.dir)?;
+        let mut trim = tokio::time::interval(TRIM_EVERY);
         loop {
             tokio::select! {
-                _ = child_signal.recv() => self.reap()?,
-                Some(notice) = self.notices.1.recv() => self.notice(notice)?,
+                _ = child_signal.recv() => self.reap(),
+                Some(notice) = self.notices.1.recv() => self.notice(notice),
+                _ = trim.tick() => self.trim_logs(),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
@@ -158,7 +166,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Collects every ended process, ours and orphans, and plans the next start of ours.
-    fn reap(&mut self) -> Result<()> {
+    fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Some((name, child)) = self.children.iter_mut().find(|(_, child)| child.pid == Some(pid))
             else {
@@ -170,33 +178,53 @@ impl<'a> Supervisor<'a> {
             }
             let name = name.clone();
             warn!(process = name, ?status, "ended");
-            if !self.running.api_ready && name == "control-plane" {
+            // One that gave up will do so again; one that was killed may succeed the next time.
+            if !self.running.api_ready && name == "control-plane" && status.exit_status().is_some() {
                 let why = last_line(&self.dir.log(&name));
                 self.running.failed = Some(format!("the control plane ended: {why}"));
             }
             *self.running.restarts.entry(name.clone()).or_default() += 1;
-            self.running.save(&self.dir)?;
             child.wait = match child.since.elapsed() > STEADY {
                 true => Duration::ZERO,
                 false => (child.wait * 2).clamp(Duration::from_millis(50), LONGEST_WAIT),
             };
-            let (wait, notices) = (child.wait, self.notices.0.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(wait).await;
-                // The receiver lives as long as the supervisor.
-                let _ = notices.send(Notice::Start(name));
-            });
+            let wait = child.wait;
+            self.start_later(name, wait);
+            self.save();
         }
-        Ok(())
     }
 
-    fn notice(&mut self, notice: Notice) -> Result<()> {
+    fn start_later(&self, name: String, wait: Duration) {
+        let notices = self.notices.0.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            // The receiver lives as long as the supervisor.
+            let _ = notices.send(Notice::Start(name));
+        });
+    }
+
+    /// Says how things stand. A full disk keeps others from reading it, and must not end the cluster.
+    fn save(&self) {
+        if let Err(why) = self.running.save(&self.dir) {
+            error!("{why:#}");
+        }
+    }
+
+    /// Keeps logs from growing without end.
+    fn trim_logs(&self) {
+        for name in self.children.keys().map(String::as_str).chain(["supervisor"]) {
+            if let Err(why) = trim(&self.dir.log(name), LOG_LIMIT) {
+                warn!(log = name, %why, "can't shorten the log");
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Start(name) => {
                 if let Err(why) = self.start(&name) {
                     error!("{why:#}");
-                    self.running.failed = Some(format!("{why:#}"));
-                    self.running.save(&self.dir)?;
+                    self.start_later(name, LONGEST_WAIT);
                 }
             }
             Notice::Line(name, line) => {
@@ -204,13 +232,12 @@ impl<'a> Supervisor<'a> {
                     self.running.api_ready = true;
                     self.running.failed = None;
                 }
-                if self.running.restarts.get(&name).is_none() {
+                if !self.running.restarts.contains_key(&name) {
                     self.running.phases.push((format!("{name} {line}"), millis(self.started)));
                 }
-                self.running.save(&self.dir)?;
+                self.save();
             }
         }
-        Ok(())
     }
 
     /// Nodes first, so that they can still tell the API; then the rest.
@@ -225,15 +252,15 @@ impl<'a> Supervisor<'a> {
                 .filter_map(|(_, child)| child.pid)
                 .collect();
             for pid in &asked {
-                // It may have ended this very moment.
+                // It may have ended this very moment; if it was stopped, it must go on to end.
                 let _ = rustix::process::kill_process(*pid, Signal::TERM);
+                let _ = rustix::process::kill_process(*pid, Signal::CONT);
             }
             let gone = async {
                 while self.children.values().any(|child| child.pid.is_some_and(|pid| asked.contains(&pid))) {
                     child_signal.recv().await;
-                    self.reap()?;
+                    self.reap();
                 }
-                Ok::<_, anyhow::Error>(())
             };
             if tokio::time::timeout(PATIENCE, gone).await.is_err() {
                 warn!("some processes did not end in time");
@@ -267,8 +294,49 @@ async fn listen(name: String, stdout: OwnedFd, notices: mpsc::UnboundedSender<No
     }
 }
 
+/// Cuts a log that is longer than `limit` down to its last quarter of that. Writers append, so they go on behind it;
+/// what they write at this very moment is lost.
+fn trim(log: &Path, limit: u64) -> std::io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom, Write};
+    let mut file = match std::fs::OpenOptions::new().read(true).append(true).open(log) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    };
+    let length = file.metadata()?.len();
+    if length <= limit {
+        return Ok(());
+    }
+    file.seek(SeekFrom::Start(length - limit / 4))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    let whole_lines = tail.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    file.set_len(0)?;
+    file.write_all(&tail[whole_lines..])
+}
+
 /// The last line a process has logged, which is where it says why it gave up.
 fn last_line(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it left no message").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    #[test]
+    fn a_long_log_keeps_its_last_lines_and_its_writers() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("x.log");
+        super::trim(&log, 100).unwrap();
+        let mut writer = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        for line in 0..100 {
+            writeln!(writer, "line {line}").unwrap();
+        }
+        super::trim(&log, 1_000_000).unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 100);
+        super::trim(&log, 100).unwrap();
+        writeln!(writer, "after").unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "line 97\nline 98\nline 99\nafter\n");
+    }
 }

@@ -1,6 +1,7 @@
 //! Starting a cluster and waiting until it can be used.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use dyad_net::IpFamily;
 
 use crate::config::ClusterConfig;
-use crate::paths::ClusterDir;
-use crate::spec::{ClusterSpec, choose_node_ranges};
+use crate::paths::{ClusterDir, remove_tree};
+use crate::spec::{ClusterSpec, NodeSpec, choose_node_ranges};
 use crate::status::{self, Running, Status};
-use crate::stop::{Lock, MERGED_INTO, halt};
+use crate::stop::{self, Lock, MERGED_INTO, halt};
 use crate::{control_plane, fabric, kubeconfig, process};
 
 /// The longest the control plane may take to answer.
@@ -45,29 +46,43 @@ pub struct Started {
     pub not_ready: Vec<String>,
 }
 
-/// Checks a cluster's name: it becomes a directory, a context and part of an interface's name.
-pub fn check_name(name: &str) -> Result<()> {
-    let fine = !name.is_empty()
-        && name.len() <= 40
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if !fine {
-        bail!("{name:?} is not a cluster name: use up to 40 of a-z, 0-9 and -, with no - at either end");
-    }
-    Ok(())
-}
+/// The command was asked to end before the cluster was ready, and has taken back what it began.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted: {0}")]
+pub struct Interrupted(&'static str);
 
 /// Makes a new cluster and starts it.
-pub async fn up(
-    name: &str,
-    config: ClusterConfig,
-    wait: Duration,
-    progress: impl FnMut(Progress),
-) -> Result<Started> {
-    check_name(name)?;
+pub async fn up(config: ClusterConfig, wait: Duration, progress: impl FnMut(Progress)) -> Result<Started> {
     let begun = Instant::now();
-    let dir = ClusterDir::of(name)?;
+    let name = config.name.clone();
+    let dir = ClusterDir::of(&name)?;
+    refuse_existing(&dir, &name)?;
+    let interrupted = interruption()?;
+    kubeconfig::check(&kubeconfig::user_file()?)?;
+    let _lock = Lock::take(&dir)?;
+    // The look before was without the lock.
+    refuse_existing(&dir, &name)?;
+    let prepared = prepare(&dir, config).and_then(|spec| launch(&dir).map(|()| spec));
+    let spec = match prepared {
+        Ok(spec) => spec,
+        Err(error) => {
+            // Nothing has been started: nothing stays.
+            remove_tree(dir.path()).with_context(|| format!("can't remove {}", dir.path().display()))?;
+            return Err(error);
+        }
+    };
+    tokio::select! {
+        started = run(&dir, &spec, wait, begun, progress) => started,
+        () = interrupted => {
+            halt(&dir, &name)?;
+            stop::forget(&dir, &name)?;
+            remove_tree(dir.path()).with_context(|| format!("can't remove {}", dir.path().display()))?;
+            Err(Interrupted("the cluster is removed again").into())
+        }
+    }
+}
+
+fn refuse_existing(dir: &ClusterDir, name: &str) -> Result<()> {
     if dir.spec().exists() {
         let what =
             if process::supervisor(dir.path()).is_some() { "is running" } else { "exists and is stopped" };
@@ -76,38 +91,83 @@ pub async fn up(
                or remove it with `dyad down --name {name}`"
         );
     }
-    let lock = Lock::take(&dir)?;
-    let spec = choose(name, config)?;
+    Ok(())
+}
+
+/// Chooses what is to be chosen and writes it down.
+fn prepare(dir: &ClusterDir, config: ClusterConfig) -> Result<ClusterSpec> {
+    // A start that was cut short before it wrote anything may have left something.
+    halt(dir, &config.name)?;
     for directory in ["logs", "nodes"] {
         std::fs::create_dir_all(dir.path().join(directory))
             .context("can't create the cluster's directory")?;
     }
-    spec.save(&dir)?;
-    let started = run(&dir, &spec, wait, begun, progress).await;
-    drop(lock);
-    started
+    let _choosing = Lock::of_all(dir)?;
+    let spec = choose(config)?;
+    spec.save(dir)?;
+    Ok(spec)
+}
+
+/// Resolves when the user or the system wants this command to end.
+fn interruption() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).context("can't listen for signals");
+    let (mut interrupt, mut terminate, mut hangup) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// Starts a stopped cluster; its objects are those it had.
 pub async fn start(name: &str, wait: Duration, progress: impl FnMut(Progress)) -> Result<Started> {
-    check_name(name)?;
     let begun = Instant::now();
     let dir = ClusterDir::of(name)?;
-    if !dir.spec().exists() {
-        bail!("there is no cluster {name:?}: make it with `dyad up --name {name}`");
-    }
-    let lock = Lock::take(&dir)?;
-    let spec = ClusterSpec::load(&dir)?;
+    let known = || -> Result<()> {
+        if !dir.spec().exists() {
+            bail!("there is no cluster {name:?}: make it with `dyad up --name {name}`");
+        }
+        Ok(())
+    };
+    known()?;
+    let interrupted = interruption()?;
+    kubeconfig::check(&kubeconfig::user_file()?)?;
+    let _lock = Lock::take(&dir)?;
+    known()?;
+    let mut spec = ClusterSpec::load(&dir)?;
     let supervisor = process::supervisor(dir.path());
     if supervisor.is_some() && Running::load(&dir).is_some_and(|running| running.api_ready) {
         bail!("cluster {name:?} is running: see it with `dyad status --name {name}`");
     }
     // What a crash has left would stand in the way.
     halt(&dir, name)?;
-    check_overlaps(&spec)?;
-    let started = run(&dir, &spec, wait, begun, progress).await;
-    drop(lock);
-    started
+    {
+        let _choosing = Lock::of_all(&dir)?;
+        check_overlaps(&spec)?;
+        fabric::check_host(&spec)?;
+        // A port that was free when it was chosen may be somebody else's now.
+        let wanted = spec.api_port_is_fixed.then_some(spec.api_port);
+        let port = match free_port(&spec.api_addresses, Some(spec.api_port)) {
+            Err(_) if wanted.is_none() => free_port(&spec.api_addresses, None),
+            result => result,
+        }?;
+        if port != spec.api_port {
+            spec.api_port = port;
+            spec.save(&dir)?;
+        }
+    }
+    launch(&dir)?;
+    tokio::select! {
+        started = run(&dir, &spec, wait, begun, progress) => started,
+        () = interrupted => {
+            halt(&dir, name)?;
+            Err(Interrupted("the cluster is stopped again").into())
+        }
+    }
 }
 
 async fn run(
@@ -117,12 +177,16 @@ async fn run(
     begun: Instant,
     mut progress: impl FnMut(Progress),
 ) -> Result<Started> {
-    launch(dir)?;
     let launched = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    wait_for_api(dir, &mut progress).await?;
+    if let Err(error) = wait_for_api(dir, &mut progress).await {
+        // The files tell what happened; processes that try again and again don't help anybody.
+        halt(dir, &spec.name)?;
+        return Err(error);
+    }
     let file = kubeconfig::user_file()?;
+    std::fs::write(dir.path().join(MERGED_INTO), file.as_os_str().as_encoded_bytes())
+        .context("can't write into the cluster's directory")?;
     let context_is_current = kubeconfig::merge(&file, &spec.context(), &access(dir)?)?;
-    std::fs::write(dir.path().join(MERGED_INTO), file.as_os_str().as_encoded_bytes())?;
     let client = control_plane::admin_client(dir).await?;
     let not_ready = wait_for_nodes(&client, spec, wait, &mut progress).await?;
     let ready = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -134,27 +198,29 @@ async fn run(
 }
 
 /// The configuration with every free choice made.
-fn choose(name: &str, config: ClusterConfig) -> Result<ClusterSpec> {
-    let ClusterConfig { name: _, pod_ranges, service_ranges, nodes, api_addresses, api_port, dns_search } =
+fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
+    let ClusterConfig { name, pod_ranges, service_ranges, nodes, api_addresses, api_port, dns_search } =
         config;
     let families: Vec<IpFamily> = service_ranges.iter().map(|range| (*range).into()).collect();
     let mut taken = fabric::host_ranges()?;
-    for (_, other) in others(name)? {
+    for (_, other) in others(&name)? {
         taken.extend(other.ranges().map(|(_, range)| range));
     }
     taken.extend(pod_ranges.iter().chain(&service_ranges));
     let spec = ClusterSpec {
-        name: name.to_owned(),
-        node_ranges: choose_node_ranges(name, &families, &taken)?,
+        node_ranges: choose_node_ranges(&name, &families, &taken)?,
+        name,
         pod_ranges,
         service_ranges,
         nodes,
         api_port: free_port(&api_addresses, api_port)?,
+        api_port_is_fixed: api_port.is_some(),
         api_addresses,
         dns_search,
         host_is_joined: rustix::process::geteuid().is_root(),
     };
     check_overlaps(&spec)?;
+    fabric::check_host(&spec)?;
     Ok(spec)
 }
 
@@ -201,6 +267,8 @@ fn launch(dir: &ClusterDir) -> Result<()> {
         .args(["internal", "launch"])
         .arg(dir.path())
         .stdin(Stdio::null())
+        // What the terminal sends to this command must not cut it in half.
+        .process_group(0)
         .output()
         .context("can't start the cluster's first process")?;
     if !output.status.success() {
@@ -218,8 +286,9 @@ async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> 
         let failed = |why: String| {
             let logs = dir.path().join("logs");
             anyhow::anyhow!(
-                "the cluster did not start: {why} (more in {}; `dyad down` removes what there is)",
-                logs.display()
+                "the cluster did not start: {why} (more in {}; `dyad down --name {}` removes what there is)",
+                logs.display(),
+                dir.path().file_name().unwrap_or_default().to_string_lossy()
             )
         };
         if let Some(why) = running.failed {
@@ -261,18 +330,12 @@ async fn wait_for_nodes(
     let mut shown = usize::MAX;
     loop {
         let nodes = status::api_nodes(client).await?;
-        let ready: Vec<&str> = nodes
-            .iter()
-            .filter(|node| status::is_usable(node))
-            .filter_map(|node| node.metadata.name.as_deref())
-            .collect();
-        let missing: Vec<String> = spec
-            .nodes
-            .iter()
-            .map(|node| &node.name)
-            .filter(|name| !ready.contains(&name.as_str()))
-            .cloned()
-            .collect();
+        let is_ready = |wanted: &NodeSpec| {
+            let node = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&wanted.name));
+            node.is_some_and(|node| status::is_usable(node) && status::has_labels(node, &wanted.labels))
+        };
+        let missing: Vec<String> =
+            spec.nodes.iter().filter(|node| !is_ready(node)).map(|node| node.name.clone()).collect();
         let count = spec.nodes.len() - missing.len();
         if count != shown {
             shown = count;

@@ -48,6 +48,9 @@ fn refusals_name_the_field_and_the_value() {
         ("networking: {apiServerPort: 70000}",                              &["networking.apiServerPort", "70000"]),
         ("networking: {apiServerAddress: here}",                            &["networking.apiServerAddress", "here"]),
         ("nodes: [{role: boss}]",                                           &["nodes[0].role", "boss"]),
+        ("nodes: [{labels: {a b: c}}]",                                     &["nodes[0].labels", "a b"]),
+        ("nodes: [{labels: {a: \"b c\"}}]",                                 &["nodes[0].labels", "b c"]),
+        ("name: Lab",                                                       &["\"Lab\""]),
         ("nodes: 3",                                                        &["nodes"]),
     ];
     for (body, parts) in cases {
@@ -82,12 +85,13 @@ fn each_field_without_meaning_is_named_once() {
 
 #[test]
 fn nodes_are_named_and_tainted_as_kind_does() {
-    let (config, _) =
-        file("nodes: [{role: control-plane}, {role: worker, labels: {zone: \"a\"}}, {role: worker}]")
-            .unwrap();
+    let (config, _) = file(
+        "name: lab\nnodes: [{role: control-plane}, {role: worker, labels: {zone: \"a\"}}, {role: worker}]",
+    )
+    .unwrap();
     let seen: Vec<_> =
         config.nodes.iter().map(|node| (node.name.as_str(), node.control_plane_taint)).collect();
-    assert_eq!(seen, [("control-plane", true), ("worker", false), ("worker2", false)]);
+    assert_eq!(seen, [("lab-control-plane", true), ("lab-worker", false), ("lab-worker2", false)]);
     assert_eq!(config.nodes[1].labels["zone"], "a");
     assert!(config.nodes[0].labels.contains_key("node-role.kubernetes.io/control-plane"));
 
@@ -97,10 +101,14 @@ fn nodes_are_named_and_tainted_as_kind_does() {
 
 #[test]
 fn flags_win_over_the_file() {
-    let flags = Flags { nodes: Some(0), families: Some(Families::Single(IpFamily::V6)) };
-    let (config, _) =
-        resolve(Some(&format!("{HEAD}nodes: [{{role: worker}}]\nnetworking: {{ipFamily: ipv4}}")), &flags)
-            .unwrap();
+    let flags =
+        Flags { name: Some("b".into()), nodes: Some(0), families: Some(Families::Single(IpFamily::V6)) };
+    let (config, _) = resolve(
+        Some(&format!("{HEAD}name: a\nnodes: [{{role: worker}}]\nnetworking: {{ipFamily: ipv4}}")),
+        &flags,
+    )
+    .unwrap();
+    assert_eq!(config.name, "b");
     assert_eq!(config.nodes, []);
     assert_eq!(texts(&config.pod_ranges), ["fd00:10:244::/56"]);
 }
