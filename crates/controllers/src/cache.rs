@@ -21,11 +21,21 @@ pub(crate) struct Cache<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
     hooks: Mutex<Vec<Hook<K>>>,
     synced: watch::Sender<bool>,
+    /// The highest resourceVersion seen; told with every change.
+    newest: watch::Sender<u64>,
 }
+
+/// How long to wait for the cache to show what was just written, before going on without.
+const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
-        Self { objects: RwLock::default(), hooks: Mutex::default(), synced: watch::channel(false).0 }
+        Self {
+            objects: RwLock::default(),
+            hooks: Mutex::default(),
+            synced: watch::channel(false).0,
+            newest: watch::channel(0).0,
+        }
     }
 }
 
@@ -71,6 +81,34 @@ where
     pub(crate) async fn wait(&self) {
         // The sender lives as long as this cache.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Resolves when an object just written is seen, so that the next look counts it.
+    pub(crate) async fn sees(&self, written: &K) {
+        let (key, version, uid) = (Key::of(written), version(written), written.uid());
+        self.until(|newest| {
+            version.is_some_and(|version| newest >= version)
+                || self.get(&key).is_some_and(|seen| seen.uid() == uid)
+        })
+        .await;
+    }
+
+    /// Resolves when an object just deleted is seen as gone or as going.
+    pub(crate) async fn sees_deleted(&self, deleted: &K) {
+        let (key, uid) = (Key::of(deleted), deleted.uid());
+        self.until(|_| {
+            self.get(&key).is_none_or(|seen| seen.uid() != uid || seen.meta().deletion_timestamp.is_some())
+        })
+        .await;
+    }
+
+    async fn until(&self, test: impl Fn(u64) -> bool) {
+        // The sender lives as long as this cache.
+        let mut newest = self.newest.subscribe();
+        let seen = newest.wait_for(|newest| test(*newest));
+        if tokio::time::timeout(CATCH_UP, seen).await.is_err() {
+            warn!(kind = %K::kind(&()), "the watch is behind what was written");
+        }
     }
 
     /// Follows the API until dropped; errors are retried by the watcher.
@@ -122,6 +160,7 @@ where
 
     fn set(&self, key: Key, new: Option<K>) {
         let new = new.map(Arc::new);
+        let seen = new.as_deref().and_then(version).unwrap_or(0);
         let old = {
             let mut objects = self.objects.write().expect("no writer panics");
             match &new {
@@ -135,7 +174,13 @@ where
                 hook(old.as_deref(), new.as_deref());
             }
         }
+        self.newest.send_modify(|newest| *newest = seen.max(*newest));
     }
+}
+
+/// Versions of one kind count up, so that they can be compared (KEP-5504).
+fn version<K: ResourceExt>(object: &K) -> Option<u64> {
+    object.resource_version()?.parse().ok()
 }
 
 /// Leaves out what no controller reads and what takes most room.

@@ -26,6 +26,9 @@ use crate::{Shared, spawn};
 /// Label that tells the pods of different templates apart.
 const HASH: &str = "controller-revision-hash";
 
+/// Who the events are from, as Kubernetes calls it.
+const COMPONENT: &str = "daemonset-controller";
+
 struct DaemonSets(Shared);
 
 pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
@@ -258,6 +261,7 @@ impl Controller for DaemonSets {
             delete(&api, pod).await?;
             pods::event(
                 &self.0.client,
+                COMPONENT,
                 &*set,
                 "Normal",
                 "SuccessfulDelete",
@@ -270,6 +274,7 @@ impl Controller for DaemonSets {
             let made = api.create(&PostParams::default(), &pod).await?;
             pods::event(
                 &self.0.client,
+                COMPONENT,
                 &*set,
                 "Normal",
                 "SuccessfulCreate",

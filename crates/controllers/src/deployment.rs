@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::pods::{self, controller_of, is_controlled_by, matches};
 use crate::queue::{Controller, Error, Key, Next};
+use crate::replica_set::FAILURE;
 use crate::{Shared, spawn};
 use rollout::{Limits, Set, scale};
 
@@ -28,8 +29,11 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 /// Annotations that say for which size of the Deployment a ReplicaSet was scaled.
 const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
-/// Annotation of `kubectl apply`, which belongs to the Deployment alone.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Annotations that don't go from a Deployment to its ReplicaSets.
+const OWN: [&str; 4] = ["kubectl.kubernetes.io/last-applied-configuration", REVISION, DESIRED, MAX];
+
+/// Who the events are from, as Kubernetes calls it.
+const COMPONENT: &str = "deployment-controller";
 
 struct Deployments(Shared);
 
@@ -63,10 +67,7 @@ fn bare(template: Option<&PodTemplateSpec>) -> Value {
 
 /// A short name for a template; collisions are told apart by the Deployment's count of them.
 fn hash(template: &Value, collisions: i32) -> String {
-    // FNV-1a: the same on every machine and in every version, which std's hashers don't promise.
-    let text = format!("{template}{collisions}");
-    let hash =
-        text.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = pods::stable_hash(&format!("{template}{collisions}"));
     // Kubernetes' alphabet for generated names: no vowels, so no words.
     let alphabet = b"bcdfghjklmnpqrstvwxz2456789";
     let mut rest = hash;
@@ -129,6 +130,29 @@ fn revision(set: &ReplicaSet) -> i64 {
     set.annotations().get(REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+/// One more than any old template has.
+fn next_revision(old: &[ReplicaSet]) -> i64 {
+    old.iter().map(revision).max().unwrap_or(0) + 1
+}
+
+/// The annotations a ReplicaSet has of its Deployment, such as the cause of a change.
+fn inherited(deployment: &Deployment) -> BTreeMap<String, String> {
+    let mut annotations = deployment.annotations().clone();
+    annotations.retain(|key, _| !OWN.contains(&key.as_str()));
+    annotations
+}
+
+fn view(set: &ReplicaSet) -> Set {
+    let status = set.status.clone().unwrap_or_default();
+    Set {
+        wanted: replicas(set),
+        // Pods that are ending are there until they have ended.
+        present: status.replicas + status.terminating_replicas.unwrap_or(0),
+        available: status.available_replicas.unwrap_or(0),
+        was_for: set.annotations().get(DESIRED).and_then(|text| text.parse().ok()),
+    }
+}
+
 impl Deployments {
     async fn create(
         &self,
@@ -153,11 +177,13 @@ impl Deployments {
             match_labels: label(spec.selector.match_labels.clone()),
             ..spec.selector.clone()
         };
-        let mut annotations = deployment.annotations().clone();
-        annotations.remove(LAST_APPLIED);
         let limits = Limits::of(deployment);
-        let first = old.iter().map(replicas).sum::<i32>() == 0;
-        let count = if first { limits.wanted } else { 0 };
+        let mut annotations = inherited(deployment);
+        annotations.insert(REVISION.into(), next_revision(old).to_string());
+        annotations.insert(DESIRED.into(), limits.wanted.to_string());
+        annotations.insert(MAX.into(), limits.most().to_string());
+        let count = scale(&limits, Some(&Set::default()), &old.iter().map(view).collect::<Vec<_>>());
+        let count = count.new.unwrap_or(0);
         let set = ReplicaSet {
             metadata: ObjectMeta {
                 name: Some(format!("{}-{hash}", deployment.name_any())),
@@ -180,11 +206,26 @@ impl Deployments {
             Ok(made) => {
                 let message = format!("Scaled up replica set {} from 0 to {count}", made.name_any());
                 if count > 0 {
-                    pods::event(&self.0.client, deployment, "Normal", "ScalingReplicaSet", &message).await;
+                    pods::event(
+                        &self.0.client,
+                        COMPONENT,
+                        deployment,
+                        "Normal",
+                        "ScalingReplicaSet",
+                        &message,
+                    )
+                    .await;
                 }
                 Ok(made)
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {
+                let name = set.name_any();
+                if let Some(there) = api.get_opt(&name).await?
+                    && is_controlled_by(&there.metadata, deployment)
+                    && bare(there.spec.as_ref().and_then(|spec| spec.template.as_ref())) == *template
+                {
+                    return Ok(there);
+                }
                 // Another template with the same hash: count it, and the next name differs.
                 let patch = json!({"status": {"collisionCount": collisions + 1}});
                 let deployments = Api::<Deployment>::namespaced(self.0.client.clone(), &namespace);
@@ -197,7 +238,7 @@ impl Deployments {
         }
     }
 
-    /// Gives the present template the highest number, there and on the Deployment.
+    /// Gives the present template the highest number, there and on the Deployment, and what else it has of that.
     async fn number(
         &self,
         api: &Api<ReplicaSet>,
@@ -205,12 +246,16 @@ impl Deployments {
         set: ReplicaSet,
         old: &[ReplicaSet],
     ) -> Result<ReplicaSet, Error> {
-        let highest = old.iter().map(revision).max().unwrap_or(0);
-        let wanted = if revision(&set) > highest { revision(&set) } else { highest + 1 };
-        let set = if revision(&set) == wanted {
+        let wanted = revision(&set).max(next_revision(old));
+        let mut annotations = inherited(deployment);
+        annotations.insert(REVISION.into(), wanted.to_string());
+        annotations.retain(|key, value| set.annotations().get(key) != Some(value));
+        let min_ready = deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+        let same = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0) == min_ready;
+        let set = if annotations.is_empty() && same {
             set
         } else {
-            let patch = json!({"metadata": {"annotations": {REVISION: wanted.to_string()}}});
+            let patch = json!({"metadata": {"uid": set.uid(), "annotations": annotations}, "spec": {"minReadySeconds": min_ready}});
             api.patch(&set.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?
         };
         if deployment.annotations().get(REVISION) != Some(&wanted.to_string()) {
@@ -232,17 +277,13 @@ impl Deployments {
         old: &mut [ReplicaSet],
     ) -> Result<(), Error> {
         let limits = Limits::of(deployment);
-        let view = |set: &ReplicaSet| Set {
-            wanted: replicas(set),
-            present: set.status.as_ref().map_or(0, |status| status.replicas),
-            available: set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0),
-            was_for: set.annotations().get(DESIRED).and_then(|text| text.parse().ok()),
-        };
         let steps = scale(&limits, new.map(view).as_ref(), &old.iter().map(view).collect::<Vec<_>>());
         for (step, set) in steps.old.iter().zip(old.iter()).chain(steps.new.iter().zip(new)) {
             let now = replicas(set);
-            let up_to_date = set.annotations().get(DESIRED) == Some(&limits.wanted.to_string());
-            if now == *step && up_to_date {
+            let is = |key, value: i32| set.annotations().get(key) == Some(&value.to_string());
+            // A set without pods has no part in a change of the size.
+            let noted = *step == 0 || (is(DESIRED, limits.wanted) && is(MAX, limits.most()));
+            if now == *step && noted {
                 continue;
             }
             let annotations = json!({DESIRED: limits.wanted.to_string(), MAX: limits.most().to_string()});
@@ -252,7 +293,8 @@ impl Deployments {
                 let direction = if *step > now { "up" } else { "down" };
                 let message =
                     format!("Scaled {direction} replica set {} from {now} to {step}", set.name_any());
-                pods::event(&self.0.client, deployment, "Normal", "ScalingReplicaSet", &message).await;
+                pods::event(&self.0.client, COMPONENT, deployment, "Normal", "ScalingReplicaSet", &message)
+                    .await;
             }
         }
         Ok(())
@@ -334,6 +376,12 @@ fn status(
         false => ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
     };
     set_condition(&mut conditions, "Available", text, reason, message, false, now);
+    match failure(new.into_iter().chain(old)) {
+        Some((reason, message)) => {
+            set_condition(&mut conditions, FAILURE, "True", &reason, &message, false, now);
+        }
+        None => conditions.retain(|one| one.type_ != FAILURE),
+    }
     let next = progress(deployment, new, &mut conditions, complete, progressed, now);
     let some = |count: i32| Some(count).filter(|count| *count != 0);
     let status = DeploymentStatus {
@@ -343,10 +391,19 @@ fn status(
         ready_replicas: some(ready),
         available_replicas: some(available),
         unavailable_replicas: some(unavailable),
+        terminating_replicas: Some(all().map(|set| of(set).terminating_replicas.unwrap_or(0)).sum()),
         conditions: Some(conditions),
         ..DeploymentStatus::default()
     };
     (status, next)
+}
+
+/// Why pods of a set can't be created; the newest set's word comes first.
+fn failure<'a>(mut sets: impl Iterator<Item = &'a ReplicaSet>) -> Option<(String, String)> {
+    sets.find_map(|set| {
+        let condition = set.status.as_ref()?.conditions.as_ref()?.iter().find(|one| one.type_ == FAILURE)?;
+        Some((condition.reason.clone().unwrap_or_default(), condition.message.clone().unwrap_or_default()))
+    })
 }
 
 fn progress(

@@ -21,6 +21,9 @@ use crate::{Shared, spawn};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// Who the events are from, as Kubernetes calls it.
+const COMPONENT: &str = "endpoint-slice-mirroring-controller";
+
 struct EndpointSlices(Shared);
 
 pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
@@ -177,7 +180,7 @@ impl EndpointSlices {
         ] {
             if count > 0 {
                 let message = format!("{count} addresses were not mirrored: they {what}");
-                pods::event(&self.0.client, &*object, "Warning", reason, &message).await;
+                pods::event(&self.0.client, COMPONENT, &*object, "Warning", reason, &message).await;
             }
         }
         Ok(())

@@ -14,6 +14,9 @@ use tracing::warn;
 use crate::queue::{Controller, Error, Key, Next};
 use crate::{Config, Shared, pods, spawn};
 
+/// Who the events are from, as Kubernetes calls it.
+const COMPONENT: &str = "cidrAllocator";
+
 /// Which ranges are taken; one pool per family.
 struct Ranges {
     pools: DualStack<BlockPool>,
@@ -165,8 +168,15 @@ impl Controller for NodeIpam {
         let taken = match taken {
             Ok(taken) => taken,
             Err(error) => {
-                pods::event(&self.world.client, &*node, "Warning", "CIDRNotAvailable", &error.to_string())
-                    .await;
+                pods::event(
+                    &self.world.client,
+                    COMPONENT,
+                    &*node,
+                    "Warning",
+                    "CIDRNotAvailable",
+                    &error.to_string(),
+                )
+                .await;
                 return Err(Error::Other(error.to_string()));
             }
         };

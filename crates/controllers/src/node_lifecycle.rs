@@ -2,10 +2,10 @@
 //! their pods count as not ready, so that Services leave them out.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -21,6 +21,9 @@ use crate::{Shared, spawn};
 
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
+/// Who the events are from, as Kubernetes calls it.
+const COMPONENT: &str = "node-controller";
 
 struct NodeLifecycle {
     world: Shared,
@@ -40,14 +43,18 @@ pub(crate) fn start(world: &Shared, grace: Duration, tasks: &mut JoinSet<()>) {
         });
         // Renewals are not watched: every node is looked at again when its time runs out. A lease that comes back
         // after a silence is news, and a pod on a silent node too.
-        let (pods, weak) = (queue.clone(), std::sync::Arc::downgrade(world));
+        let (pods, weak) = (queue.clone(), Arc::downgrade(world));
         world.pods.on_change(move |old, new| {
-            let (None, Some(pod), Some(world)) = (old, new, weak.upgrade()) else { return };
-            if world.nodes.named(node_name(pod)).is_some_and(|node| health(&node) != Health::Ready) {
+            let (Some(pod), Some(world)) = (new, weak.upgrade()) else { return };
+            if old.is_some_and(|old| node_name(old) == node_name(pod)) {
+                return;
+            }
+            let Some(node) = world.nodes.named(node_name(pod)) else { return };
+            if health(&node) != Health::Ready || drives_out(&node) {
                 pods.add(Key::named(node_name(pod)));
             }
         });
-        let (leases, weak) = (queue.clone(), std::sync::Arc::downgrade(world));
+        let (leases, weak) = (queue.clone(), Arc::downgrade(world));
         world.leases.on_change(move |_, new| {
             let (Some(lease), Some(world)) = (new, weak.upgrade()) else { return };
             let name = lease.name_any();
@@ -100,8 +107,30 @@ fn taints(present: &[Taint], health: Health, now: Timestamp) -> Option<Vec<Taint
     (wanted != present).then_some(wanted)
 }
 
-/// Whether a pod must leave a node with this taint, and if later, in how long.
-fn must_leave(tolerations: &[Toleration], taint: &Taint, now: Timestamp) -> Result<(), Option<Duration>> {
+/// The taints that pods on the node have to tolerate to stay.
+fn driving(node: &Node) -> impl Iterator<Item = &Taint> {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.filter(|taint| taint.effect == "NoExecute")
+}
+
+fn drives_out(node: &Node) -> bool {
+    driving(node).next().is_some()
+}
+
+/// Whether a pod must leave a node with these taints, and if later, in how long.
+fn must_leave(tolerations: &[Toleration], node: &Node, now: Timestamp) -> Result<(), Option<Duration>> {
+    let mut soonest: Option<Duration> = None;
+    for taint in driving(node) {
+        match leaves_for(tolerations, taint, now) {
+            Ok(()) => return Ok(()),
+            Err(Some(left)) => soonest = Some(soonest.map_or(left, |soonest| soonest.min(left))),
+            Err(None) => {}
+        }
+    }
+    Err(soonest)
+}
+
+fn leaves_for(tolerations: &[Toleration], taint: &Taint, now: Timestamp) -> Result<(), Option<Duration>> {
     let covering: Vec<&Toleration> = tolerations.iter().filter(|one| tolerates(one, taint)).collect();
     if covering.is_empty() {
         return Ok(());
@@ -160,7 +189,10 @@ impl Controller for NodeLifecycle {
             }
         }
         let mut next = self.grace.saturating_sub(silence).max(Duration::from_millis(500));
-        if matches!(health, Health::NotReady | Health::Unreachable)
+        if matches!(health, Health::NotReady | Health::Unreachable) {
+            self.mark_pods(&node, health).await?;
+        }
+        if drives_out(&node)
             && let Some(sooner) = self.drive_out(&node).await?
         {
             next = next.min(sooner);
@@ -187,37 +219,66 @@ impl NodeLifecycle {
         let patch = json!({"status": {"conditions": conditions}});
         let api = Api::<Node>::all(self.world.client.clone());
         api.patch_status(&node.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
-        pods::event(&self.world.client, node, "Normal", "NodeNotReady", "Node status is now: NodeNotReady")
-            .await;
+        pods::event(
+            &self.world.client,
+            COMPONENT,
+            node,
+            "Normal",
+            "NodeNotReady",
+            "Node status is now: NodeNotReady",
+        )
+        .await;
         Ok(())
     }
 
-    /// Marks the node's pods as not ready, and deletes those whose patience with the taint is over.
-    async fn drive_out(&self, node: &Node) -> Result<Option<Duration>, Error> {
+    /// The node's pods that have not ended.
+    fn pods_on(&self, node: &Node) -> Vec<Arc<Pod>> {
         let name = node.name_any();
+        let mut pods = self.world.pods.all();
+        pods.retain(|pod| node_name(pod) == name && !is_finished(pod));
+        pods
+    }
+
+    /// Marks the node's pods as not ready. A node that still speaks may say otherwise afterwards, and is believed.
+    async fn mark_pods(&self, node: &Node, health: Health) -> Result<(), Error> {
+        let since = |conditions: Option<&Vec<NodeCondition>>| {
+            let ready = conditions?.iter().find(|one| one.type_ == "Ready")?;
+            ready.last_transition_time.as_ref().map(|time| time.0)
+        };
+        let fell = since(node.status.as_ref().and_then(|status| status.conditions.as_ref()));
         let now = Timestamp::now();
-        let taint = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).find(|taint| {
-            taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
-        });
-        let mut next: Option<Duration> = None;
-        for pod in self.world.pods.all().iter().filter(|pod| node_name(pod) == name && !is_finished(pod)) {
-            let api = Api::<Pod>::namespaced(self.world.client.clone(), &pod.namespace().unwrap_or_default());
-            if is_ready(pod) {
-                let stamp = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
-                let condition = json!({"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": stamp});
-                let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
-                api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        let stamp = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
+        for pod in self.pods_on(node).iter().filter(|pod| is_ready(pod)) {
+            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let said = conditions.into_iter().find(|one| one.type_ == "Ready");
+            let said = said.and_then(|one| one.last_transition_time.as_ref()).map(|time| time.0);
+            if health == Health::NotReady && said > fell {
+                continue;
             }
-            let Some(taint) = taint.filter(|_| pod.metadata.deletion_timestamp.is_none()) else { continue };
+            let condition = json!({"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": stamp});
+            let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
+            let api = Api::<Pod>::namespaced(self.world.client.clone(), &pod.namespace().unwrap_or_default());
+            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the pods whose patience with the node's taints is over; when the next one's will be.
+    async fn drive_out(&self, node: &Node) -> Result<Option<Duration>, Error> {
+        let now = Timestamp::now();
+        let mut next: Option<Duration> = None;
+        for pod in self.pods_on(node).iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            let api = Api::<Pod>::namespaced(self.world.client.clone(), &pod.namespace().unwrap_or_default());
             let tolerations =
                 pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-            match must_leave(tolerations, taint, now) {
+            match must_leave(tolerations, node, now) {
                 Ok(()) => {
                     let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
                     let params =
                         DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                     pods::event(
                         &self.world.client,
+                        COMPONENT,
                         &**pod,
                         "Normal",
                         "TaintManagerEviction",
@@ -240,6 +301,7 @@ impl NodeLifecycle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::NodeSpec;
 
     fn taint(key: &str, effect: &str, second: i64) -> Taint {
         Taint {
@@ -268,7 +330,11 @@ mod tests {
     #[test]
     fn pods_leave_when_their_patience_is_over() {
         let now = Timestamp::from_second(400).unwrap();
-        let taint = taint(UNREACHABLE, "NoExecute", 100);
+        let spec = NodeSpec {
+            taints: Some(vec![taint("x", "NoSchedule", 0), taint(UNREACHABLE, "NoExecute", 100)]),
+            ..NodeSpec::default()
+        };
+        let node = Node { spec: Some(spec), ..Node::default() };
         let tolerates = |seconds: Option<i64>| Toleration {
             key: Some(UNREACHABLE.into()),
             operator: Some("Exists".into()),
@@ -285,7 +351,7 @@ mod tests {
             (vec![tolerates(Some(310)), tolerates(Some(350))],   Err(Some(Duration::from_secs(10)))),
         ];
         for (tolerations, leaves) in cases {
-            assert_eq!(must_leave(&tolerations, &taint, now), leaves, "{tolerations:?}");
+            assert_eq!(must_leave(&tolerations, &node, now), leaves, "{tolerations:?}");
         }
     }
 }

@@ -58,44 +58,89 @@ pub(crate) fn is_controlled_by<K: Resource>(meta: &ObjectMeta, owner: &K) -> boo
     controller_of(meta).is_some_and(|reference| Some(&reference.uid) == owner.meta().uid.as_ref())
 }
 
-/// Whether labels match a selector; a selector that is not one matches nothing.
-pub(crate) fn matches(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
-    let parsed = serde_json::to_value(selector)
-        .ok()
-        .and_then(|value| dyad_model::selector::LabelSelector::from_object(&value).ok());
-    let label = |key: &str| meta.labels.as_ref()?.get(key).map(String::as_str);
-    parsed.is_some_and(|selector| selector.matches_by(label))
+/// A selector, read once to be asked often.
+pub(crate) struct Selector(Option<dyad_model::selector::LabelSelector>);
+
+impl Selector {
+    /// One that can't be read matches nothing.
+    pub(crate) fn of(selector: &LabelSelector) -> Self {
+        let value = serde_json::to_value(selector).ok();
+        Self(value.and_then(|value| dyad_model::selector::LabelSelector::from_object(&value).ok()))
+    }
+
+    /// Whether an object's labels match.
+    pub(crate) fn matches(&self, meta: &ObjectMeta) -> bool {
+        let label = |key: &str| meta.labels.as_ref()?.get(key).map(String::as_str);
+        self.0.as_ref().is_some_and(|selector| selector.matches_by(label))
+    }
 }
 
-/// Leaves an event about an object. Events are for people: a failure to write one fails nothing else.
-pub(crate) async fn event<K>(client: &Client, object: &K, kind: &str, reason: &str, message: &str)
-where
+/// Whether labels match a selector.
+pub(crate) fn matches(selector: &LabelSelector, meta: &ObjectMeta) -> bool {
+    Selector::of(selector).matches(meta)
+}
+
+/// FNV-1a: the same on every machine and in every version, which std's hashers don't promise.
+pub(crate) fn stable_hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Leaves an event about an object, or counts it once more. Events are for people: a failure to write one fails
+/// nothing else.
+pub(crate) async fn event<K>(
+    client: &Client,
+    component: &str,
+    object: &K,
+    kind: &str,
+    reason: &str,
+    message: &str,
+) where
     K: Resource<DynamicType = ()>,
 {
     let reference: ObjectReference = object.object_ref(&());
     let namespace = reference.namespace.clone().unwrap_or_else(|| "default".into());
     let now = Timestamp::now();
+    let message: String = message.chars().take(1024).collect();
+    let uid = reference.uid.clone().unwrap_or_default();
+    // The same said of the same object has the same name. Two halves, as 32 bits are few.
+    let text = format!("{component}\n{kind}\n{reason}\n{message}");
+    let name = format!(
+        "{}.{:08x}{:08x}",
+        object.name_any(),
+        stable_hash(&format!("{uid}\n{text}")),
+        stable_hash(&format!("{text}\n{uid}"))
+    );
     let event = Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{:x}", object.name_any(), now.as_nanosecond())),
+            name: Some(name.clone()),
             namespace: Some(namespace.clone()),
             ..ObjectMeta::default()
         },
         involved_object: reference,
         type_: Some(kind.into()),
         reason: Some(reason.into()),
-        message: Some(message.chars().take(1024).collect()),
+        message: Some(message),
         count: Some(1),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
-        source: Some(EventSource { component: Some("dyad-controllers".into()), host: None }),
-        reporting_component: Some("dyad-controllers".into()),
+        source: Some(EventSource { component: Some(component.into()), host: None }),
+        reporting_component: Some(component.into()),
         reporting_instance: Some(String::new()),
         ..Event::default()
     };
-    let written =
-        Api::<Event>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &event).await;
+    let api = Api::<Event>::namespaced(client.clone(), &namespace);
+    let written = match api.create(&PostParams::default(), &event).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => again(&api, &name, now).await,
+        result => result.map(drop),
+    };
     if let Err(error) = written {
         debug!(%error, reason, "can't write an event");
     }
+}
+
+async fn again(api: &Api<Event>, name: &str, now: Timestamp) -> Result<(), kube::Error> {
+    let Some(mut event) = api.get_opt(name).await? else { return Ok(()) };
+    event.count = Some(event.count.unwrap_or(1).saturating_add(1));
+    event.last_timestamp = Some(Time(now));
+    api.replace(name, &PostParams::default(), &event).await.map(drop)
 }

@@ -21,6 +21,9 @@ pub(crate) use fit::{selected, tolerates, untolerated};
 /// The scheduler name of pods that name none.
 const NAME: &str = "default-scheduler";
 
+/// Who the events are from, as Kubernetes calls it.
+const COMPONENT: &str = "default-scheduler";
+
 struct Scheduler {
     world: Shared,
     /// Pods bound by us that the cache does not show as bound yet, with their node, by UID.
@@ -141,7 +144,7 @@ impl Scheduler {
         let _: serde_json::Value =
             api.create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding).await?;
         let message = format!("Successfully assigned {namespace}/{} to {node}", pod.name_any());
-        pods::event(&self.world.client, pod, "Normal", "Scheduled", &message).await;
+        pods::event(&self.world.client, COMPONENT, pod, "Normal", "Scheduled", &message).await;
         Ok(())
     }
 
@@ -159,7 +162,7 @@ impl Scheduler {
             let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
             let api = Api::<Pod>::namespaced(self.world.client.clone(), &pod.namespace().unwrap_or_default());
             api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
-            pods::event(&self.world.client, pod, "Warning", "FailedScheduling", why).await;
+            pods::event(&self.world.client, COMPONENT, pod, "Warning", "FailedScheduling", why).await;
         }
         Ok(None)
     }

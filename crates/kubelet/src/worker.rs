@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use dyad_net::{IpFamily, IpNet};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec};
 use kube::Client;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -256,6 +256,13 @@ impl Worker {
             let status = new.status.get_or_insert_default();
             let others = status.conditions.take().unwrap_or_default();
             let mine = own.conditions.clone().unwrap_or_default();
+            let denied = |known: &PodCondition| {
+                others.iter().any(|one| one.type_ == known.type_ && one.status != known.status)
+            };
+            if mine.iter().any(denied) {
+                // Written for us while nobody heard of this node, or a view from before our last report.
+                self.publisher.repeat();
+            }
             let foreign = others.into_iter().filter(|one| mine.iter().all(|known| known.type_ != one.type_));
             status.conditions = Some(mine.iter().cloned().chain(foreign.collect::<Vec<_>>()).collect());
             status.start_time.clone_from(&own.start_time);

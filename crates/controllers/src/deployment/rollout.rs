@@ -56,11 +56,11 @@ fn share(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
 }
 
 /// One ReplicaSet.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Set {
     /// Pods it is asked for.
     pub(super) wanted: i32,
-    /// Pods it has.
+    /// Pods it has, those that are ending included.
     pub(super) present: i32,
     /// Pods that are available.
     pub(super) available: i32,
@@ -82,8 +82,8 @@ pub(super) fn scale(limits: &Limits, new: Option<&Set>, old: &[Set]) -> Scale {
         .into_iter()
         .chain(old)
         .any(|set| set.wanted > 0 && set.was_for.is_some_and(|was| was != limits.wanted));
-    if resized && (limits.paused || old.iter().any(|set| set.wanted > 0)) {
-        return proportional(limits, new, old);
+    if resized && !limits.recreate && (limits.paused || old.iter().any(|set| set.wanted > 0)) {
+        return resize(limits, new, old, stay);
     }
     let Some(set) = new.filter(|_| !limits.paused) else { return stay };
     if limits.recreate {
@@ -117,6 +117,18 @@ fn scale_down(limits: &Limits, new: &Set, up: i32, old: &[Set]) -> Vec<i32> {
         may_go -= go;
     }
     sizes
+}
+
+/// Follows a change of the Deployment's size: one set that has all pods takes it alone, several share it.
+fn resize(limits: &Limits, new: Option<&Set>, old: &[Set], stay: Scale) -> Scale {
+    let to = |set: &Set| if set.wanted > 0 { limits.wanted } else { 0 };
+    if new.into_iter().chain(old).filter(|set| set.wanted > 0).count() == 1 {
+        return Scale { new: new.map(to), old: old.iter().map(to).collect() };
+    }
+    if new.is_some_and(|set| set.wanted == limits.wanted && set.available >= limits.wanted) {
+        return Scale { old: vec![0; old.len()], ..stay };
+    }
+    proportional(limits, new, old)
 }
 
 /// Spreads a change of the Deployment's size over its sets while a rollout is under way.
@@ -175,6 +187,32 @@ mod tests {
                 "{why}"
             );
         }
+    }
+
+    #[test]
+    fn a_new_size_is_followed_during_a_rollout_and_while_paused() {
+        let was = |wanted, available| Set { was_for: Some(4), ..set(wanted, available) };
+        let paused = |wanted| Limits { paused: true, ..limits(wanted, 1, 0) };
+        #[rustfmt::skip]
+        let cases = [
+            (paused(6),        None,            vec![was(4, 4)], None,    vec![6], "paused with one template: exactly the new size"),
+            (paused(2),        Some(was(0, 0)), vec![was(4, 4)], Some(0), vec![2], "nothing moves to the new one"),
+            (paused(4),        Some(was(0, 0)), vec![was(4, 4)], Some(0), vec![4], "the size is as it was"),
+            (paused(8),        Some(was(2, 2)), vec![was(2, 2)], Some(5), vec![4], "two share it, with the surge"),
+            (limits(8, 2, 0),  Some(was(1, 1)), vec![was(4, 4)], Some(2), vec![8], "during a rollout, too"),
+            (limits(2, 1, 0),  Some(was(2, 2)), vec![was(3, 3)], Some(2), vec![0], "the new one has enough"),
+        ];
+        for (limits, new, old, want_new, want_old, why) in cases {
+            let step = scale(&limits, new.as_ref(), &old);
+            assert_eq!(step, Scale { new: want_new, old: want_old }, "{why}");
+        }
+    }
+
+    #[test]
+    fn recreate_waits_for_pods_that_are_ending() {
+        let recreate = Limits { recreate: true, ..limits(3, 0, 0) };
+        let ending = Set { present: 1, ..set(0, 0) };
+        assert_eq!(scale(&recreate, Some(&set(0, 0)), &[ending]), Scale { new: Some(0), old: vec![0] });
     }
 
     #[test]

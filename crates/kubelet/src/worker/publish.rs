@@ -41,6 +41,11 @@ impl Publisher {
         });
     }
 
+    /// Tells it once more, as somebody else wrote over it. What waits to be sent is sent anyway.
+    pub(super) fn repeat(&self) {
+        self.wanted.send_if_modified(|known| known.is_some() && *self.done.borrow() == *known);
+    }
+
     /// What was given to [`publish`](Self::publish) last.
     pub(super) fn last(&self) -> Option<PodStatus> {
         self.wanted.borrow().clone()
