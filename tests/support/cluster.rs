@@ -25,7 +25,11 @@ pub struct Cluster {
 impl Cluster {
     /// Room for a cluster with ranges that no other `number` (0 to 99) has; nothing is started.
     pub fn prepare(name: &str, number: u8) -> Self {
-        let home = tempfile::tempdir().expect("a temporary directory");
+        Self::prepare_at(tempfile::tempdir().expect("a temporary directory"), name, number)
+    }
+
+    /// The same with its files in a place of the caller's choice.
+    pub fn prepare_at(home: tempfile::TempDir, name: &str, number: u8) -> Self {
         let name = format!("{name}-{}", std::process::id());
         let config = format!(
             "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  \

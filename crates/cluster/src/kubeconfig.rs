@@ -160,6 +160,9 @@ fn items<'a>(config: &'a mut Value, list: &str) -> Result<&'a mut Vec<Value>> {
     value.as_array_mut().with_context(|| format!("{list}: expected a list"))
 }
 
+/// A kubeconfig with nothing in it.
+const NEW: &str = "apiVersion: v1\nclusters: []\ncontexts: []\ncurrent-context: \"\"\nkind: Config\npreferences: {}\nusers: []\n";
+
 /// A step that changes the text of a kubeconfig as its value was changed, for the entry of some name.
 enum Change {
     /// Entries of the name go from this list.
@@ -210,21 +213,16 @@ fn edit<T>(
     }
     let _lock = Lock::take(&file)?;
     let text = match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().is_empty() => NEW.to_owned(),
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => NEW.to_owned(),
         Err(error) => return Err(error).with_context(|| format!("can't read {}", file.display())),
     };
-    let mut config = if text.trim().is_empty() {
-        json!({"apiVersion": "v1", "kind": "Config", "preferences": {}})
-    } else {
-        let value: Value = serde_saphyr::from_str(&text).with_context(|| {
-            format!("{} is not a kubeconfig: mend it or point KUBECONFIG elsewhere", file.display())
-        })?;
-        if !value.is_object() {
-            bail!("{} is not a kubeconfig: mend it or point KUBECONFIG elsewhere", file.display());
-        }
-        value
-    };
+    let wrong = || format!("{} is not a kubeconfig: mend it or point KUBECONFIG elsewhere", file.display());
+    let mut config: Value = serde_saphyr::from_str(&text).with_context(wrong)?;
+    if !config.is_object() {
+        bail!(wrong());
+    }
     // It is replaced and not written to, but who may not write to it may not do that either.
     if file.exists() {
         std::fs::OpenOptions::new()

@@ -13,7 +13,7 @@ pub(super) fn add(text: &str, key: &str, entry: &Value) -> Option<String> {
     if let Some(last) = lines.last_mut().filter(|last| !last.ends_with('\n')) {
         last.push('\n');
     }
-    let item = serde_saphyr::to_string(&[entry]).ok()?;
+    let item = render(entry)?;
     let Some(header) = header(&lines, key) else {
         lines.push(format!("{key}:\n"));
         lines.push(item);
@@ -22,7 +22,7 @@ pub(super) fn add(text: &str, key: &str, entry: &Value) -> Option<String> {
     let at = body(&lines, header);
     match value_of(&lines[header], key) {
         "" => {}
-        "[]" | "null" | "~" => lines[header] = format!("{key}:\n"),
+        empty @ ("[]" | "null" | "~") => lines[header] = lines[header].replacen(&format!(" {empty}"), "", 1),
         _ => return None,
     }
     let indent = at.clone().find_map(|line| item_indent(&lines[line])).unwrap_or(0);
@@ -51,7 +51,7 @@ pub(super) fn remove(text: &str, key: &str, name: &str) -> Option<String> {
         }
     }
     if left == 0 && !starts.is_empty() {
-        lines[header] = format!("{key}: []\n");
+        lines[header] = lines[header].replacen(&format!("{key}:"), &format!("{key}: []"), 1);
     }
     Some(lines.concat())
 }
@@ -72,6 +72,24 @@ pub(super) fn set(text: &str, key: &str, value: &str) -> String {
     lines.concat()
 }
 
+/// An entry as an item of a list, on lines that nothing folds: its name, and one map of strings.
+fn render(entry: &Value) -> Option<String> {
+    let mut text = String::new();
+    for (key, value) in entry.as_object()? {
+        text.push_str(if text.is_empty() { "- " } else { "  " });
+        match value {
+            Value::Object(fields) => {
+                text.push_str(&format!("{key}:\n"));
+                for (field, value) in fields {
+                    text.push_str(&format!("    {field}: {}\n", Value::from(value.as_str()?)));
+                }
+            }
+            value => text.push_str(&format!("{key}: {}\n", Value::from(value.as_str()?))),
+        }
+    }
+    Some(text)
+}
+
 /// The line of a key at the top.
 fn header(lines: &[String], key: &str) -> Option<usize> {
     lines.iter().position(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')))
@@ -80,7 +98,7 @@ fn header(lines: &[String], key: &str) -> Option<usize> {
 /// What stands behind the key on its own line.
 fn value_of<'a>(line: &'a str, key: &str) -> &'a str {
     let value = line[key.len() + 1..].trim();
-    if value.starts_with('#') { "" } else { value }
+    if value.starts_with('#') { "" } else { value.split(" #").next().unwrap_or(value).trim_end() }
 }
 
 /// The lines that belong to a key at the top, without what stands before the next one.
