@@ -25,13 +25,14 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// Everything is looked at again this often, also if nothing has changed.
 const EVERY: Duration = Duration::from_secs(10);
 /// What is looked at, and whose changes make us look again.
-const FOLLOWED: [(&str, &str); 7] = [
+const FOLLOWED: [(&str, &str); 8] = [
     ("", "configmaps"),
     ("", "endpoints"),
     ("", "namespaces"),
     ("", "serviceaccounts"),
     ("", "services"),
     ("discovery.k8s.io", "endpointslices"),
+    ("networking.k8s.io", "ipaddresses"),
     ("networking.k8s.io", "servicecidrs"),
 ];
 
@@ -62,6 +63,7 @@ impl Bootstrap {
             self.create_if_missing("", "namespaces", object).await?;
         }
         self.ensure_service_cidr().await?;
+        self.registry.back_addresses().await?;
         self.ensure_kubernetes().await?;
         self.ensure_accounts().await
     }

@@ -112,6 +112,10 @@ impl Registry {
         self.builtin("", "namespaces")
     }
 
+    fn services(&self) -> &Resource {
+        self.builtin("", "services")
+    }
+
     fn ip_addresses(&self) -> &Resource {
         self.builtin("networking.k8s.io", "ipaddresses")
     }

@@ -155,7 +155,7 @@ impl Metrics {
             let _ = writeln!(
                 out,
                 "apiserver_longrunning_requests{{group=\"{group}\",resource=\"{plural}\",verb=\"WATCH\"}} {}",
-                resource.cache.watchers()
+                resource.cache.watches()
             );
         }
         head(&mut out, "apiserver_resource_objects", "gauge", "Objects stored.");

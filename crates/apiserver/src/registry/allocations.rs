@@ -7,19 +7,27 @@
 //! the store, plus what requests under way have taken. Where it is wrong the condition fails and the request starts
 //! over.
 
+//!
+//! One thing is not in our hands: clients may delete the IPAddress of a living Service. The address is not handed out
+//! again as long as a Service lists it, and its IPAddress is written anew ([`Registry::back_addresses`], C41).
+
+mod session;
+
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use dyad_model::{AllocError, Allocator, ClusterNet};
-use dyad_net::{IpFamily, IpNet, Pool, PoolError, PortPool, StaticBand};
-use dyad_store::{Compare, Op, StoreError};
+use dyad_model::{AllocError, ClusterNet};
+use dyad_net::{IpFamily, IpNet, Pool, PortPool, StaticBand};
+use dyad_store::{Compare, Op};
 use serde_json::{Value, json};
 
-use super::Registry;
 use super::resource::Resource;
 use super::stored::{Stored, encode};
-use super::values;
+use super::{Registry, values};
+use crate::status::ApiError;
+
+pub(crate) use session::Session;
 
 /// Reservations of node ports: the number follows, the value is the owner (`namespace/name`).
 pub(crate) const PORTS_PREFIX: &str = "/registry/ranges/nodeports/";
@@ -37,6 +45,12 @@ struct State {
     /// One pool per configured family (C16).
     pools: Vec<Pool>,
     ports: PortPool,
+    /// Addresses that Services list, by `namespace/name`.
+    listed: HashMap<Box<str>, Vec<IpAddr>>,
+    /// The same the other way round.
+    owners: HashMap<IpAddr, Box<str>>,
+    /// Addresses that a Service lists and that have no IPAddress.
+    unbacked: BTreeSet<IpAddr>,
 }
 
 impl State {
@@ -50,6 +64,9 @@ impl Allocations {
         Self(Mutex::new(State {
             pools: cluster.families().map(|family| Pool::new(family, StaticBand::Services)).collect(),
             ports: PortPool::new(cluster.node_ports.clone()),
+            listed: HashMap::new(),
+            owners: HashMap::new(),
+            unbacked: BTreeSet::new(),
         }))
     }
 
@@ -59,43 +76,38 @@ impl Allocations {
 
     /// Whether changes of a resource concern what is allocated.
     pub(crate) fn follows(&self, resource: &Resource) -> bool {
-        resource.is(NETWORKING, "ipaddresses") || resource.is(NETWORKING, "servicecidrs")
+        resource.is("", "services")
+            || resource.is(NETWORKING, "ipaddresses")
+            || resource.is(NETWORKING, "servicecidrs")
     }
 
     /// Reads the filled caches.
     pub(crate) fn load(&self, registry: &Registry) {
-        let addresses = registry.ip_addresses().cache.snapshot("").items;
-        let mut state = self.state();
-        for ip in addresses.iter().filter_map(|stored| stored.meta.name.parse().ok()) {
-            if let Ok(pool) = state.pool(IpFamily::from(ip)) {
-                pool.occupy(ip);
-            }
+        for resource in [registry.services(), registry.ip_addresses(), registry.service_cidrs()] {
+            let items = resource.cache.snapshot("").items.into_iter();
+            let items = items.map(|stored| (stored.key(resource).into_boxed_str(), Some(stored)));
+            self.observe(registry, resource, &items.collect::<Vec<_>>());
         }
-        state.set_ranges(registry);
     }
 
-    /// Follows changes that the cache of `resource` already has.
+    /// Follows changes that all caches already have.
     pub(crate) fn observe(
         &self,
         registry: &Registry,
         resource: &Resource,
         changes: &[(Box<str>, Option<Arc<Stored>>)],
     ) {
-        if changes.is_empty() {
-            return;
-        }
         let mut state = self.state();
         if resource.is(NETWORKING, "servicecidrs") {
             state.set_ranges(registry);
-            return;
-        }
-        for (name, now) in changes {
-            let Ok(ip) = name.parse::<IpAddr>() else { continue };
-            let Ok(pool) = state.pool(ip.into()) else { continue };
-            match now {
-                Some(_) => pool.occupy(ip),
-                None => pool.release(ip),
-            };
+        } else if resource.is("", "services") {
+            for (name, now) in changes {
+                state.list(registry, name, now.as_deref().map(listed_by).unwrap_or_default());
+            }
+        } else {
+            for ip in changes.iter().filter_map(|(name, _)| name.parse().ok()) {
+                state.settle(registry, ip);
+            }
         }
     }
 
@@ -119,6 +131,42 @@ impl Allocations {
 }
 
 impl State {
+    /// A Service lists these addresses now.
+    fn list(&mut self, registry: &Registry, service: &str, ips: Vec<IpAddr>) {
+        let before = self.listed.remove(service).unwrap_or_default();
+        for ip in &before {
+            // Another one may have got it in the same transaction.
+            if self.owners.get(ip).is_some_and(|owner| **owner == *service) {
+                self.owners.remove(ip);
+            }
+        }
+        self.owners.extend(ips.iter().map(|ip| (*ip, service.into())));
+        for ip in before.iter().chain(&ips) {
+            self.settle(registry, *ip);
+        }
+        if !ips.is_empty() {
+            self.listed.insert(service.into(), ips);
+        }
+    }
+
+    /// An address is used while it has an IPAddress or a Service lists it.
+    fn settle(&mut self, registry: &Registry, ip: IpAddr) {
+        let backed = registry.ip_addresses().cache.get(&ip.to_string()).is_some();
+        let listed = self.owners.contains_key(&ip);
+        if listed && !backed {
+            self.unbacked.insert(ip);
+        } else {
+            self.unbacked.remove(&ip);
+        }
+        if let Ok(pool) = self.pool(ip.into()) {
+            if backed || listed {
+                pool.occupy(ip)
+            } else {
+                pool.release(ip)
+            };
+        }
+    }
+
     /// The ranges are those of the ServiceCIDRs that are ready (C11), largest first.
     fn set_ranges(&mut self, registry: &Registry) {
         let mut ranges: Vec<IpNet> = registry
@@ -157,203 +205,58 @@ fn is_ready(cidr: &Value) -> bool {
     cidr["metadata"]["deletionTimestamp"].is_null() && !denied
 }
 
-/// The allocator of one request on one Service.
-///
-/// Dropped without [`keep`](Self::keep), everything is as if it had not been.
-pub(crate) struct Session<'a> {
-    registry: &'a Registry,
-    namespace: String,
-    name: String,
-    taken_ips: Vec<IpAddr>,
-    released_ips: Vec<IpAddr>,
-    taken_ports: Vec<u16>,
-    released_ports: Vec<u16>,
+/// The addresses that a Service holds. What stands in one of type ExternalName is only text.
+fn listed_by(service: &Stored) -> Vec<IpAddr> {
+    let spec = &service.bare()["spec"];
+    if spec["type"] == "ExternalName" {
+        return Vec::new();
+    }
+    let ips = spec["clusterIPs"].as_array().into_iter().flatten();
+    ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect()
 }
 
-impl<'a> Session<'a> {
-    pub(crate) fn new(registry: &'a Registry, namespace: &str, name: &str) -> Self {
-        Self {
-            registry,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            taken_ips: Vec::new(),
-            released_ips: Vec::new(),
-            taken_ports: Vec::new(),
-            released_ports: Vec::new(),
-        }
-    }
+/// A new IPAddress for an address of a Service (C5, C6).
+fn ip_address(ip: IpAddr, namespace: &str, name: &str) -> Value {
+    json!({
+        "kind": "IPAddress",
+        "apiVersion": "networking.k8s.io/v1",
+        "metadata": {
+            "name": ip.to_string(),
+            "uid": values::uid(),
+            "creationTimestamp": values::now(),
+            "labels": { FAMILY_LABEL: IpFamily::from(ip).as_str(), MANAGED_BY.0: MANAGED_BY.1 },
+        },
+        "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },
+    })
+}
 
-    fn state(&self) -> MutexGuard<'a, State> {
-        self.registry.allocations.state()
-    }
-
-    fn owner(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
-    }
-
-    /// Adds what was taken and released to the transaction that writes the owner.
-    ///
-    /// What is to be released is read from the store itself: what is known here may lag behind, and what would be
-    /// overlooked would leak.
-    pub(crate) fn add_to(&self, compares: &mut Vec<Compare>, ops: &mut Vec<Op>) -> Result<(), StoreError> {
-        let addresses = self.registry.ip_addresses();
-        let address_key = |ip: &IpAddr| addresses.store_key("", &ip.to_string());
-        for ip in &self.taken_ips {
-            let key = address_key(ip);
-            compares.push(Compare { key: key.clone(), mod_rev: 0 });
-            ops.push(Op::Put { key, value: encode(addresses, &self.ip_address(*ip)).into() });
-        }
-        for port in &self.taken_ports {
-            let key = port_key(*port);
-            compares.push(Compare { key: key.clone(), mod_rev: 0 });
-            ops.push(Op::Put { key, value: self.owner().into() });
-        }
-        let mut release = |key: Bytes, is_ours: &dyn Fn(&[u8]) -> bool| {
-            // Somebody may have replaced it by one of their own; that one is not ours to delete.
-            if let Some(kv) = self.registry.store.get(&key)?.filter(|kv| is_ours(&kv.value)) {
-                compares.push(Compare { key: key.clone(), mod_rev: kv.mod_rev });
-                ops.push(Op::Delete { key });
-            }
-            Ok::<_, StoreError>(())
+impl Registry {
+    /// Writes the IPAddresses that somebody has deleted although a Service lists the address (C41).
+    pub(crate) async fn back_addresses(&self) -> Result<(), ApiError> {
+        let unbacked: Vec<(IpAddr, Box<str>)> = {
+            let state = self.allocations.state();
+            let owner = |ip: &IpAddr| Some((*ip, state.owners.get(ip)?.clone()));
+            state.unbacked.iter().filter_map(owner).collect()
         };
-        for ip in &self.released_ips {
-            release(address_key(ip), &|value| self.is_our_address(value))?;
-        }
-        for port in &self.released_ports {
-            release(port_key(*port), &|value| value == self.owner().as_bytes())?;
+        for (ip, owner) in unbacked {
+            let Some((namespace, name)) = owner.split_once('/') else { continue };
+            let services = self.services();
+            let service_key = services.store_key(namespace, name);
+            let Some(kv) = self.store.get(&service_key)? else { continue };
+            let service = Stored::load(services, &kv.key, &kv.value, kv.mod_rev, &self.cluster);
+            if !service.is_ok_and(|service| listed_by(&service).contains(&ip)) {
+                continue;
+            }
+            let address = ip_address(ip, namespace, name);
+            let key = self.ip_addresses().store_key("", &ip.to_string());
+            // Only if the Service still is the one that lists it: a failure means that there is nothing to do.
+            let compares = vec![
+                Compare { key: service_key, mod_rev: kv.mod_rev },
+                Compare { key: key.clone(), mod_rev: 0 },
+            ];
+            let value = encode(self.ip_addresses(), &address).into();
+            self.store.txn(compares, vec![Op::Put { key, value }]).await?;
         }
         Ok(())
-    }
-
-    /// Whether nothing was taken or released.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.taken_ips.is_empty()
-            && self.released_ips.is_empty()
-            && self.taken_ports.is_empty()
-            && self.released_ports.is_empty()
-    }
-
-    /// The transaction went through.
-    pub(crate) fn keep(mut self) {
-        self.taken_ips.clear();
-        self.taken_ports.clear();
-    }
-
-    fn ip_address(&self, ip: IpAddr) -> Value {
-        json!({
-            "kind": "IPAddress",
-            "apiVersion": "networking.k8s.io/v1",
-            "metadata": {
-                "name": ip.to_string(),
-                "uid": values::uid(),
-                "creationTimestamp": values::now(),
-                "generation": 1,
-                "labels": { FAMILY_LABEL: IpFamily::from(ip).as_str(), MANAGED_BY.0: MANAGED_BY.1 },
-            },
-            "spec": {
-                "parentRef": { "resource": "services", "namespace": self.namespace, "name": self.name },
-            },
-        })
-    }
-
-    fn is_our_address(&self, stored: &[u8]) -> bool {
-        let address: Value = serde_json::from_slice(stored).unwrap_or_default();
-        let parent = &address["spec"]["parentRef"];
-        parent["group"].as_str().unwrap_or_default().is_empty()
-            && parent["resource"] == "services"
-            && parent["namespace"] == *self.namespace
-            && parent["name"] == *self.name
-    }
-}
-
-fn port_key(port: u16) -> Bytes {
-    format!("{PORTS_PREFIX}{port}").into()
-}
-
-impl Allocator for Session<'_> {
-    fn take_ip(&mut self, family: IpFamily, wanted: Option<IpAddr>) -> Result<IpAddr, AllocError> {
-        let mut state = self.state();
-        let pool = state.pool(family)?;
-        let ip = match wanted {
-            Some(ip) if self.released_ips.contains(&ip) => {
-                self.released_ips.retain(|released| *released != ip);
-                return Ok(ip);
-            }
-            Some(ip) => pool.take_ip(ip).map(|()| ip),
-            None => pool.take(rand::random()),
-        };
-        let ip = ip.map_err(refusal(family))?;
-        self.taken_ips.push(ip);
-        Ok(ip)
-    }
-
-    fn release_ip(&mut self, ip: IpAddr) {
-        if let Some(index) = self.taken_ips.iter().position(|taken| *taken == ip) {
-            self.taken_ips.swap_remove(index);
-            if let Ok(pool) = self.state().pool(ip.into()) {
-                pool.release(ip);
-            }
-        } else if !self.released_ips.contains(&ip) {
-            self.released_ips.push(ip);
-        }
-    }
-
-    fn take_port(&mut self, wanted: Option<u16>) -> Result<u16, AllocError> {
-        let mut state = self.state();
-        let port = match wanted {
-            Some(port) if self.released_ports.contains(&port) => {
-                self.released_ports.retain(|released| *released != port);
-                return Ok(port);
-            }
-            Some(port) => state.ports.take_port(port).map(|()| port),
-            None => state.ports.take(rand::random()),
-        };
-        // Ports have no family; the error that would name one cannot come from a port pool.
-        let port = port.map_err(refusal(IpFamily::V4))?;
-        self.taken_ports.push(port);
-        Ok(port)
-    }
-
-    fn release_port(&mut self, port: u16) {
-        if let Some(index) = self.taken_ports.iter().position(|taken| *taken == port) {
-            self.taken_ports.swap_remove(index);
-            self.state().ports.release(port);
-        } else if !self.released_ports.contains(&port) {
-            self.released_ports.push(port);
-        }
-    }
-}
-
-fn refusal(family: IpFamily) -> impl Fn(PoolError) -> AllocError {
-    move |error| match error {
-        PoolError::Full => AllocError::Full,
-        PoolError::Taken => AllocError::Taken,
-        PoolError::OutOfRange => AllocError::OutOfRange,
-        PoolError::WrongFamily { .. } => AllocError::NoRange(family),
-    }
-}
-
-impl Drop for Session<'_> {
-    fn drop(&mut self) {
-        if self.taken_ips.is_empty() && self.taken_ports.is_empty() {
-            return;
-        }
-        // A request that was dropped while its transaction was under way may have been carried out nevertheless:
-        // then the store has it, and it stays taken. If the store has it a moment later, the feed takes it again.
-        let stored = |key: &[u8]| !matches!(self.registry.store.get(key), Ok(None));
-        let addresses = self.registry.ip_addresses();
-        let mut state = self.state();
-        for ip in &self.taken_ips {
-            if !stored(&addresses.store_key("", &ip.to_string()))
-                && let Ok(pool) = state.pool((*ip).into())
-            {
-                pool.release(*ip);
-            }
-        }
-        for port in &self.taken_ports {
-            if !stored(&port_key(*port)) {
-                state.ports.release(*port);
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::watch;
@@ -58,6 +59,8 @@ pub(crate) struct Cache {
     inner: RwLock<Inner>,
     /// The place behind the newest change.
     end: watch::Sender<u64>,
+    /// Watches of clients that are open.
+    watches: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +78,7 @@ struct Inner {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { inner: RwLock::default(), end: watch::Sender::new(0) }
+        Self { inner: RwLock::default(), end: watch::Sender::new(0), watches: AtomicUsize::new(0) }
     }
 }
 
@@ -166,9 +169,19 @@ impl Cache {
         self.read().items.len()
     }
 
-    /// How many watches follow it.
-    pub(crate) fn watchers(&self) -> usize {
-        self.end.receiver_count()
+    /// How many watches of clients are open.
+    pub(crate) fn watches(&self) -> usize {
+        self.watches.load(Ordering::Relaxed)
+    }
+
+    /// A client's watch begins.
+    pub(crate) fn open_watch(&self) {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client's watch has ended.
+    pub(crate) fn close_watch(&self) {
+        self.watches.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {

@@ -95,13 +95,18 @@ impl Registry {
     }
 
     fn apply_changes(&self, rev: u64, changes: Changes) {
+        let follows = |index: &usize| self.allocations.follows(&self.resources[*index]);
+        let observed: Changes = changes
+            .iter()
+            .filter(|(index, _)| follows(index))
+            .map(|(index, changes)| (*index, changes.clone()))
+            .collect();
         for (index, changes) in changes {
-            let resource = &self.resources[index];
-            let observed: Vec<_> =
-                if self.allocations.follows(resource) { changes.clone() } else { Vec::new() };
-            resource.cache.apply(rev, changes);
-            // After the cache: the state of allocations is computed from it.
-            self.allocations.observe(self, resource, &observed);
+            self.resources[index].cache.apply(rev, changes);
+        }
+        // After all caches: what is allocated is computed from several of them.
+        for (index, changes) in observed {
+            self.allocations.observe(self, &self.resources[index], &changes);
         }
         self.applied.send_replace(rev);
     }
@@ -125,7 +130,7 @@ impl Registry {
         }
         for (index, resource) in self.resources.iter().enumerate() {
             for stored in resource.cache.snapshot("").items {
-                let key = resource.cache_key(&stored.meta.namespace, &stored.meta.name).into_boxed_str();
+                let key = stored.key(resource).into_boxed_str();
                 if !seen.contains(&(index, key.clone())) {
                     changes.entry(index).or_default().push((key, None));
                 }

@@ -127,6 +127,11 @@ impl Stored {
         Self { rev, meta: Meta::of(resource, &shown), json, opening: resource.opening.len() }
     }
 
+    /// Its key in the cache of its resource.
+    pub(crate) fn key(&self, resource: &Resource) -> String {
+        resource.cache_key(&self.meta.namespace, &self.meta.name)
+    }
+
     /// About how much memory it takes.
     pub(crate) fn weight(&self) -> usize {
         self.json.len() + 256

@@ -57,6 +57,12 @@ pub(crate) struct Watch {
     over: bool,
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.resource.cache.close_watch();
+    }
+}
+
 impl Watch {
     /// Begins a watch.
     pub(crate) async fn start(
@@ -94,6 +100,7 @@ impl Watch {
                 (cursor, rev)
             }
         };
+        resource.cache.open_watch();
         let now = Instant::now();
         let timeout = match options.timeout_secs {
             Some(secs) if secs > 0 => Duration::from_secs(secs.min(u64::from(u32::MAX))),

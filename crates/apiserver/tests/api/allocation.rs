@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::harness::{Api, CONFIG_MAPS, DUAL, SERVICES, config, send, service};
+use crate::harness::{Api, CONFIG_MAPS, DUAL, PATIENCE, SERVICES, config, send, service};
 
 /// Small, so that everything is scarce: 14 and 15 addresses, of which `kubernetes` has one each.
 const SCARCE: &str = "10.96.0.0/28,fd00:10:96::/124";
@@ -377,4 +377,33 @@ async fn a126_everything_goes_with_its_service() {
     assert_eq!(api.get(ADDRESSES).await.expect(200)["items"].as_array().unwrap().len(), 2);
     assert!(api.store.range(b"/registry/ranges/", None, None, 0).unwrap().0.is_empty());
     api.get(&format!("{endpoints}/s")).await.failure(404);
+}
+
+#[tokio::test]
+async fn c41_an_address_stays_with_its_service_although_its_object_is_deleted() {
+    let api = Api::start().await;
+    let mine = api.post(SERVICES, service("s", json!({"clusterIP": "10.96.0.77"}))).await.expect(201);
+    let path = format!("{ADDRESSES}/10.96.0.77");
+    let first = api.get(&path).await.expect(200);
+    for round in 0..20 {
+        api.delete(&path).await;
+        let thief = service(&format!("t{round}"), json!({"clusterIP": "10.96.0.77"}));
+        let (_, message) = api.post(SERVICES, thief).await.failure(422);
+        assert!(message.contains("provided IP is already allocated"), "{message}");
+    }
+    let back = async {
+        loop {
+            let answer = api.get(&path).await;
+            if answer.code == 200 && answer.json()["metadata"]["uid"] != first["metadata"]["uid"] {
+                return answer.json();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let back = tokio::time::timeout(PATIENCE, back).await.expect("the object comes back");
+    assert_eq!(back["spec"], first["spec"]);
+    assert_eq!(back["metadata"]["labels"], first["metadata"]["labels"]);
+    api.delete(&format!("{SERVICES}/s")).await.expect(200);
+    api.get(&path).await.failure(404);
+    api.post(SERVICES, service("u", json!({"clusterIP": mine["spec"]["clusterIP"]}))).await.expect(201);
 }

@@ -235,3 +235,58 @@ async fn users_may_do_what_they_may() {
 fn answer_message() -> String {
     "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"".into()
 }
+
+#[tokio::test]
+async fn no_body_is_too_strange_to_be_answered() {
+    let api = Api::start().await;
+    let bodies = [
+        "",
+        "null",
+        "[]",
+        "\"x\"",
+        "1",
+        "{}",
+        "\u{fe}",
+        "{\"metadata\":null}",
+        "{\"metadata\":[]}",
+        "{\"kind\":1}",
+        "{\"metadata\":{\"name\":null}}",
+        "{\"metadata\":{\"name\":\"f\",\"labels\":\"x\"}}",
+        "{\"spec\":[]}",
+        "{\"metadata\":{\"name\":\"f\",\"finalizers\":{}}}",
+        "{\"spec\":null,\"status\":null}",
+        "{\"target\":[]}",
+        "[{\"op\":\"remove\",\"path\":\"/metadata\"}]",
+        "[{\"op\":\"replace\",\"path\":\"\",\"value\":null}]",
+        "[{\"op\":\"replace\",\"path\":\"\",\"value\":[1]}]",
+        "{\"deleteOptions\":{\"preconditions\":\"x\"}}",
+        "{\"preconditions\":[]}",
+        "{\"metadata\":{\"generateName\":\"\u{e9}\u{e9}\"}}",
+        "{\"spec\":{\"replicas\":\"x\"}}",
+    ];
+    let nested = ["[".repeat(5000), "{\"a\":".repeat(3000)];
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    for collection in [SERVICES, PODS, deployments, CONFIG_MAPS, "/api/v1/nodes", "/api/v1/namespaces"] {
+        let name = format!("{collection}/x");
+        for body in bodies.iter().copied().chain(nested.iter().map(String::as_str)) {
+            for (method, path, content_type) in [
+                ("POST", collection.to_owned(), "application/json"),
+                ("POST", collection.to_owned(), "application/yaml"),
+                ("PUT", name.clone(), "application/json"),
+                ("PATCH", name.clone(), "application/json-patch+json"),
+                ("PATCH", name.clone(), "application/merge-patch+json"),
+                ("PATCH", name.clone(), "application/strategic-merge-patch+json"),
+                ("PUT", format!("{name}/status"), "application/json"),
+                ("PATCH", format!("{name}/scale"), "application/merge-patch+json"),
+                ("POST", format!("{name}/binding"), "application/json"),
+                ("POST", format!("{name}/eviction"), "application/json"),
+                ("DELETE", name.clone(), "application/json"),
+            ] {
+                let headers = [("content-type", content_type)];
+                let answer = api.send(method, &path, &headers, body.to_owned()).await;
+                let code = answer.code.as_u16();
+                assert!(code < 500, "{method} {path} {body:.60}: {code} {:?}", answer.bytes);
+            }
+        }
+    }
+}
