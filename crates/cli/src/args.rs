@@ -43,7 +43,11 @@ pub(crate) enum Command {
     )]
     Shell(ShellArgs),
     /// Prove that a cluster carries packets
-    #[command(subcommand_required = true, arg_required_else_help = true)]
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        after_help = "Example:\n  dyad connectivity test"
+    )]
     Connectivity(ConnectivityArgs),
 }
 
@@ -205,6 +209,17 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        use clap::CommandFactory;
+        let mut open = vec![Args::command()];
+        while let Some(command) = open.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains("dyad "), "{}", command.get_name());
+            open.extend(command.get_subcommands().cloned());
+        }
     }
 
     #[test]
