@@ -287,7 +287,14 @@ fn readers_that_leave_and_odd_words_are_no_reason_to_panic() {
         }
     }
     for variable in ["HOME", "KUBECONFIG"] {
-        assert!(cluster.dyad_command(&["down"]).env_remove(variable).status().expect("dyad runs").success());
+        assert!(
+            cluster
+                .dyad_command(&["down", "--name", &cluster.name])
+                .env_remove(variable)
+                .status()
+                .expect("dyad runs")
+                .success()
+        );
     }
 }
 
