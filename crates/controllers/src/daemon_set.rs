@@ -1,6 +1,8 @@
 //! DaemonSets: one pod on each node that takes it, renewed a few at a time.
 
-use std::collections::BTreeMap;
+mod history;
+mod plan;
+
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
@@ -16,12 +18,14 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::pods::{
-    self, controller_of, is_active, is_available, is_controlled_by, is_finished, is_ready, matches, node_name,
+    self, Selector, controller_of, is_active, is_available, is_controlled_by, is_finished, is_ready,
+    node_name,
 };
 use crate::queue::{Controller, Error, Key, Next};
-use crate::replica_set::{adopt, delete};
-use crate::scheduler::{selected, untolerated};
+use crate::replica_set::{adopt, delete, release};
+use crate::scheduler::{selected, tolerates, untolerated};
 use crate::{Shared, spawn};
+use plan::{Daemon, Place, Update, plan};
 
 /// Label that tells the pods of different templates apart.
 const HASH: &str = "controller-revision-hash";
@@ -120,14 +124,6 @@ fn pod_of(set: &DaemonSet, node: &str, hash: &str) -> Option<Pod> {
     })
 }
 
-/// Short name of a template.
-fn hash(set: &DaemonSet) -> String {
-    let text = serde_json::to_string(&set.spec.as_ref().map(|spec| &spec.template)).unwrap_or_default();
-    let hash =
-        text.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{hash:08x}")
-}
-
 /// The node a pod is on, or meant for.
 fn target(pod: &Pod) -> String {
     let bound = node_name(pod);
@@ -141,83 +137,24 @@ fn target(pod: &Pod) -> String {
     fields.and_then(|fields| fields.first()?.values.as_ref()?.first().cloned()).unwrap_or_default()
 }
 
-/// What to change.
-#[derive(Debug, Default, PartialEq)]
-struct Plan {
-    create: Vec<String>,
-    delete: Vec<String>,
-}
-
-/// How a pod stands, for [`plan`].
-#[derive(Clone, Debug)]
-struct Daemon {
-    name: String,
-    node: String,
-    current: bool,
-    available: bool,
-    finished: bool,
-    leaving: bool,
-}
-
-/// One pod per node that takes it; old ones go while no more than `unavailable` nodes are without.
-fn plan(nodes: &[String], daemons: &[Daemon], unavailable: Option<usize>) -> Plan {
-    let mut plan = Plan::default();
-    let mut by_node: BTreeMap<&str, Vec<&Daemon>> =
-        nodes.iter().map(|node| (node.as_str(), Vec::new())).collect();
-    for daemon in daemons {
-        match by_node.get_mut(daemon.node.as_str()) {
-            Some(list) => list.push(daemon),
-            None if !daemon.leaving => plan.delete.push(daemon.name.clone()),
-            None => {}
-        }
-    }
-    let mut missing = 0;
-    let mut replaceable = Vec::new();
-    for (node, list) in &mut by_node {
-        plan.delete
-            .extend(list.iter().filter(|one| one.finished && !one.leaving).map(|one| one.name.clone()));
-        // One that is leaving still holds its place, so that there are never two at once.
-        list.retain(|one| !one.finished);
-        list.sort_by_key(|one| (one.leaving, !one.current, !one.available));
-        match list.split_first() {
-            None => {
-                plan.create.push((*node).to_owned());
-                missing += 1;
-            }
-            Some((first, surplus)) => {
-                plan.delete.extend(surplus.iter().filter(|one| !one.leaving).map(|one| one.name.clone()));
-                if first.leaving || !first.available {
-                    missing += 1;
-                }
-                if !first.current && !first.leaving {
-                    replaceable.push(*first);
-                }
-            }
-        }
-    }
-    let Some(most) = unavailable else { return plan };
-    // Those that don't work are replaced at once: it costs nobody anything.
-    let (working, broken): (Vec<&Daemon>, Vec<&Daemon>) =
-        replaceable.into_iter().partition(|one| one.available);
-    plan.delete.extend(broken.iter().map(|one| one.name.clone()));
-    plan.delete.extend(working.iter().take(most.saturating_sub(missing)).map(|one| one.name.clone()));
-    plan
-}
-
-/// How many nodes may be without; `None` when nothing is replaced by itself (OnDelete).
-fn max_unavailable(set: &DaemonSet, nodes: usize) -> Option<usize> {
+/// How old pods are replaced on this many nodes.
+fn update(set: &DaemonSet, nodes: usize) -> Update {
     let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.clone()).unwrap_or_default();
     if strategy.type_.as_deref() == Some("OnDelete") {
-        return None;
+        return Update::OnDelete;
     }
-    let most = match strategy.rolling_update.and_then(|rolling| rolling.max_unavailable) {
+    let count = |value: Option<IntOrString>| match value {
         Some(IntOrString::Int(number)) => usize::try_from(number).unwrap_or(0),
         Some(IntOrString::String(text)) => {
             (text.trim_end_matches('%').parse::<usize>().unwrap_or(0) * nodes).div_ceil(100)
         }
-        None => 1,
+        None => 0,
     };
-    Some(most.max(1))
+    let rolling = strategy.rolling_update.unwrap_or_default();
+    match count(rolling.max_surge) {
+        0 => Update::Unavailable(count(rolling.max_unavailable).max(1)),
+        surge => Update::Surge(surge),
+    }
 }
 
 impl Controller for DaemonSets {
@@ -228,21 +165,29 @@ impl Controller for DaemonSets {
         else {
             return Ok(None);
         };
-        let (Some(spec), hash) = (set.spec.as_ref(), hash(&set)) else { return Ok(None) };
+        let Some(spec) = set.spec.as_ref() else { return Ok(None) };
         let api = Api::<Pod>::namespaced(self.0.client.clone(), &key.namespace);
+        let selector = Selector::of(&spec.selector);
         let mut mine = Vec::new();
+        // Read from the API and not from the cache: a pod just created must count.
         for pod in api.list(&ListParams::default()).await?.items {
             if is_controlled_by(&pod.metadata, &*set) {
-                mine.push(pod);
+                if selector.matches(&pod.metadata) {
+                    mine.push(pod);
+                } else {
+                    release(&api, &pod).await?;
+                }
             } else if controller_of(&pod.metadata).is_none()
-                && matches(&spec.selector, &pod.metadata)
+                && selector.matches(&pod.metadata)
                 && is_active(&pod)
             {
                 mine.push(adopt(&api, &*set, &pod).await?);
             }
         }
+        let hash = history::sync(&self.0.client, &set, &mine).await?;
+        let places: Vec<Place> = self.0.nodes.all().iter().filter_map(|node| place(&set, node)).collect();
         let nodes: Vec<String> =
-            self.0.nodes.all().iter().filter(|node| takes(&set, node)).map(|node| node.name_any()).collect();
+            places.iter().filter(|place| place.takes).map(|place| place.node.clone()).collect();
         let now = Timestamp::now();
         let min_ready = spec.min_ready_seconds.unwrap_or(0);
         let daemons: Vec<Daemon> = mine
@@ -256,7 +201,7 @@ impl Controller for DaemonSets {
                 leaving: pod.metadata.deletion_timestamp.is_some(),
             })
             .collect();
-        let plan = plan(&nodes, &daemons, max_unavailable(&set, nodes.len()));
+        let plan = plan(&places, &daemons, update(&set, nodes.len()));
         for pod in mine.iter().filter(|pod| plan.delete.contains(&pod.name_any())) {
             delete(&api, pod).await?;
             pods::event(
@@ -288,13 +233,17 @@ impl Controller for DaemonSets {
     }
 }
 
-/// Whether a node gets a pod.
-fn takes(set: &DaemonSet, node: &Node) -> bool {
-    let Some(pod) = pod_of(set, &node.name_any(), "") else { return false };
+/// Whether a node gets a pod, or may at least keep the one it has.
+fn place(set: &DaemonSet, node: &Node) -> Option<Place> {
+    let pod = pod_of(set, &node.name_any(), "")?;
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-    node.metadata.deletion_timestamp.is_none()
-        && selected(&pod, node)
-        && untolerated(node, tolerations).is_none()
+    let driven_out = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| {
+        taint.effect == "NoExecute" && !tolerations.iter().any(|toleration| tolerates(toleration, taint))
+    });
+    if node.metadata.deletion_timestamp.is_some() || !selected(&pod, node) || driven_out {
+        return None;
+    }
+    Some(Place { node: node.name_any(), takes: untolerated(node, tolerations).is_none() })
 }
 
 impl DaemonSets {
@@ -329,6 +278,8 @@ impl DaemonSets {
             observed_generation: set.metadata.generation,
             ..DaemonSetStatus::default()
         };
+        let collision_count = set.status.as_ref().and_then(|status| status.collision_count);
+        let status = DaemonSetStatus { collision_count, ..status };
         if set.status.as_ref() != Some(&status) {
             let mut value = serde_json::to_value(&status)?;
             for count in ["updatedNumberScheduled", "numberAvailable", "numberUnavailable"] {
@@ -340,52 +291,5 @@ impl DaemonSets {
             api.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn daemon(name: &str, node: &str, current: bool, available: bool) -> Daemon {
-        Daemon { name: name.into(), node: node.into(), current, available, finished: false, leaving: false }
-    }
-
-    #[test]
-    fn one_pod_per_node_and_old_ones_go_one_by_one() {
-        let nodes = ["a".to_owned(), "b".to_owned()];
-        let leaving = |mut daemon: Daemon| {
-            daemon.leaving = true;
-            daemon
-        };
-        let finished = |mut daemon: Daemon| {
-            daemon.finished = true;
-            daemon
-        };
-        #[rustfmt::skip]
-        let cases = [
-            (vec![], &["a", "b"][..], &[][..], "none yet"),
-            (vec![daemon("1", "a", true, true), daemon("2", "b", true, true)], &[], &[], "all there"),
-            (vec![daemon("1", "a", true, true), daemon("2", "c", true, true)], &["b"], &["2"], "a node that does not take it"),
-            (vec![daemon("1", "a", false, true), daemon("2", "b", false, true)], &[], &["1"], "one at a time"),
-            (vec![leaving(daemon("1", "a", false, true)), daemon("2", "b", false, true)], &[], &[], "wait for the place"),
-            (vec![daemon("1", "a", true, false), daemon("2", "b", false, true)], &[], &[], "wait for the new one"),
-            (vec![daemon("1", "a", true, false), daemon("2", "b", false, false)], &[], &["2"], "a broken one is no loss"),
-            (vec![daemon("1", "a", true, true), daemon("2", "a", true, true), daemon("3", "b", true, true)], &[], &["2"], "two on one node"),
-            (vec![finished(daemon("1", "a", true, false)), daemon("2", "b", true, true)], &["a"], &["1"], "one that ended"),
-        ];
-        for (daemons, create, delete, why) in cases {
-            let plan = plan(&nodes, &daemons, Some(1));
-            assert_eq!(
-                (
-                    plan.create.iter().map(String::as_str).collect::<Vec<_>>(),
-                    plan.delete.iter().map(String::as_str).collect::<Vec<_>>()
-                ),
-                (create.to_vec(), delete.to_vec()),
-                "{why}"
-            );
-        }
-        let old = [daemon("1", "a", false, true), daemon("2", "b", false, true)];
-        assert_eq!(plan(&nodes, &old, None), Plan::default(), "OnDelete");
     }
 }

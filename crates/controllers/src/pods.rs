@@ -68,6 +68,11 @@ impl Selector {
         Self(value.and_then(|value| dyad_model::selector::LabelSelector::from_object(&value).ok()))
     }
 
+    /// None at all matches nothing, either.
+    pub(crate) fn of_optional(selector: Option<&LabelSelector>) -> Self {
+        selector.map_or(Self(None), Self::of)
+    }
+
     /// Whether an object's labels match.
     pub(crate) fn matches(&self, meta: &ObjectMeta) -> bool {
         let label = |key: &str| meta.labels.as_ref()?.get(key).map(String::as_str);

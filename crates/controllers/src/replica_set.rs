@@ -230,7 +230,7 @@ impl Controller for ReplicaSets {
                 }
             }
         }
-        let message = failed.as_ref().map(|error| words(error));
+        let message = failed.as_ref().map(words);
         write_status(&self.0, &set, &active, terminating, message.as_deref()).await?;
         match failed {
             Some(error) => Err(error.into()),

@@ -1,6 +1,7 @@
 //! The scheduler: a node for each pod that has none. Filters as kube-scheduler's, then spreads.
 
 mod fit;
+mod relations;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,6 +18,7 @@ use crate::queue::{Controller, Error, Key, Next};
 use crate::{Shared, spawn};
 use fit::{Load, choose};
 pub(crate) use fit::{selected, tolerates, untolerated};
+use relations::{Relations, has_relations};
 
 /// The scheduler name of pods that name none.
 const NAME: &str = "default-scheduler";
@@ -46,6 +48,19 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
                             .iter()
                             .filter(|pod| is_waiting(pod))
                             .for_each(|pod| mine.add(Key::of(&**pod)));
+                    }
+                }
+                // One that comes to a node, or to other labels, is company that others wait for.
+                None if old.is_some_and(|old| {
+                    new.is_some_and(|new| {
+                        node_name(old) != node_name(new) || old.metadata.labels != new.metadata.labels
+                    })
+                }) =>
+                {
+                    if let Some(world) = weak.upgrade() {
+                        let waiting = world.pods.all();
+                        let waiting = waiting.iter().filter(|pod| is_waiting(pod) && has_relations(pod));
+                        waiting.for_each(|pod| mine.add(Key::of(&**pod)));
                     }
                 }
                 None => {}
@@ -97,15 +112,22 @@ impl Controller for Scheduler {
             let nodes = self.world.nodes.all();
             let nodes: Vec<&Node> = nodes.iter().map(|node| &**node).collect();
             let mut load = Load::default();
+            let mut placed = Vec::new();
             for other in pods.iter().filter(|pod| !is_finished(pod)) {
                 let bound = node_name(other);
                 let uid = other.uid().unwrap_or_default();
                 let node = if bound.is_empty() { assumed.get(&uid).map(String::as_str) } else { Some(bound) };
                 if let Some(node) = node {
                     load.add(node, other);
+                    placed.extend(
+                        nodes.iter().find(|one| one.name_any() == node).map(|node| (*node, &**other)),
+                    );
                 }
             }
-            let chosen = choose(&pod, &nodes, &load);
+            let namespaces = self.world.namespaces.all();
+            let namespaces = namespaces.iter().map(|one| (one.name_any(), one.metadata.clone())).collect();
+            let relations = Relations::of(&pod, &nodes, &placed, &namespaces);
+            let chosen = choose(&pod, &nodes, &load, &relations);
             if let Ok(node) = &chosen {
                 assumed.insert(uid.clone(), node.clone());
             }

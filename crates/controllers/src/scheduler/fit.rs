@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use kube::ResourceExt;
 
+use super::relations::Relations;
 use crate::pods::controller_of;
 
 /// What runs on each node.
@@ -102,16 +103,25 @@ pub(super) fn differs(old: &Node, new: &Node) -> bool {
 }
 
 /// The best node, or why there is none, in kube-scheduler's words.
-pub(super) fn choose(pod: &Pod, nodes: &[&Node], load: &Load) -> Result<String, String> {
+pub(super) fn choose(
+    pod: &Pod,
+    nodes: &[&Node],
+    load: &Load,
+    relations: &Relations,
+) -> Result<String, String> {
     let empty = OnNode::default();
     let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
     let mut best: Option<((u64, u64, u64), String)> = None;
     for node in nodes {
         let name = node.name_any();
         let on_node = load.nodes.get(&name).unwrap_or(&empty);
-        match refusal(pod, node, on_node) {
-            Some(why) => *refusals.entry(why).or_default() += 1,
-            None => {
+        let mut refused = refusals_of(pod, node, on_node);
+        if refused.is_empty() {
+            refused.extend(relations.refusal(node).map(String::from));
+        }
+        match refused.is_empty() {
+            false => refused.into_iter().for_each(|why| *refusals.entry(why).or_default() += 1),
+            true => {
                 let owner = controller_of(&pod.metadata).map(|owner| owner.uid.as_str()).unwrap_or_default();
                 let siblings = on_node.siblings.get(owner).copied().unwrap_or(0);
                 // Fewest siblings, then least used, then fewest pods; the name decides between equals.
@@ -143,7 +153,28 @@ fn used_permille(node: &Node, on_node: &OnNode) -> u64 {
         .max(share(on_node.memory_bytes, allocatable(node, "memory", false)))
 }
 
-/// Why a pod can't go to a node; `None` if it can.
+/// Why a pod can't go to a node; nothing if it can. All that there is too little of is told at once.
+fn refusals_of(pod: &Pod, node: &Node, on_node: &OnNode) -> Vec<String> {
+    if let Some(why) = refusal(pod, node, on_node) {
+        return vec![why];
+    }
+    let mut short = Vec::new();
+    if allocatable(node, "pods", false).is_some_and(|most| on_node.pods >= most) {
+        short.push("Too many pods".to_owned());
+    }
+    let (cpu, memory) = requests(pod);
+    let full = |wanted: u64, used: u64, of: Option<u64>| {
+        wanted > 0 && of.is_some_and(|of| used.saturating_add(wanted) > of)
+    };
+    if full(cpu, on_node.cpu_millis, allocatable(node, "cpu", true)) {
+        short.push("Insufficient cpu".to_owned());
+    }
+    if full(memory, on_node.memory_bytes, allocatable(node, "memory", false)) {
+        short.push("Insufficient memory".to_owned());
+    }
+    short
+}
+
 fn refusal(pod: &Pod, node: &Node, on_node: &OnNode) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
@@ -166,17 +197,7 @@ fn refusal(pod: &Pod, node: &Node, on_node: &OnNode) -> Option<String> {
     if host_ports(pod).iter().any(|port| on_node.ports.iter().any(|taken| taken.conflicts(port))) {
         return Some("node(s) didn't have free ports for the requested pod ports".into());
     }
-    if allocatable(node, "pods", false).is_some_and(|most| on_node.pods >= most) {
-        return Some("Too many pods".into());
-    }
-    let (cpu, memory) = requests(pod);
-    let full =
-        |wanted: u64, used: u64, of: Option<u64>| wanted > 0 && of.is_some_and(|of| used + wanted > of);
-    if full(cpu, on_node.cpu_millis, allocatable(node, "cpu", true)) {
-        return Some("Insufficient cpu".into());
-    }
-    full(memory, on_node.memory_bytes, allocatable(node, "memory", false))
-        .then(|| "Insufficient memory".into())
+    None
 }
 
 /// The first taint that keeps pods with these tolerations from being placed.
@@ -267,6 +288,10 @@ mod tests {
             spec["containers"] = json!([{"name": "c"}]);
         }
         serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d"}, "spec": spec})).unwrap()
+    }
+
+    fn choose(pod: &Pod, nodes: &[&Node], load: &Load) -> Result<String, String> {
+        super::choose(pod, nodes, load, &Relations::of(pod, nodes, &[], &BTreeMap::new()))
     }
 
     #[test]
