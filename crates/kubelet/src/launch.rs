@@ -151,8 +151,21 @@ fn mounts(input: &Input<'_>, env: &[(String, String)]) -> Result<Vec<Mount>, Str
             input.spec.volumes.iter().flatten().any(|volume| {
                 volume.name == *name && volume.empty_dir.is_none() && volume.host_path.is_none()
             });
+        let source = sub_path_of(base, &sub_path, generated)?;
+        let of_host = input
+            .spec
+            .volumes
+            .iter()
+            .flatten()
+            .any(|volume| volume.name == *name && volume.host_path.is_some());
+        if of_host && leads_into(&source, input.masked) {
+            return Err(format!(
+                "volume {name:?}: hostPath {} belongs to the cluster itself",
+                source.display()
+            ));
+        }
         mounts.push(Mount {
-            source: sub_path_of(base, &sub_path, generated)?,
+            source,
             target: PathBuf::from(&mount.mount_path),
             read_only: generated || mount.read_only == Some(true),
         });
@@ -171,6 +184,13 @@ fn mounts(input: &Input<'_>, env: &[(String, String)]) -> Result<Vec<Mount>, Str
         }
     }
     Ok(mounts)
+}
+
+/// Whether a path is one of these, or below one.
+fn leads_into(path: &Path, masked: &[PathBuf]) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = real(path);
+    masked.iter().any(|masked| path.starts_with(real(masked)))
 }
 
 /// A part of a volume, made if it is missing from one that can be written. What it leads to must lie in the volume,

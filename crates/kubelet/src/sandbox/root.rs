@@ -79,17 +79,22 @@ pub(super) fn enter(spec: &ContainerSpec, new_root: &Path) -> Result<()> {
     mount_private(new_root, spec.privileged)?;
     // Outer mounts first: one may hold the mount point of another.
     mounts.sort_by_key(|(target, _)| target.components().count());
-    for (target, mount) in mounts {
-        let inside = new_root.join(&target);
+    for (target, mount) in &mounts {
+        let inside = new_root.join(target);
         make_point(&inside, mount.source.is_file())?;
         at("mounting a volume at", &mount.target, mount_bind_recursive(&mount.source, &inside))?;
         let attributes = NOSUID | NODEV | if mount.read_only { RDONLY } else { 0 };
         at("protecting the volume at", &mount.target, sys::set_mount_attributes(&inside, attributes, true))?;
     }
-    for path in &spec.masked {
-        // A path that does not exist needs no hiding; links to it lead to the same place.
-        if let Ok(path) = fs::canonicalize(path) {
-            mask(&new_root.join(path.strip_prefix("/").unwrap_or(&path)))?;
+    // A path that does not exist needs no hiding; links to it lead to the same place.
+    for path in spec.masked.iter().filter_map(|path| fs::canonicalize(path).ok()) {
+        mask(&new_root.join(path.strip_prefix("/").unwrap_or(&path)))?;
+        // A volume that holds the path shows it again below its mount point.
+        for (target, mount) in &mounts {
+            let source = fs::canonicalize(&mount.source).unwrap_or_else(|_| mount.source.clone());
+            if let Ok(below) = path.strip_prefix(&source).map(Path::to_owned) {
+                mask(&new_root.join(target).join(below))?;
+            }
         }
     }
     at("entering", new_root, pivot(new_root))
