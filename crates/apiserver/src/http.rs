@@ -1,5 +1,6 @@
 //! The HTTP face of the registry.
 
+mod descriptions;
 mod discovery;
 mod health;
 mod metrics;

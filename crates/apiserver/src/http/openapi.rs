@@ -9,8 +9,8 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NO
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-use super::negotiate;
 use super::respond::{self, Body};
+use super::{descriptions, negotiate};
 use crate::status::ApiError;
 
 /// Every document; each is written when it is first asked for.
@@ -22,7 +22,7 @@ pub(crate) struct Documents {
 }
 
 struct Document {
-    json: Bytes,
+    /// Only packed: everybody who asks can read it packed, but for people with curl.
     gzip: Bytes,
     hash: String,
 }
@@ -31,19 +31,18 @@ impl Documents {
     fn written(&self) -> &BTreeMap<String, Document> {
         self.written.get_or_init(|| {
             let mut documents = BTreeMap::new();
+            let options = openapi::Options { descriptions: Some(descriptions::of), ..Default::default() };
             for row in kinds::all() {
                 let path = openapi::path_of(row.group, row.version);
                 if documents.contains_key(&path) {
                     continue;
                 }
-                let Some(document) = openapi::built_in(row.group, row.version, openapi::Options::default())
-                else {
+                let Some(document) = openapi::built_in(row.group, row.version, options) else {
                     continue;
                 };
                 let json = Bytes::from(document.to_string());
-                let gzip = respond::gzip(&json).map(Bytes::from).unwrap_or_default();
-                let hash = openapi::hash(&json);
-                documents.insert(path, Document { json, gzip, hash });
+                let gzip = respond::gzip(&json).expect("memory takes everything").into();
+                documents.insert(path, Document { gzip, hash: openapi::hash(&json) });
             }
             documents
         })
@@ -75,14 +74,16 @@ impl Documents {
         }
         let etag = format!("\"{}\"", document.hash);
         let unchanged = headers.get_all(IF_NONE_MATCH).iter().any(|tag| tag.as_bytes() == etag.as_bytes());
-        let gzip = !document.gzip.is_empty()
-            && headers
-                .get(ACCEPT_ENCODING)
-                .is_some_and(|value| value.to_str().is_ok_and(|t| t.contains("gzip")));
+        let gzip = headers
+            .get(ACCEPT_ENCODING)
+            .is_some_and(|value| value.to_str().is_ok_and(|t| t.contains("gzip")));
         let (code, body) = match (unchanged, gzip) {
             (true, _) => (StatusCode::NOT_MODIFIED, Bytes::new()),
             (false, true) => (StatusCode::OK, document.gzip.clone()),
-            (false, false) => (StatusCode::OK, document.json.clone()),
+            (false, false) => {
+                let json = respond::gunzip(&document.gzip).map_err(ApiError::internal)?;
+                (StatusCode::OK, json.into())
+            }
         };
         let mut response = respond::full(code, "application/json", body);
         let headers = response.headers_mut();
