@@ -81,12 +81,10 @@ impl TableState {
         }
     }
 
-    /// Whether the sets have room for all that is in them.
-    fn fits(&self) -> bool {
-        SetId::ALL.into_iter().filter(|id| id.is_sized()).all(|id| {
-            let count = self.counts.get(&id).copied().unwrap_or(0);
-            self.sizes.get(&id).is_some_and(|size| count <= *size as usize)
-        })
+    /// Whether a set has room for all that is in it.
+    fn fits(&self, id: SetId) -> bool {
+        let count = self.counts.get(&id).copied().unwrap_or(0);
+        !id.is_sized() || self.sizes.get(&id).is_some_and(|size| count <= *size as usize)
     }
 
     /// Sizes with room to grow.
@@ -281,9 +279,12 @@ fn change(
             Op::Add(_, entry) => state.count(entry, true),
             Op::Remove(_, entry) => state.count(entry, false),
         }
-    }
-    if !state.fits() {
-        return false;
+        // After each of them: the kernel refuses an element for which there is no room at its turn, even if others
+        // are to go later in the same batch.
+        let (Op::Add(_, entry) | Op::Remove(_, entry)) = op;
+        if !state.fits(set(entry)) {
+            return false;
+        }
     }
     state.picks.retain(|_, count| *count > 0);
     for pick in state.picks.keys().filter(|pick| !before.contains(pick)) {

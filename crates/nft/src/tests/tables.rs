@@ -168,6 +168,39 @@ fn the_nft_program_understands_the_tables() {
 }
 
 #[test]
+fn a_full_set_takes_what_comes_before_something_goes() {
+    if !privileged("tables::a_full_set_takes_what_comes_before_something_goes") {
+        return;
+    }
+    let namespace = netns::create().unwrap();
+    within(&namespace, || {
+        let mut executor = Executor::open().unwrap();
+        let mut program = Program::single(IpFamily::V4, Table::default());
+        executor.apply(&program).unwrap();
+        let endpoint = |third: u8, last: u8| {
+            let at = Frontend::Address(IpAddr::from([10, 96, third, last]), Protocol::Tcp, 80);
+            Entry::Endpoint(
+                Scope::Cluster,
+                at,
+                0,
+                Endpoint { ip: IpAddr::from([10, 244, 0, last]), port: 80 },
+            )
+        };
+        // As many as the smallest set holds; then others come and these go in one batch, in that order, as endpoints
+        // do whose frontends change.
+        let fill: Vec<Op> = (0..=255).map(|last| Op::Add(IpFamily::V4, endpoint(1, last))).collect();
+        apply(&mut program, &fill);
+        executor.update(&program, &fill).unwrap();
+        let come = (0..100).map(|last| Op::Add(IpFamily::V4, endpoint(0, last)));
+        let go = (0..100).map(|last| Op::Remove(IpFamily::V4, endpoint(1, last)));
+        let swap: Vec<Op> = come.chain(go).collect();
+        apply(&mut program, &swap);
+        executor.update(&program, &swap).unwrap();
+        assert_eq!(executor.read_back().unwrap(), by_family(&program));
+    });
+}
+
+#[test]
 fn a_table_grows_when_a_set_is_full() {
     if !privileged("tables::a_table_grows_when_a_set_is_full") {
         return;
