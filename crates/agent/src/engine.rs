@@ -53,6 +53,10 @@ impl Engine {
             cluster_pods: config.pod_ranges.clone(),
             services: config.service_ranges.clone(),
             nodes: BTreeSet::new(),
+            zone: None,
+            node_ports: dyad_net::IpFamily::BOTH.map(|family| family.everything()).to_vec(),
+            open_pods: false,
+            masquerade_pods: true,
         };
         Ok(Self {
             me: Name::new("", &config.node_name),

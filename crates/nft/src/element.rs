@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dyad_net::{IpFamily, IpNet, Ipv4Net, Ipv6Net};
-use dyad_program::{Action, Endpoint, Entry, Frontend, Protocol, RangeSet};
+use dyad_program::{Action, Endpoint, Entry, Frontend, Protocol};
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
 use crate::attribute::{Writer, find, find_u32};
@@ -101,13 +101,10 @@ pub(crate) fn kind(at: Frontend) -> Kind {
 /// The pick chain an entry leads to.
 pub(crate) fn pick(entry: &Entry) -> Option<Pick> {
     match entry {
-        Entry::Frontend(scope, at, Action::Forward(slots)) => {
+        Entry::Frontend(scope, at, Action::Forward { slots, .. }) => {
             Some(Pick { scope: *scope, kind: kind(*at), slots: *slots })
         }
-        Entry::Frontend(_, _, Action::Reject | Action::Drop)
-        | Entry::Endpoint(..)
-        | Entry::Hairpin(_)
-        | Entry::Range(..) => None,
+        _ => None,
     }
 }
 
@@ -118,6 +115,7 @@ pub(crate) fn set(entry: &Entry) -> SetId {
         Entry::Endpoint(scope, at, ..) => SetId::Endpoints(*scope, kind(*at)),
         Entry::Hairpin(_) => SetId::Hairpin,
         Entry::Range(set, _) => SetId::Range(*set),
+        _ => SetId::Hairpin,
     }
 }
 
@@ -128,7 +126,7 @@ pub(crate) fn element(entry: &Entry) -> Option<Element> {
             let verdict = match action {
                 Action::Drop => Verdict::Drop,
                 Action::Reject => Verdict::Goto(REFUSE.into()),
-                Action::Forward(_) => Verdict::Goto(pick(entry)?.chain()),
+                Action::Forward { .. } => Verdict::Goto(pick(entry)?.chain()),
             };
             (frontend_key(*at).1, Data::Verdict(verdict))
         }
@@ -140,7 +138,7 @@ pub(crate) fn element(entry: &Entry) -> Option<Element> {
             (key, Data::Value(value))
         }
         Entry::Hairpin(ip) => ([octets(*ip), octets(*ip)].concat(), Data::Nothing),
-        Entry::Range(..) => return None,
+        _ => return None,
     };
     Some(Element { key, data, is_end: false })
 }
@@ -239,7 +237,7 @@ pub(crate) fn read_entry(set: SetId, family: IpFamily, element: &Element) -> Opt
                 Verdict::Goto(chain) => {
                     let pick =
                         Pick::from_chain(chain).filter(|pick| (pick.scope, pick.kind) == (scope, kind))?;
-                    Action::Forward(pick.slots)
+                    Action::forward(pick.slots)
                 }
             };
             Entry::Frontend(scope, at, action)
@@ -251,11 +249,9 @@ pub(crate) fn read_entry(set: SetId, family: IpFamily, element: &Element) -> Opt
             let to = Endpoint { ip: value.address()?, port: value.port()? };
             value.bytes.is_empty().then_some(Entry::Endpoint(scope, at, slot, to))?
         }
-        (
-            SetId::Range(RangeSet::OwnPods | RangeSet::Masqueraded | RangeSet::Cluster | RangeSet::Services),
-            _,
-        )
-        | (SetId::Hairpin | SetId::Frontends(..) | SetId::Endpoints(..), _) => return None,
+        (SetId::Range(_), _) | (SetId::Hairpin | SetId::Frontends(..) | SetId::Endpoints(..), _) => {
+            return None;
+        }
     };
     (key.bytes.is_empty() && !element.is_end).then_some(entry)
 }

@@ -167,7 +167,7 @@ impl Executor {
         for (family, table) in program.iter() {
             let Some(state) = tables.get_mut(&family) else { return self.apply(program) };
             let of_family = |op: &&Op| matches!(op, Op::Add(of, _) | Op::Remove(of, _) if *of == family);
-            let ops: Vec<Op> = ops.iter().filter(of_family).copied().collect();
+            let ops: Vec<Op> = ops.iter().filter(of_family).cloned().collect();
             let mut part = Changes::new(self.socket.batch_limit);
             if change(&mut part, state, family, table, &ops) {
                 changes.append(part);

@@ -48,7 +48,7 @@ pub(crate) enum SetId {
 }
 
 impl SetId {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Hairpin,
         Self::Endpoints(Scope::Cluster, Kind::Address),
         Self::Endpoints(Scope::Cluster, Kind::NodePort),
@@ -62,6 +62,8 @@ impl SetId {
         Self::Range(RangeSet::Masqueraded),
         Self::Range(RangeSet::Cluster),
         Self::Range(RangeSet::Services),
+        Self::Range(RangeSet::NodePorts),
+        Self::Range(RangeSet::Closed),
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -79,6 +81,8 @@ impl SetId {
             Self::Range(RangeSet::Masqueraded) => "masqueraded",
             Self::Range(RangeSet::Cluster) => "cluster",
             Self::Range(RangeSet::Services) => "service-ranges",
+            Self::Range(RangeSet::NodePorts) => "node-port-addresses",
+            Self::Range(RangeSet::Closed) => "closed",
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use dyad_net::{DualStack, IpNet};
@@ -99,14 +100,23 @@ pub struct Port {
 pub struct Service {
     /// Cluster IPs, at most one of each family. A family without one is not served at all, node ports included.
     pub cluster_ips: DualStack<IpAddr>,
-    /// Other addresses that lead here: `externalIPs` and those of load balancers that deliver packets unchanged.
+    /// `externalIPs`: other addresses that lead here.
     pub external_ips: BTreeSet<IpAddr>,
+    /// Addresses of load balancers that deliver packets unchanged (`ipMode` VIP or none, A162).
+    pub balancer_ips: BTreeSet<IpAddr>,
+    /// Who may use the load balancer's addresses; `None` for everybody. A list that names ranges of one family only
+    /// closes the other one.
+    pub source_ranges: Option<Vec<IpNet>>,
     /// The ports.
     pub ports: Vec<Port>,
     /// Where traffic to node ports and external addresses may go.
     pub external_traffic: Traffic,
     /// Where traffic to cluster IPs may go.
     pub internal_traffic: Traffic,
+    /// `sessionAffinity: ClientIP`, and for how many seconds (A168).
+    pub affinity: Option<NonZeroU32>,
+    /// Where load balancers ask this node whether it has endpoints (A169).
+    pub health_check_node_port: Option<u16>,
 }
 
 /// One endpoint in a slice.
@@ -122,6 +132,17 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// The node it runs on, if known.
     pub node: Option<String>,
+    /// Whom it should serve, if anybody said so.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// Whom an endpoint should serve (A166, E27).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hints {
+    /// Clients on these nodes.
+    pub nodes: Vec<String>,
+    /// Clients in these zones.
+    pub zones: Vec<String>,
 }
 
 /// One port of a slice.
@@ -160,4 +181,27 @@ pub struct NodeView {
     pub services: DualStack<IpNet>,
     /// The addresses of all nodes: like pods, they are no outside world.
     pub nodes: BTreeSet<IpAddr>,
+    /// Its zone (`topology.kubernetes.io/zone`): what hints are about.
+    pub zone: Option<String>,
+    /// Where node ports are served: addresses of the node that are in one of these ranges.
+    pub node_ports: Vec<IpNet>,
+    /// Whether pods with addresses that are known outside the cluster accept new connections from there although
+    /// neither a Service nor a host port nor a policy asks for it.
+    pub open_pods: bool,
+    /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside of it; if not,
+    /// somebody else does what is needed.
+    pub masquerade_pods: bool,
+}
+
+/// A port of the node that leads to one of its pods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// The one address it is on; on all that node ports are on if there is none.
+    pub ip: Option<IpAddr>,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port of the node, never 0.
+    pub port: u16,
+    /// The port of the pod.
+    pub container_port: u16,
 }

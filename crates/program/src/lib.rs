@@ -9,16 +9,22 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod hash;
 mod input;
+pub mod policy;
 mod program;
 mod ranges;
+pub mod rule;
 mod service;
 mod simulate;
 mod slots;
 pub mod wire;
 
 pub use compile::{Compiler, Inputs, compile};
-pub use input::{EndpointSlice, Name, NodeView, Port, Protocol, Service, SliceEndpoint, SlicePort, Traffic};
+pub use input::{
+    EndpointSlice, Hints, HostPort, Name, NodeView, Port, Protocol, Service, SliceEndpoint, SlicePort,
+    Traffic,
+};
 pub use program::{
     Action, Endpoint, Entry, Frontend, Op, Program, RangeSet, Scope, Slot, Table, apply, diff,
 };

@@ -3,11 +3,15 @@
 //! One [`Table`] per family. The shape, which every executor builds once and then only fills:
 //!
 //! ```text
-//! from outside --(not from own pods)--> frontends[Local]  --miss--> frontends[Cluster] --miss--> pass
-//! from own pods, from this host --------------------------------->  frontends[Cluster]
+//! a new connection
+//!     guarded, and not from one of its sources ------------------------------------> drop
+//!     from outside --(not from own pods)--> frontends[Local]  --miss--> frontends[Cluster] --miss--> pass
+//!     from own pods, from this host --------------------------------->  frontends[Cluster]
 //!
-//! frontends: (scope, address.protocol.port or node port) -> Forward(n) | Reject | Drop
-//! endpoints: (scope, the same, slot 0..n)                -> address.port       slot chosen at random
+//! frontends: (scope, address.protocol.port or node port) -> Forward | Reject | Drop
+//! endpoints: (scope, the same, slot 0..n)                -> address.port   slot chosen at random, or where the
+//!                                                           client went last if that is still in `members`
+//! then, for own pods: isolated -> chains (see `rule`); and what is Closed opens to nobody outside
 //! ```
 //!
 //! A frontend found in scope `Cluster` masks what does not come from own pods, so that the answer passes this node;
@@ -15,10 +19,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use dyad_net::{DualStack, IpFamily, IpNet};
 
 use crate::Protocol;
+use crate::rule::{Chain, Direction, Id, Member, SetKind};
 
 /// Where something listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,12 +52,25 @@ impl Scope {
 /// What is done with a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Sent to the endpoint in one of that many slots, chosen at random; at least one.
-    Forward(u16),
+    /// Sent to the endpoint in one of `slots` slots, chosen at random; at least one.
+    Forward {
+        /// How many there are.
+        slots: Slot,
+        /// For so many seconds after its last connection a client comes to the same endpoint again, as long as that
+        /// is a member of the frontend (A168).
+        sticky: Option<NonZeroU32>,
+    },
     /// Refused: there is no endpoint.
     Reject,
     /// Dropped: there are endpoints, but none this traffic may go to.
     Drop,
+}
+
+impl Action {
+    /// To one of `slots` slots, whoever comes.
+    pub const fn forward(slots: Slot) -> Self {
+        Self::Forward { slots, sticky: None }
+    }
 }
 
 /// The number of a slot, from 0.
@@ -77,85 +96,115 @@ pub enum RangeSet {
     Cluster,
     /// The cluster IPs.
     Services,
+    /// Where node ports are served: addresses of the node outside of these have none.
+    NodePorts,
+    /// Pods of this node that nobody outside the cluster may open connections to, unless a Service, a host port or a
+    /// policy says so.
+    Closed,
 }
 
 impl RangeSet {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::OwnPods, Self::Masqueraded, Self::Cluster, Self::Services];
+    pub const ALL: [Self; 6] =
+        [Self::OwnPods, Self::Masqueraded, Self::Cluster, Self::Services, Self::NodePorts, Self::Closed];
 }
 
 /// One element of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
-    /// What becomes of connections to a frontend.
-    Frontend(Scope, Frontend, Action),
-    /// The endpoint in a slot of a frontend.
-    Endpoint(Scope, Frontend, Slot, Endpoint),
-    /// An endpoint on this node: when it reaches itself through a Service, the source must be masqueraded.
-    Hairpin(IpAddr),
     /// A range. Those of one set are the fewest prefixes that cover what they cover.
     Range(RangeSet, IpNet),
+    /// An endpoint on this node: when it reaches itself through a Service, the source must be masqueraded.
+    Hairpin(IpAddr),
+    /// A set that rules name; it may be empty.
+    Set(SetKind, Id),
+    /// What is in such a set.
+    Member(Id, Member),
+    /// The rules of a policy chain.
+    Chain(Id, Chain),
+    /// A pod of this node that policies select, and the chain that decides about it.
+    Isolated(Direction, IpAddr, Id),
+    /// One of the endpoints of a sticky frontend.
+    Sticky(Scope, Frontend, Endpoint),
+    /// The endpoint in a slot of a frontend.
+    Endpoint(Scope, Frontend, Slot, Endpoint),
+    /// A range that may use a guarded frontend; those of one frontend are disjoint.
+    Source(Frontend, IpNet),
+    /// A frontend on an address that only its sources may use.
+    Guarded(Frontend),
+    /// What becomes of connections to a frontend.
+    Frontend(Scope, Frontend, Action),
 }
 
 /// What the kernel should hold for one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// What becomes of connections, by frontend.
-    pub frontends: BTreeMap<(Scope, Frontend), Action>,
-    /// The endpoints behind the frontends.
-    pub endpoints: BTreeMap<(Scope, Frontend, Slot), Endpoint>,
-    /// Endpoints on this node.
-    pub hairpin: BTreeSet<IpAddr>,
     /// The ranges.
     pub ranges: BTreeSet<(RangeSet, IpNet)>,
+    /// Endpoints on this node.
+    pub hairpin: BTreeSet<IpAddr>,
+    /// The sets of policies.
+    pub sets: BTreeSet<(SetKind, Id)>,
+    /// What is in them.
+    pub members: BTreeSet<(Id, Member)>,
+    /// The chains of policies.
+    pub chains: BTreeMap<Id, Chain>,
+    /// Pods that are isolated, with the chain that decides.
+    pub isolated: BTreeMap<(Direction, IpAddr), Id>,
+    /// The endpoints of sticky frontends.
+    pub sticky: BTreeSet<(Scope, Frontend, Endpoint)>,
+    /// The endpoints behind the frontends.
+    pub endpoints: BTreeMap<(Scope, Frontend, Slot), Endpoint>,
+    /// Who may use guarded frontends.
+    pub sources: BTreeSet<(Frontend, IpNet)>,
+    /// Frontends that only their sources may use.
+    pub guarded: BTreeSet<Frontend>,
+    /// What becomes of connections, by frontend.
+    pub frontends: BTreeMap<(Scope, Frontend), Action>,
 }
 
 impl Table {
     /// All elements; those that others lead to come first.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let endpoints = self.endpoints.iter();
-        let endpoints =
-            endpoints.map(|((scope, at, slot), endpoint)| Entry::Endpoint(*scope, *at, *slot, *endpoint));
-        let frontends =
-            self.frontends.iter().map(|((scope, at), action)| Entry::Frontend(*scope, *at, *action));
-        let hairpin = self.hairpin.iter().map(|ip| Entry::Hairpin(*ip));
-        let ranges = self.ranges.iter().map(|(set, range)| Entry::Range(*set, *range));
-        hairpin.chain(endpoints).chain(frontends).chain(ranges)
+        let none = Self::default();
+        let mut all = Vec::new();
+        differences(&none, self, &mut |_, entry| all.push(entry));
+        all.into_iter()
     }
 
     /// Adds an element, in place of one with the same key.
     pub fn insert(&mut self, entry: Entry) {
         match entry {
-            Entry::Frontend(scope, at, action) => {
-                self.frontends.insert((scope, at), action);
-            }
+            Entry::Range(set, range) => drop(self.ranges.insert((set, range))),
+            Entry::Hairpin(ip) => drop(self.hairpin.insert(ip)),
+            Entry::Set(kind, id) => drop(self.sets.insert((kind, id))),
+            Entry::Member(id, member) => drop(self.members.insert((id, member))),
+            Entry::Chain(id, chain) => drop(self.chains.insert(id, chain)),
+            Entry::Isolated(direction, ip, id) => drop(self.isolated.insert((direction, ip), id)),
+            Entry::Sticky(scope, at, endpoint) => drop(self.sticky.insert((scope, at, endpoint))),
             Entry::Endpoint(scope, at, slot, endpoint) => {
                 self.endpoints.insert((scope, at, slot), endpoint);
             }
-            Entry::Hairpin(ip) => {
-                self.hairpin.insert(ip);
-            }
-            Entry::Range(set, range) => {
-                self.ranges.insert((set, range));
-            }
+            Entry::Source(at, range) => drop(self.sources.insert((at, range))),
+            Entry::Guarded(at) => drop(self.guarded.insert(at)),
+            Entry::Frontend(scope, at, action) => drop(self.frontends.insert((scope, at), action)),
         }
     }
 
     /// Takes an element out.
     pub fn remove(&mut self, entry: &Entry) {
         match entry {
-            Entry::Frontend(scope, at, _) => {
-                self.frontends.remove(&(*scope, *at));
-            }
-            Entry::Endpoint(scope, at, slot, _) => {
-                self.endpoints.remove(&(*scope, *at, *slot));
-            }
-            Entry::Hairpin(ip) => {
-                self.hairpin.remove(ip);
-            }
-            Entry::Range(set, range) => {
-                self.ranges.remove(&(*set, *range));
-            }
+            Entry::Range(set, range) => drop(self.ranges.remove(&(*set, *range))),
+            Entry::Hairpin(ip) => drop(self.hairpin.remove(ip)),
+            Entry::Set(kind, id) => drop(self.sets.remove(&(*kind, *id))),
+            Entry::Member(id, member) => drop(self.members.remove(&(*id, *member))),
+            Entry::Chain(id, _) => drop(self.chains.remove(id)),
+            Entry::Isolated(direction, ip, _) => drop(self.isolated.remove(&(*direction, *ip))),
+            Entry::Sticky(scope, at, endpoint) => drop(self.sticky.remove(&(*scope, *at, *endpoint))),
+            Entry::Endpoint(scope, at, slot, _) => drop(self.endpoints.remove(&(*scope, *at, *slot))),
+            Entry::Source(at, range) => drop(self.sources.remove(&(*at, *range))),
+            Entry::Guarded(at) => drop(self.guarded.remove(at)),
+            Entry::Frontend(scope, at, _) => drop(self.frontends.remove(&(*scope, *at))),
         }
     }
 
@@ -169,7 +218,7 @@ impl Table {
 pub type Program = DualStack<Table>;
 
 /// A change of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// An element is added; none with its key is there.
     Add(IpFamily, Entry),
@@ -177,44 +226,106 @@ pub enum Op {
     Remove(IpFamily, Entry),
 }
 
+/// Whether an element comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Add,
+    Remove,
+}
+
 /// The changes that lead from one table to another, both of `family`.
 ///
 /// Their order keeps connections going even where an executor has to carry them out in several steps: an element that
-/// changes is removed and added at once; endpoints are there before the frontends that lead to them, and go after.
+/// changes is removed and added at once; what others lead to is there before them, and goes after them.
 pub fn diff(family: IpFamily, old: &Table, new: &Table) -> Vec<Op> {
     let mut ops = Vec::new();
-    let (remove, add) = (|entry| Op::Remove(family, entry), |entry| Op::Add(family, entry));
-    let endpoint = |(key, endpoint): (&(Scope, Frontend, Slot), &Endpoint)| {
-        Entry::Endpoint(key.0, key.1, key.2, *endpoint)
-    };
-    let frontend = |(key, action): (&(Scope, Frontend), &Action)| Entry::Frontend(key.0, key.1, *action);
-
-    ops.extend(old.hairpin.difference(&new.hairpin).map(|ip| remove(Entry::Hairpin(*ip))));
-    ops.extend(new.hairpin.difference(&old.hairpin).map(|ip| add(Entry::Hairpin(*ip))));
-    for (key, value) in &new.endpoints {
-        match old.endpoints.get(key) {
-            Some(before) if before == value => continue,
-            Some(before) => ops.push(remove(endpoint((key, before)))),
-            None => {}
-        }
-        ops.push(add(endpoint((key, value))));
-    }
-    for (key, value) in &new.frontends {
-        match old.frontends.get(key) {
-            Some(before) if before == value => continue,
-            Some(before) => ops.push(remove(frontend((key, before)))),
-            None => {}
-        }
-        ops.push(add(frontend((key, value))));
-    }
-    let gone = old.frontends.iter().filter(|(key, _)| !new.frontends.contains_key(key));
-    ops.extend(gone.map(|element| remove(frontend(element))));
-    let gone = old.endpoints.iter().filter(|(key, _)| !new.endpoints.contains_key(key));
-    ops.extend(gone.map(|element| remove(endpoint(element))));
-    let range = |(set, range): &(RangeSet, IpNet)| Entry::Range(*set, *range);
-    ops.extend(old.ranges.difference(&new.ranges).map(range).map(remove));
-    ops.extend(new.ranges.difference(&old.ranges).map(range).map(add));
+    differences(old, new, &mut |change, entry| {
+        ops.push(match change {
+            Change::Add => Op::Add(family, entry),
+            Change::Remove => Op::Remove(family, entry),
+        });
+    });
     ops
+}
+
+/// Tells of every difference, as [`diff`] orders them.
+fn differences(old: &Table, new: &Table, tell: &mut impl FnMut(Change, Entry)) {
+    // Ranges are replaced as a whole set, for those of one set must not overlap at any time.
+    gone_from_set(&old.ranges, &new.ranges, tell, |&(set, range)| Entry::Range(set, range));
+    come_to_set(&old.ranges, &new.ranges, tell, |&(set, range)| Entry::Range(set, range));
+    come_to_set(&old.hairpin, &new.hairpin, tell, |ip| Entry::Hairpin(*ip));
+
+    come_to_set(&old.sets, &new.sets, tell, |&(kind, id)| Entry::Set(kind, id));
+    gone_from_set(&old.members, &new.members, tell, |&(id, member)| Entry::Member(id, member));
+    come_to_set(&old.members, &new.members, tell, |&(id, member)| Entry::Member(id, member));
+    let chain = |id: &Id, chain: &Chain| Entry::Chain(*id, chain.clone());
+    come_to_map(&old.chains, &new.chains, tell, chain);
+    let isolated = |key: &(Direction, IpAddr), id: &Id| Entry::Isolated(key.0, key.1, *id);
+    come_to_map(&old.isolated, &new.isolated, tell, isolated);
+
+    let sticky = |&(scope, at, endpoint): &(_, _, _)| Entry::Sticky(scope, at, endpoint);
+    come_to_set(&old.sticky, &new.sticky, tell, sticky);
+    let endpoint = |key: &(_, _, _), to: &Endpoint| Entry::Endpoint(key.0, key.1, key.2, *to);
+    come_to_map(&old.endpoints, &new.endpoints, tell, endpoint);
+    gone_from_set(&old.sources, &new.sources, tell, |&(at, range)| Entry::Source(at, range));
+    come_to_set(&old.sources, &new.sources, tell, |&(at, range)| Entry::Source(at, range));
+    come_to_set(&old.guarded, &new.guarded, tell, |at| Entry::Guarded(*at));
+    let frontend = |key: &(_, _), action: &Action| Entry::Frontend(key.0, key.1, *action);
+    come_to_map(&old.frontends, &new.frontends, tell, frontend);
+
+    gone_from_map(&old.frontends, &new.frontends, tell, frontend);
+    gone_from_set(&old.guarded, &new.guarded, tell, |at| Entry::Guarded(*at));
+    gone_from_map(&old.endpoints, &new.endpoints, tell, endpoint);
+    gone_from_set(&old.sticky, &new.sticky, tell, sticky);
+    gone_from_map(&old.isolated, &new.isolated, tell, isolated);
+    gone_from_map(&old.chains, &new.chains, tell, chain);
+    gone_from_set(&old.sets, &new.sets, tell, |&(kind, id)| Entry::Set(kind, id));
+    gone_from_set(&old.hairpin, &new.hairpin, tell, |ip| Entry::Hairpin(*ip));
+}
+
+fn come_to_set<K: Ord>(
+    old: &BTreeSet<K>,
+    new: &BTreeSet<K>,
+    tell: &mut impl FnMut(Change, Entry),
+    entry: impl Fn(&K) -> Entry,
+) {
+    new.difference(old).for_each(|key| tell(Change::Add, entry(key)));
+}
+
+fn gone_from_set<K: Ord>(
+    old: &BTreeSet<K>,
+    new: &BTreeSet<K>,
+    tell: &mut impl FnMut(Change, Entry),
+    entry: impl Fn(&K) -> Entry,
+) {
+    old.difference(new).for_each(|key| tell(Change::Remove, entry(key)));
+}
+
+/// What is new, and what is another than before.
+fn come_to_map<K: Ord, V: PartialEq>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    tell: &mut impl FnMut(Change, Entry),
+    entry: impl Fn(&K, &V) -> Entry,
+) {
+    for (key, value) in new {
+        match old.get(key) {
+            Some(before) if before == value => continue,
+            Some(before) => tell(Change::Remove, entry(key, before)),
+            None => {}
+        }
+        tell(Change::Add, entry(key, value));
+    }
+}
+
+fn gone_from_map<K: Ord, V>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    tell: &mut impl FnMut(Change, Entry),
+    entry: impl Fn(&K, &V) -> Entry,
+) {
+    let gone = old.iter().filter(|(key, _)| !new.contains_key(key));
+    gone.for_each(|(key, value)| tell(Change::Remove, entry(key, value)));
 }
 
 /// Carries out changes on a program; those of families it does not have change nothing.
@@ -222,7 +333,7 @@ pub fn apply(program: &mut Program, ops: &[Op]) {
     for (family, table) in program.iter_mut() {
         for op in ops {
             match op {
-                Op::Add(of, entry) if *of == family => table.insert(*entry),
+                Op::Add(of, entry) if *of == family => table.insert(entry.clone()),
                 Op::Remove(of, entry) if *of == family => table.remove(entry),
                 Op::Add(..) | Op::Remove(..) => {}
             }

@@ -9,13 +9,17 @@ use crate::{NodeView, RangeSet};
 /// The range sets of a node's table of `family`.
 pub(crate) fn of_node(node: &NodeView, family: IpFamily) -> BTreeSet<(RangeSet, IpNet)> {
     let own = node.own_pods.clone();
-    let masqueraded = own.iter().copied().filter(|range| !is_global(range)).collect();
+    let (global, private): (Vec<_>, Vec<_>) = own.iter().copied().partition(is_global);
+    let masqueraded = if node.masquerade_pods { private } else { Vec::new() };
+    let closed = if node.open_pods { Vec::new() } else { global };
     let nodes = node.nodes.iter().map(|ip| IpNet::from(*ip));
     let cluster = node.cluster_pods.iter().map(|(_, range)| *range).chain(nodes).chain(own.iter().copied());
     let sets = [
         (RangeSet::Masqueraded, masqueraded),
         (RangeSet::Cluster, cluster.collect()),
         (RangeSet::Services, node.services.iter().map(|(_, range)| *range).collect()),
+        (RangeSet::NodePorts, node.node_ports.clone()),
+        (RangeSet::Closed, closed),
         (RangeSet::OwnPods, own),
     ];
     let fewest = |(set, ranges): (RangeSet, Vec<IpNet>)| {

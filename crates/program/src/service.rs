@@ -42,7 +42,7 @@ impl Candidates {
             let matching =
                 slice.ports.iter().filter(|of| of.name == port.name && of.protocol == port.protocol);
             for number in matching.map(|of| of.port) {
-                for SliceEndpoint { ip, ready, serving, terminating, node: at } in &slice.endpoints {
+                for SliceEndpoint { ip, ready, serving, terminating, node: at, .. } in &slice.endpoints {
                     if IpFamily::from(*ip) != family {
                         continue;
                     }
@@ -82,7 +82,8 @@ pub(crate) fn compile(
     let Some(cluster_ip) = service.cluster_ips.get(family) else { return (frontends, local_ips) };
     for port in &service.ports {
         let candidates = Candidates::select(port, family, node, slices.values());
-        let externals = service.external_ips.iter().filter(|ip| IpFamily::from(**ip) == family);
+        let externals =
+            service.external_ips.union(&service.balancer_ips).filter(|ip| IpFamily::from(**ip) == family);
         let externals = externals.map(|ip| Frontend::Address(*ip, port.protocol, port.port));
         let node_port = port.node_port.map(|number| Frontend::NodePort(port.protocol, number));
         for at in externals.chain(node_port) {
@@ -118,7 +119,7 @@ fn forward(table: &mut Table, scope: Scope, at: Frontend, to: &[Endpoint], all: 
     let slots = slots::fill(to);
     let count = u16::try_from(slots.len()).expect("at most MAX_SLOTS");
     let action = if count > 0 {
-        Action::Forward(count)
+        Action::forward(count)
     } else if all.cluster.is_empty() && all.local.is_empty() {
         Action::Reject
     } else {

@@ -106,7 +106,7 @@ impl Node<'_> {
         match action {
             Action::Reject => refuse(packet.protocol),
             Action::Drop => Verdict::Drop,
-            Action::Forward(slots) => {
+            Action::Forward { slots, .. } => {
                 let endpoint = |slot| self.table.endpoints.get(&(scope, at, slot)).copied();
                 let masqueraded = |to: &Endpoint| {
                     self.leaves(packet.origin, to.ip) && (marked || self.masquerades(packet.source, to.ip))

@@ -60,23 +60,13 @@ impl Walk {
     }
 }
 
-/// FNV-1a with a final mix (that of MurmurHash3): the same everywhere and for ever, so that a restart finds the table
-/// it left.
 fn hash(endpoint: &Endpoint) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut eat = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+    let mut bytes = match endpoint.ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
     };
-    match endpoint.ip {
-        IpAddr::V4(ip) => eat(&ip.octets()),
-        IpAddr::V6(ip) => eat(&ip.octets()),
-    }
-    eat(&endpoint.port.to_be_bytes());
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
+    bytes.extend(endpoint.port.to_be_bytes());
+    crate::hash::of(&bytes)
 }
 
 #[cfg(test)]

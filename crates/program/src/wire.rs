@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use dyad_net::{DualStack, IpFamily, IpNet};
 use serde::Deserialize;
@@ -48,6 +49,23 @@ pub struct ServiceSpec {
     ports: Option<Vec<ServicePort>>,
     external_traffic_policy: Option<String>,
     internal_traffic_policy: Option<String>,
+    load_balancer_source_ranges: Option<Vec<String>>,
+    session_affinity: Option<String>,
+    session_affinity_config: Option<AffinityConfig>,
+    health_check_node_port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AffinityConfig {
+    #[serde(rename = "clientIP")]
+    client_ip: Option<ClientIp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClientIp {
+    timeout_seconds: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -86,6 +104,20 @@ pub struct SliceEndpoint {
     addresses: Vec<String>,
     conditions: Option<Conditions>,
     node_name: Option<String>,
+    hints: Option<Hints>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Hints {
+    for_zones: Option<Vec<Target>>,
+    for_nodes: Option<Vec<Target>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Target {
+    name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -162,7 +194,7 @@ pub fn service(
     let ingress = status.load_balancer.as_ref().and_then(|balancer| balancer.ingress.as_deref());
     // A balancer in proxy mode wants to see its own traffic again (KEP-1860).
     let delivered = ingress.unwrap_or_default().iter().filter(|at| at.ip_mode.as_deref() != Some("Proxy"));
-    let external = spec.external_ips.iter().flatten().chain(delivered.filter_map(|at| at.ip.as_ref()));
+    let balancer_ips = delivered.filter_map(|at| at.ip.as_ref()?.parse().ok());
     let port = |port: &ServicePort| {
         Some(input::Port {
             name: port.name.clone().unwrap_or_default(),
@@ -173,11 +205,39 @@ pub fn service(
     };
     Some(input::Service {
         cluster_ips,
-        external_ips: external.filter_map(|text| text.parse().ok()).collect(),
+        external_ips: spec.external_ips.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
+        balancer_ips: balancer_ips.collect(),
+        source_ranges: source_ranges(spec),
         ports: spec.ports.iter().flatten().filter_map(port).filter(|port| port.port != 0).collect(),
         external_traffic: traffic(spec.external_traffic_policy.as_deref()),
         internal_traffic: traffic(spec.internal_traffic_policy.as_deref()),
+        affinity: affinity(spec),
+        health_check_node_port: spec.health_check_node_port.filter(|port| *port != 0),
     })
+}
+
+/// Who may use a load balancer's addresses; an empty list is none. A range that can't be read admits nobody.
+fn source_ranges(spec: &ServiceSpec) -> Option<Vec<IpNet>> {
+    let listed = spec.load_balancer_source_ranges.as_deref().filter(|list| !list.is_empty())?;
+    let range = |text: &String| dyad_net::parse_cidr_sloppy(text.trim()).map(|(_, net)| net);
+    Some(listed.iter().filter_map(range).collect())
+}
+
+/// For how long clients come to the same endpoint; three hours if nobody says (A168).
+fn affinity(spec: &ServiceSpec) -> Option<NonZeroU32> {
+    const THREE_HOURS: u32 = 10_800;
+    let is_on = spec.session_affinity.as_deref() == Some("ClientIP");
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|config| config.timeout_seconds).unwrap_or(THREE_HOURS);
+    NonZeroU32::new(seconds).filter(|_| is_on)
+}
+
+fn hints(hints: &Hints) -> Option<Box<input::Hints>> {
+    let names = |list: &Option<Vec<Target>>| -> Vec<String> {
+        list.iter().flatten().map(|target| target.name.clone()).collect()
+    };
+    let hints = input::Hints { nodes: names(&hints.for_nodes), zones: names(&hints.for_zones) };
+    (hints != input::Hints::default()).then(|| Box::new(hints))
 }
 
 /// An EndpointSlice of `namespace`; `None` if it belongs to no Service, to a headless one, or holds host names.
@@ -204,6 +264,7 @@ pub fn endpoint_slice(
             serving: conditions.serving.unwrap_or(ready),
             terminating: conditions.terminating.unwrap_or(false),
             node: endpoint.node_name.clone(),
+            hints: endpoint.hints.as_ref().and_then(hints),
         })
     };
     let port = |port: &SlicePort| {
