@@ -109,6 +109,9 @@ pub enum Decision {
 /// A rule of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
+    /// Which way the connections go that the chain is for, which says at which end of them the peers are. All rules of
+    /// a chain have the same.
+    pub direction: Direction,
     /// The remote end.
     pub peers: Peers,
     /// Protocols and ports.
