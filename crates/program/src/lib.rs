@@ -1,16 +1,15 @@
-//! Services and masquerade compiled to one plain-data [`Program`], and its simulator: floor 2, pure.
+//! Services, policy and masquerade compiled to one plain-data [`Program`], and its simulator: floor 2, pure.
 //!
-//! [`compile`] turns Services, EndpointSlices and what a node knows of its cluster into the tables that node's kernel
-//! should hold. [`Compiler`] does the same step by step and tells the difference of each step as [`Op`]s. Executors
-//! carry out the program; [`simulate`] says, from the same data, what becomes of a packet: it is the oracle of the
-//! executors' tests and the engine of explanations.
-//!
-//! Not here yet, by plan: session affinity, source ranges of load balancers, topology hints, policy.
+//! [`compile`] turns Services, EndpointSlices, pods, policies and what a node knows of its cluster into the tables that
+//! node's kernel should hold. [`Compiler`] does the same step by step and tells the difference of each step as [`Op`]s.
+//! Executors carry out the program; [`simulate`] says, from the same data, what becomes of a packet, and [`trace`] also
+//! why: the oracle of the executors' tests and the engine of explanations.
 #![forbid(unsafe_code)]
 
 mod compile;
 mod hash;
 mod input;
+mod part;
 pub mod policy;
 mod program;
 mod ranges;
@@ -20,7 +19,7 @@ mod simulate;
 mod slots;
 pub mod wire;
 
-pub use compile::{Compiler, Inputs, compile};
+pub use compile::{Compiler, HealthCheck, Inputs, Owner, compile};
 pub use input::{
     EndpointSlice, Hints, HostPort, Name, NodeView, Port, Protocol, Service, SliceEndpoint, SlicePort,
     Traffic,
@@ -28,5 +27,5 @@ pub use input::{
 pub use program::{
     Action, Endpoint, Entry, Frontend, Op, Program, RangeSet, Scope, Slot, Table, apply, diff,
 };
-pub use simulate::{Origin, Packet, Refusal, Verdict, simulate};
+pub use simulate::{Onward, Origin, Packet, Payload, Refusal, Stage, Step, Trace, Verdict, simulate, trace};
 pub use slots::MAX_SLOTS;

@@ -18,7 +18,8 @@
 //! one found in scope `Local` keeps the source as it is, for its endpoints are on this node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use dyad_net::{DualStack, IpFamily, IpNet};
@@ -33,6 +34,17 @@ pub enum Frontend {
     Address(IpAddr, Protocol, u16),
     /// On every address of the node but loopback.
     NodePort(Protocol, u16),
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(ip, protocol, port) => {
+                write!(f, "{}/{}", SocketAddr::new(*ip, *port), protocol.as_str())
+            }
+            Self::NodePort(protocol, port) => write!(f, "node port {port}/{}", protocol.as_str()),
+        }
+    }
 }
 
 /// Whom an entry is for.
@@ -83,6 +95,17 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// Its port.
     pub port: u16,
+}
+
+impl Endpoint {
+    /// Comes before all there are.
+    const FIRST: Self = Self { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.ip, self.port).fmt(f)
+    }
 }
 
 /// What a set of ranges is for.
@@ -206,6 +229,32 @@ impl Table {
             Entry::Guarded(at) => drop(self.guarded.remove(at)),
             Entry::Frontend(scope, at, _) => drop(self.frontends.remove(&(*scope, *at))),
         }
+    }
+
+    /// The endpoints in the slots of a frontend, in the slots' order.
+    pub fn slots(&self, scope: Scope, at: Frontend) -> impl Iterator<Item = (Slot, Endpoint)> {
+        self.endpoints.range((scope, at, Slot::MIN)..=(scope, at, Slot::MAX)).map(|(key, to)| (key.2, *to))
+    }
+
+    /// The endpoints of a sticky frontend.
+    pub fn members(&self, scope: Scope, at: Frontend) -> impl Iterator<Item = Endpoint> {
+        let all = self.sticky.range((scope, at, Endpoint::FIRST)..);
+        all.take_while(move |(of, frontend, _)| (*of, *frontend) == (scope, at)).map(|(_, _, to)| *to)
+    }
+
+    /// The ranges that may use a guarded frontend.
+    pub fn sources_of(&self, at: Frontend) -> impl Iterator<Item = IpNet> {
+        let all = self.sources.range((at, IpFamily::V4.everything())..);
+        all.take_while(move |(frontend, _)| *frontend == at).map(|(_, range)| *range)
+    }
+
+    /// The ranges in a set of [`SetKind::Blocks`].
+    pub fn blocks_of(&self, id: Id) -> impl Iterator<Item = IpNet> {
+        let all = self.members.range((id, Member::Block(IpFamily::V4.everything()))..);
+        all.map_while(move |(of, member)| match member {
+            Member::Block(block) if *of == id => Some(*block),
+            _ => None,
+        })
     }
 
     /// Whether one of the ranges of `set` holds `ip`.

@@ -21,6 +21,8 @@ const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Names a slice's Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Names a node's zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -212,7 +214,7 @@ pub fn service(
         external_traffic: traffic(spec.external_traffic_policy.as_deref()),
         internal_traffic: traffic(spec.internal_traffic_policy.as_deref()),
         affinity: affinity(spec),
-        health_check_node_port: spec.health_check_node_port.filter(|port| *port != 0),
+        health_check_node_port: health_check_node_port(spec),
     })
 }
 
@@ -221,6 +223,13 @@ fn source_ranges(spec: &ServiceSpec) -> Option<Vec<IpNet>> {
     let listed = spec.load_balancer_source_ranges.as_deref().filter(|list| !list.is_empty())?;
     let range = |text: &String| dyad_net::parse_cidr_sloppy(text.trim()).map(|(_, net)| net);
     Some(listed.iter().filter_map(range).collect())
+}
+
+/// The port counts only where there is something to ask for: with load balancers that keep traffic on the node (A169).
+fn health_check_node_port(spec: &ServiceSpec) -> Option<u16> {
+    let is_asked = spec.r#type.as_deref() == Some("LoadBalancer")
+        && traffic(spec.external_traffic_policy.as_deref()) == Traffic::Local;
+    spec.health_check_node_port.filter(|port| is_asked && *port != 0)
 }
 
 /// For how long clients come to the same endpoint; three hours if nobody says (A168).
@@ -286,6 +295,11 @@ pub fn pod_ranges(spec: &NodeSpec) -> Vec<IpNet> {
     let listed = spec.pod_cidrs.as_deref().filter(|list| !list.is_empty());
     let ranges = listed.unwrap_or(spec.pod_cidr.as_slice());
     ranges.iter().filter_map(|text| text.parse::<IpNet>().ok()).map(|net| net.trunc()).collect()
+}
+
+/// The zone of a node, from its labels; `None` if it is in none.
+pub fn zone(labels: Option<&Labels>) -> Option<String> {
+    labels?.get(ZONE_LABEL).filter(|zone| !zone.is_empty()).cloned()
 }
 
 /// The internal addresses of a node, in its order.

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use dyad_net::{DualStack, IpNet};
-use proptest::prelude::*;
+use dyad_net::DualStack;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Action, Endpoint, Entry, Protocol, RangeSet, wire};
+use crate::{Action, Endpoint, Protocol, RangeSet, Scope, wire};
+
+mod history;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -21,13 +22,17 @@ fn node() -> NodeView {
         cluster_pods: both("10.244.0.0/16", "fd00:10:244::/56"),
         services: both("10.96.0.0/16", "fd00:10:96::/112"),
         nodes: ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(ip).into(),
+        zone: Some("a".into()),
+        node_ports: IpFamily::BOTH.map(IpFamily::everything).to_vec(),
+        open_pods: false,
+        masquerade_pods: true,
     }
 }
 
 fn compiled(services: &[Value], slices: &[Value]) -> Program {
     let services = services.iter().filter_map(|object| wire::service_from_value(object).unwrap());
     let slices = slices.iter().filter_map(|object| wire::slice_from_value(object).unwrap());
-    compile(&Inputs { node: node(), services: services.collect(), slices: slices.collect() })
+    compile(&Inputs { services: services.collect(), slices: slices.collect(), ..Inputs::new(node()) })
 }
 
 /// A Service `default/web` with what `change` changes.
@@ -94,7 +99,7 @@ fn frontends(program: &Program) -> Vec<String> {
             let action = match action {
                 Action::Reject => "reject".into(),
                 Action::Drop => "drop".into(),
-                Action::Forward(slots) => {
+                Action::Forward { slots, .. } => {
                     let endpoint = |slot| table.endpoints[&(*scope, *at, slot)];
                     let to: Vec<_> =
                         (0..*slots).map(endpoint).map(|to| format!("{} {}", to.ip, to.port)).collect();
@@ -229,7 +234,7 @@ fn ranges_and_hairpins_of_a_node() {
 
     let mut global = node();
     global.own_pods = vec!["2001:db8:1::/64".parse().unwrap()];
-    let program = compile(&Inputs { node: global, services: BTreeMap::new(), slices: BTreeMap::new() });
+    let program = compile(&Inputs::new(global));
     let table = program.get(v6).unwrap();
     assert!(table.in_range(RangeSet::OwnPods, ip("2001:db8:1::5")));
     assert!(
@@ -273,134 +278,238 @@ fn objects_of_the_wrong_shape_are_refused_and_odd_ones_read() {
     assert_eq!(wire::slice_from_value(&json!({"metadata": {"name": "x"}})).unwrap(), None);
 }
 
-/// A step of a history.
-#[derive(Clone, Debug)]
-enum Step {
-    Service(u8, Option<u8>),
-    Slice(u8, Option<(u8, Vec<(u8, u8)>)>),
-    Node(u8),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        (0u8..4, prop::option::of(any::<u8>())).prop_map(|(name, shape)| Step::Service(name, shape)),
-        (0u8..6, prop::option::of((0u8..4, prop::collection::vec((0u8..24, any::<u8>()), 0..24))))
-            .prop_map(|(name, slice)| Step::Slice(name, slice)),
-        any::<u8>().prop_map(Step::Node),
+#[test]
+fn hints_choose_endpoints() {
+    /// Zones and nodes an endpoint is for, by its last byte.
+    type Hinted<'a> = (u8, &'a str, &'a str, &'a str);
+    #[rustfmt::skip]
+    let cases: [(&str, &[Hinted<'_>], &str); 9] = [
+        // Last byte, zones, nodes, conditions.
+        ("A166: those of this zone",                   &[(2, "a", "", "ready"), (3, "b", "", "ready")], "2"),
+        ("A166: several zones",                        &[(2, "b a", "", "ready"), (3, "b", "", "ready")], "2"),
+        ("A166: one without a hint switches zones off", &[(2, "a", "", "ready"), (3, "", "", "ready")], "2 3"),
+        ("A166: none for this zone",                   &[(2, "b", "", "ready"), (3, "c", "", "ready")], "2 3"),
+        ("A166: nodes go before zones",                &[(2, "a", "node2", "ready"), (3, "b", "node1", "ready")], "3"),
+        ("A166: no node hint for this node, then zones", &[(2, "a", "node2", "ready"), (3, "b", "node3", "ready")], "2"),
+        ("A166: not every endpoint has a node hint",   &[(2, "a", "node1", "ready"), (3, "a", "", "ready")], "2 3"),
+        ("A166: only ready ones count",                &[(2, "a", "", "ready"), (3, "", "", "!ready")], "2"),
+        ("A163 within the zone: nobody ready anywhere", &[(2, "a", "", "!ready serving terminating"), (3, "b", "", "!ready serving terminating")], "2 3"),
     ];
-    prop::collection::vec(step, 1..40)
+    for (rule, endpoints, expected) in cases {
+        let names = |text: &str| -> Vec<Value> {
+            text.split_whitespace().map(|name| json!({"name": name})).collect()
+        };
+        let ips: Vec<String> = endpoints.iter().map(|(last, ..)| format!("10.244.2.{last}")).collect();
+        let plain: Vec<_> = ips.iter().zip(endpoints).map(|(ip, of)| (ip.as_str(), "node2", of.3)).collect();
+        let mut object = slice(&plain, json!({}));
+        for (at, (_, zones, nodes, _)) in endpoints.iter().enumerate() {
+            object["endpoints"][at]["hints"] = json!({"forZones": names(zones), "forNodes": names(nodes)});
+        }
+        let expected: Vec<_> = expected.split(' ').map(|last| format!("10.244.2.{last} 8080")).collect();
+        for policy in ["Cluster", "Local"] {
+            let change = json!({"spec": {"clusterIPs": ["10.96.0.1"], "internalTrafficPolicy": policy}});
+            let found = frontends(&compiled(&[service(change)], &[object.clone()]));
+            // Hints say nothing about endpoints of the node itself, and there are none here.
+            let expected = if policy == "Local" { "drop".into() } else { expected.join(", ") };
+            assert_eq!(found, [format!("10.96.0.1 TCP 80: {expected}")], "{rule}, {policy}");
+        }
+    }
 }
 
-fn a_service(name: u8, shape: u8) -> Service {
-    let bit = |n: u8| shape >> n & 1 != 0;
-    let traffic = |local| if local { crate::Traffic::Local } else { crate::Traffic::Cluster };
-    let ips = (IpAddr::from([10, 96, 0, name]), ip(&format!("fd00:10:96::{name}")));
-    let cluster_ips = match (bit(0), bit(1)) {
-        (true, _) => DualStack::dual(IpFamily::V4, ips.0, ips.1),
-        (false, true) => DualStack::single(IpFamily::V4, ips.0),
-        (false, false) => DualStack::single(IpFamily::V6, ips.1),
+#[test]
+fn affinity_makes_frontends_sticky() {
+    let seconds = |spec: Value| {
+        let program =
+            compiled(&[service(json!({"spec": spec}))], &[slice(&[("10.244.1.2", "node1", "")], json!({}))]);
+        let table = program.get(IpFamily::V4).unwrap();
+        let at = Frontend::Address(ip("10.96.0.1"), Protocol::Tcp, 80);
+        let Action::Forward { sticky, .. } = table.frontends[&(Scope::Cluster, at)] else {
+            panic!("no endpoint")
+        };
+        assert_eq!(
+            table.sticky.len(),
+            usize::from(sticky.is_some()),
+            "its endpoint is a member, or there are none"
+        );
+        sticky.map(std::num::NonZeroU32::get)
     };
-    let port = |name: &str, protocol, number| crate::Port {
-        name: name.into(),
+    #[rustfmt::skip]
+    let cases = [
+        ("A168: three hours", json!({"sessionAffinity": "ClientIP"}), Some(10_800)),
+        ("A168: as long as it says", json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}}}), Some(7)),
+        ("none", json!({"sessionAffinity": "None"}), None),
+        ("not said", json!({}), None),
+    ];
+    for (rule, spec, expected) in cases {
+        assert_eq!(seconds(spec), expected, "{rule}");
+    }
+}
+
+#[test]
+fn source_ranges_guard_load_balancers() {
+    let balancer = |ranges: Value| {
+        let change = json!({
+            "spec": {"type": "LoadBalancer", "loadBalancerSourceRanges": ranges, "externalIPs": ["198.51.100.7"]},
+            "status": {"loadBalancer": {"ingress": [
+                {"ip": "198.51.100.1"}, {"ip": "2001:db8::77"}, {"ip": "198.51.100.2", "ipMode": "Proxy"},
+            ]}},
+        });
+        let program = compiled(&[service(change)], &[slice(&[("10.244.1.2", "node1", "")], json!({}))]);
+        let mut lines = Vec::new();
+        for (_, table) in program.iter() {
+            let at = |at: &Frontend| match at {
+                Frontend::Address(ip, _, port) => format!("{ip} {port}"),
+                Frontend::NodePort(..) => panic!("node ports have no guard"),
+            };
+            lines.extend(table.guarded.iter().map(at));
+            lines.extend(table.sources.iter().map(|(of, range)| format!("{} from {range}", at(of))));
+        }
+        lines
+    };
+    let (own4, own6) = ("198.51.100.1 80 from 198.51.100.1/32", "2001:db8::77 80 from 2001:db8::77/128");
+    let (guard4, guard6) = ("198.51.100.1 80", "2001:db8::77 80");
+    #[rustfmt::skip]
+    let cases: [(&str, Value, Vec<&str>); 6] = [
+        ("no list", json!(null), vec![]),
+        ("an empty list is none", json!([]), vec![]),
+        ("one family closes the other (deviates from A161)", json!([" 203.0.113.0/24 "]), vec![
+            guard4, own4, "198.51.100.1 80 from 203.0.113.0/24", guard6, own6,
+        ]),
+        ("overlapping ranges are one", json!(["203.0.113.0/24", "203.0.113.128/25", "2001:db8:1::/48"]), vec![
+            guard4, own4, "198.51.100.1 80 from 203.0.113.0/24", guard6, own6, "2001:db8::77 80 from 2001:db8:1::/48",
+        ]),
+        ("everybody of one family: only the other is guarded", json!(["0.0.0.0/0", "10.0.0.0/8"]), vec![guard6, own6]),
+        ("everybody", json!(["0.0.0.0/0", "::/0"]), vec![]),
+    ];
+    for (rule, ranges, expected) in cases {
+        assert_eq!(balancer(ranges), expected, "{rule}");
+    }
+}
+
+#[test]
+fn host_ports_go_before_services() {
+    let mut inputs = Inputs::new(node());
+    let node_port = service(json!({"spec": {"ports": [{"port": 80, "nodePort": 30080}]}}));
+    inputs.services.extend(wire::service_from_value(&node_port).unwrap());
+    let port = |ip: Option<&str>, port, protocol| HostPort {
+        ip: ip.map(|text: &str| text.parse().unwrap()),
         protocol,
-        port: number,
-        node_port: bit(2).then_some(30000 + number),
+        port,
+        container_port: 8080,
     };
-    Service {
-        cluster_ips,
-        // Some share one.
-        external_ips: bit(3).then(|| ip("198.51.100.7")).into_iter().collect(),
-        ports: [port("a", Protocol::Tcp, 80), port("b", Protocol::Udp, 53)][..1 + usize::from(bit(4))]
-            .to_vec(),
-        external_traffic: traffic(bit(5)),
-        internal_traffic: traffic(bit(6)),
+    let pod = |node: &str, host_network| Pod {
+        namespace: "default".into(),
+        node: node.into(),
+        ips: vec![ip("10.244.1.9"), ip("fd00:10:244:1::9")],
+        host_network,
+        host_ports: vec![port(None, 30080, Protocol::Tcp), port(Some("192.0.2.1"), 53, Protocol::Udp)],
+        ..Pod::default()
+    };
+    let with = |pod: Pod| {
+        let mut inputs = inputs.clone();
+        inputs.pods.insert(Name::new("default", "a"), pod);
+        let compiler = Compiler::of(&inputs);
+        let owner = compiler.owner(IpFamily::V6, Frontend::NodePort(Protocol::Tcp, 30080));
+        (frontends(compiler.program()), owner.unwrap().to_string())
+    };
+    let (lines, owner) = with(pod("node1", false));
+    assert_eq!(owner, "Pod default/a");
+    let expected = [
+        "10.96.0.1 TCP 80: reject",
+        "192.0.2.1 UDP 53: 10.244.1.9 8080",
+        "node TCP 30080: 10.244.1.9 8080",
+        "local 192.0.2.1 UDP 53: 10.244.1.9 8080",
+        "local node TCP 30080: 10.244.1.9 8080",
+        "fd00:10:96::1 TCP 80: reject",
+        "node TCP 30080: fd00:10:244:1::9 8080",
+        "local node TCP 30080: fd00:10:244:1::9 8080",
+    ];
+    assert_eq!(lines, expected);
+    for (why, pod) in [("another node's", pod("node2", false)), ("no network of its own", pod("node1", true))]
+    {
+        let (lines, owner) = with(pod);
+        assert_eq!(owner, "Service default/web", "{why}");
+        assert!(!lines.iter().any(|line| line.contains("10.244.1.9")), "{why}");
     }
 }
 
-fn a_slice(family: IpFamily, owner: u8, endpoints: &[(u8, u8)]) -> EndpointSlice {
-    let endpoint = |(last, shape): &(u8, u8)| crate::SliceEndpoint {
-        ip: match family {
-            IpFamily::V4 => IpAddr::from([10, 244, shape & 1, *last]),
-            IpFamily::V6 => ip(&format!("fd00:10:244:{}::{last}", shape & 1)),
-        },
-        ready: shape & 2 != 0,
-        serving: shape & 4 != 0,
-        terminating: shape & 8 != 0,
-        node: Some(format!("node{}", shape & 1)),
+#[test]
+fn load_balancers_ask_for_ready_endpoints_of_this_node() {
+    let asked =
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000});
+    let checks = |spec: &Value, slices: &[Value]| {
+        let mut inputs = Inputs::new(node());
+        inputs.services.extend(wire::service_from_value(&service(json!({"spec": spec}))).unwrap());
+        inputs.slices.extend(slices.iter().filter_map(|object| wire::slice_from_value(object).unwrap()));
+        Compiler::of(&inputs).health_checks()
     };
-    let port = |name: &str, protocol| crate::SlicePort { name: name.into(), protocol, port: 8080 };
-    EndpointSlice {
-        service: Name::new("default", &owner.to_string()),
-        endpoints: endpoints.iter().map(endpoint).collect(),
-        ports: vec![port("a", Protocol::Tcp), port("b", Protocol::Udp)],
+    let (a, b, c) = ("10.244.1.2", "10.244.2.2", "fd00:10:244:1::2");
+    #[rustfmt::skip]
+    let cases: [(&str, &[Ready], [usize; 2]); 4] = [
+        ("A169: those of this node", &[(a, "node1", ""), (b, "node2", "")], [1, 0]),
+        ("A169: in the other family", &[(c, "node1", "")], [0, 1]),
+        ("A169: terminating ones do not count", &[(a, "node1", "!ready serving terminating")], [0, 0]),
+        ("none here", &[(b, "node2", "")], [0, 0]),
+    ];
+    for (rule, endpoints, [v4, v6]) in cases {
+        let found = checks(&asked, &[slice(endpoints, json!({}))]);
+        let expected = HealthCheck {
+            service: Name::new("default", "web"),
+            local_endpoints: DualStack::dual(IpFamily::V4, v4, v6),
+        };
+        assert_eq!(found, [(32000, expected)].into(), "{rule}");
+    }
+    for (rule, change) in [
+        ("A169: only type LoadBalancer", json!({"type": "NodePort"})),
+        ("A169: only policy Local", json!({"externalTrafficPolicy": "Cluster"})),
+        ("no port", json!({"healthCheckNodePort": 0})),
+    ] {
+        let mut spec = asked.clone();
+        merge(&mut spec, change);
+        assert_eq!(checks(&spec, &[slice(&[(a, "node1", "")], json!({}))]), BTreeMap::new(), "{rule}");
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
-    #[test]
-    fn a_history_leads_where_a_fresh_start_does(history in steps()) {
-        let mut inputs = Inputs { node: node(), services: BTreeMap::new(), slices: BTreeMap::new() };
-        let mut compiler = Compiler::new(node());
-        let mut followed = compiler.program().clone();
-        for (at, step) in history.iter().enumerate() {
-            match step {
-                Step::Service(name, shape) => {
-                    let service = shape.map(|shape| a_service(*name, shape));
-                    let name = Name::new("default", &name.to_string());
-                    inputs.services.remove(&name);
-                    inputs.services.extend(service.clone().map(|service| (name.clone(), service)));
-                    compiler.set_service(name, service);
-                }
-                Step::Slice(name, slice) => {
-                    let family = IpFamily::BOTH[usize::from(name % 2)];
-                    let slice = slice.as_ref().map(|(owner, endpoints)| a_slice(family, *owner, endpoints));
-                    let name = Name::new("default", &name.to_string());
-                    inputs.slices.remove(&name);
-                    inputs.slices.extend(slice.clone().map(|slice| (name.clone(), slice)));
-                    compiler.set_slice(name, slice);
-                }
-                Step::Node(shape) => {
-                    let pods: [IpNet; 2] = ["10.244.0.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
-                    inputs.node.own_pods = pods[usize::from(shape & 1)..].to_vec();
-                    inputs.node.name = format!("node{}", shape >> 1 & 1);
-                    compiler.set_node(inputs.node.clone());
-                }
-            }
-            // Several changes may come between two steps.
-            if at % 3 == 0 {
-                let before = followed.clone();
-                let ops = compiler.step();
-                apply(&mut followed, &ops);
-                prop_assert_eq!(&followed, compiler.program());
-                for (family, table) in compiler.program().iter() {
-                    let changes = ops.iter().filter(|op| matches!(op, Op::Add(of, _) | Op::Remove(of, _) if *of == family));
-                    prop_assert_eq!(diff(family, before.get(family).unwrap(), table).len(), changes.count(), "no idle changes");
-                }
-            }
-        }
-        apply(&mut followed, &compiler.step());
-        prop_assert_eq!(&followed, &compile(&inputs));
-        for (_, table) in followed.iter() {
-            for ((scope, at), action) in &table.frontends {
-                let slots = table.endpoints.range((*scope, *at, 0)..=(*scope, *at, u16::MAX)).count();
-                let expected = if let Action::Forward(slots) = action { usize::from(*slots) } else { 0 };
-                prop_assert_eq!(slots, expected, "every slot is filled, and no other");
-            }
-            let led_to = |key: &(Scope, Frontend, u16)| table.frontends.contains_key(&(key.0, key.1));
-            prop_assert!(table.endpoints.keys().all(led_to));
-            prop_assert!(table.entries().count() >= table.frontends.len());
-        }
-        // What goes leaves nothing.
-        for name in inputs.services.keys() {
-            compiler.set_service(name.clone(), None);
-        }
-        for name in inputs.slices.keys() {
-            compiler.set_slice(name.clone(), None);
-        }
-        compiler.step();
-        prop_assert!(compiler.services.is_empty() && compiler.claims.is_empty() && compiler.hairpin.is_empty());
-        let no_entries = |table: &Table| table.entries().all(|entry| matches!(entry, Entry::Range(..)));
-        prop_assert!(compiler.program().iter().all(|(_, table)| no_entries(table)));
+#[test]
+fn what_was_allocated_goes_before_what_somebody_chose() {
+    let at = |text: &str| Frontend::Address(ip(text), Protocol::Tcp, 80);
+    let of = |name: &str, last: u8, spec: Value, status: Value| {
+        let cluster_ip = format!("10.96.0.{last}");
+        let mut object = service(json!({
+            "metadata": {"name": name},
+            "spec": {"clusterIP": cluster_ip, "clusterIPs": [cluster_ip]},
+            "status": status,
+        }));
+        merge(&mut object["spec"], spec);
+        object
+    };
+    let balancer = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}});
+    let mut inputs = Inputs::new(node());
+    for object in [
+        of("b", 1, json!({}), balancer),
+        of("a", 2, json!({"externalIPs": ["10.96.0.1", "198.51.100.1"]}), json!({})),
+        of("c", 3, json!({"externalIPs": ["192.0.2.1"]}), json!({})),
+    ] {
+        inputs.services.extend(wire::service_from_value(&object).unwrap());
     }
+    let host_port =
+        |ip: IpAddr| HostPort { ip: Some(ip), protocol: Protocol::Tcp, port: 80, container_port: 8080 };
+    let pod = Pod {
+        node: "node1".into(),
+        ips: vec![ip("10.244.1.9")],
+        host_ports: ["192.0.2.1", "10.96.0.3"].map(ip).map(host_port).to_vec(),
+        ..Pod::default()
+    };
+    inputs.pods.insert(Name::new("default", "pod"), pod);
+    let compiler = Compiler::of(&inputs);
+    for (rule, address, owner) in [
+        ("a cluster IP before externalIPs", "10.96.0.1", "Service default/b"),
+        ("a load balancer before externalIPs", "198.51.100.1", "Service default/b"),
+        ("a cluster IP before a host port", "10.96.0.3", "Service default/c"),
+        ("a host port before externalIPs", "192.0.2.1", "Pod default/pod"),
+    ] {
+        let found = compiler.owner(IpFamily::V4, at(address)).unwrap();
+        assert_eq!(found.to_string(), owner, "{rule}");
+    }
+    assert_eq!(compiler.owner(IpFamily::V4, at("10.96.0.9")), None);
 }

@@ -1,0 +1,50 @@
+//! All there is at once.
+
+use std::collections::BTreeMap;
+
+use super::Compiler;
+use crate::policy::Pod;
+use crate::{EndpointSlice, Name, NodeView, Program, Service};
+
+/// All a program is compiled from.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// The node and its cluster.
+    pub node: NodeView,
+    /// Services by name.
+    pub services: BTreeMap<Name, Service>,
+    /// EndpointSlices by name.
+    pub slices: BTreeMap<Name, EndpointSlice>,
+    /// Pods of all nodes by name.
+    pub pods: BTreeMap<Name, Pod>,
+}
+
+impl Inputs {
+    /// A cluster with nothing in it.
+    pub const fn new(node: NodeView) -> Self {
+        Self { node, services: BTreeMap::new(), slices: BTreeMap::new(), pods: BTreeMap::new() }
+    }
+}
+
+/// The program for a node.
+pub fn compile(inputs: &Inputs) -> Program {
+    Compiler::of(inputs).program
+}
+
+impl Compiler {
+    /// A compiler that has compiled `inputs`.
+    pub fn of(inputs: &Inputs) -> Self {
+        let mut compiler = Self::new(inputs.node.clone());
+        for (name, service) in &inputs.services {
+            compiler.set_service(name.clone(), Some(service.clone()));
+        }
+        for (name, slice) in &inputs.slices {
+            compiler.set_slice(name.clone(), Some(slice.clone()));
+        }
+        for (name, pod) in &inputs.pods {
+            compiler.set_pod(name.clone(), Some(pod.clone()));
+        }
+        compiler.step();
+        compiler
+    }
+}
