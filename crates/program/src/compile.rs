@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use dyad_net::{DualStack, IpFamily};
 
 use crate::part::Way;
-use crate::policy::Pod;
+use crate::policy::{ClusterNetworkPolicy, Labels, NetworkPolicy, PeerNode, Pod, Policies};
 use crate::service::{self, Rank};
 use crate::{EndpointSlice, Frontend, HostPort, Name, NodeView, Program, Service, SliceEndpoint, Table};
 
@@ -33,6 +33,7 @@ pub struct Compiler {
     health: BTreeSet<(u16, Name)>,
     /// How often an address is an endpoint of this node.
     local: BTreeMap<IpAddr, usize>,
+    policies: Policies,
     changed: Changed,
     program: Program,
 }
@@ -101,6 +102,7 @@ impl Compiler {
     /// A compiler for a node, without Services. The families are those of the cluster's pod ranges.
     pub fn new(node: NodeView) -> Self {
         let program = node.cluster_pods.map(|_, _| Table::default());
+        let policies = Policies::new(&node.name);
         Self {
             node,
             services: BTreeMap::new(),
@@ -109,6 +111,7 @@ impl Compiler {
             claims: BTreeSet::new(),
             health: BTreeSet::new(),
             local: BTreeMap::new(),
+            policies,
             changed: Changed { node: true, ..Changed::default() },
             program,
         }
@@ -221,10 +224,15 @@ impl Compiler {
         let hosted = here
             .filter(|pod| !pod.host_ports.is_empty())
             .map(|pod| Hosted { ports: pod.host_ports.clone(), ips: pod.ips.clone() });
-        if self.hosted.get(&name) == hosted.as_ref() {
+        self.set_hosted(&name, hosted);
+        self.policies.set_pod(name, pod);
+    }
+
+    fn set_hosted(&mut self, name: &Name, hosted: Option<Hosted>) {
+        if self.hosted.get(name) == hosted.as_ref() {
             return;
         }
-        for (pod, comes) in [(self.hosted.remove(&name), false), (hosted.clone(), true)] {
+        for (pod, comes) in [(self.hosted.remove(name), false), (hosted.clone(), true)] {
             let Some(pod) = pod else { continue };
             for family in self.program.families() {
                 for (at, _) in pod.frontends(family) {
@@ -241,7 +249,33 @@ impl Compiler {
                 if comes { self.count(ip) } else { self.uncount(ip) }
             }
         }
-        self.hosted.extend(hosted.map(|hosted| (name, hosted)));
+        self.hosted.extend(hosted.map(|hosted| (name.clone(), hosted)));
+    }
+
+    /// Sets the labels of a namespace, or removes it.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        self.policies.set_namespace(name, labels);
+    }
+
+    /// Sets or removes a node that policies may name as a peer; this one too.
+    pub fn set_peer_node(&mut self, name: Name, node: Option<PeerNode>) {
+        self.policies.set_peer_node(name, node);
+    }
+
+    /// Sets or removes a NetworkPolicy.
+    pub fn set_network_policy(&mut self, name: Name, policy: Option<NetworkPolicy>) {
+        self.policies.set_network_policy(name, policy);
+    }
+
+    /// Sets or removes a ClusterNetworkPolicy.
+    pub fn set_cluster_policy(&mut self, name: Name, policy: Option<ClusterNetworkPolicy>) {
+        self.policies.set_cluster_policy(name, policy);
+    }
+
+    /// What policy is compiled from: whom it concerns, and the names of what was set, for comparison with a new
+    /// listing.
+    pub const fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// The names of all Services, for comparison with a new listing.
@@ -314,3 +348,5 @@ impl Hosted {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::random_inputs;

@@ -17,6 +17,8 @@ pub mod rule;
 mod service;
 mod simulate;
 mod slots;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use compile::{Compiler, HealthCheck, Inputs, Owner, compile};

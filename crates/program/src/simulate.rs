@@ -284,3 +284,6 @@ impl Path {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

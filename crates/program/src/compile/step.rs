@@ -18,6 +18,11 @@ impl Compiler {
         if node {
             self.compile_ranges(&mut ops);
         }
+        // Before anything leads to a pod, it is known who may come to it.
+        let of_program = |op: &Op| match op {
+            Op::Add(family, _) | Op::Remove(family, _) => self.program.get(*family).is_some(),
+        };
+        ops.extend(self.policies.step().into_iter().filter(of_program));
         for ip in local {
             let family = IpFamily::from(ip);
             let Some(table) = self.program.get(family) else { continue };

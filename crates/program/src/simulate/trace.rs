@@ -144,15 +144,13 @@ impl Words<'_> {
                 self.guard_passed(at);
                 self.frontend(scope, at, action);
                 if let Action::Forward { sticky, .. } = action {
-                    let text = match sticky.filter(|_| remembered) {
-                        Some(seconds) => format!(
-                            "goes where its source went before, as long as the last time is less than {seconds} s ago: {}",
-                            list(path.legs.iter().filter_map(|leg| leg.to))
-                        ),
-                        None => format!(
-                            "goes to one of {}, at random",
-                            list(path.legs.iter().filter_map(|leg| leg.to))
-                        ),
+                    let to: Vec<_> = path.legs.iter().filter_map(|leg| leg.to).collect();
+                    let text = match (sticky.filter(|_| remembered), to.as_slice()) {
+                        (Some(seconds), _) => {
+                            format!("goes to {}, where its source went less than {seconds} s ago", list(&to))
+                        }
+                        (None, [only]) => format!("goes to {only}"),
+                        (None, _) => format!("goes to one of {}, at random", list(&to)),
                     };
                     self.say(Stage::Endpoint, text, self.owner(at));
                 }
@@ -192,7 +190,7 @@ impl Words<'_> {
         }
         let several = groups.len() > 1;
         for ((onward, source, decisions), ends) in groups {
-            let on_the_way = if several { format!("on the way to {}: ", list(ends)) } else { String::new() };
+            let on_the_way = if several { format!("on the way to {}: ", list(&ends)) } else { String::new() };
             for (text, because) in decisions {
                 self.say(Stage::Policy, format!("{on_the_way}{text}"), because);
             }
@@ -218,12 +216,12 @@ impl Source {
     }
 }
 
-fn list(ends: impl IntoIterator<Item = Endpoint>) -> String {
-    let ends: Vec<_> = ends.into_iter().collect();
+fn list(ends: &[Endpoint]) -> String {
     let named: Vec<_> = ends.iter().take(NAMED).map(ToString::to_string).collect();
-    match ends.len().checked_sub(NAMED) {
-        None | Some(0) if ends.len() == 1 => named.join(", "),
-        None | Some(0) => format!("{} endpoints ({})", ends.len(), named.join(", ")),
-        Some(more) => format!("{} endpoints ({} and {more} more)", ends.len(), named.join(", ")),
+    let named = named.join(", ");
+    match ends.len() {
+        1 => named,
+        count @ ..=NAMED => format!("{count} endpoints ({named})"),
+        count => format!("{count} endpoints ({named} and {} more)", count - NAMED),
     }
 }

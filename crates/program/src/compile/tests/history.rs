@@ -6,7 +6,7 @@ use dyad_net::{DualStack, IpNet};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{ip, node};
+use crate::testing::{ip, node};
 use crate::{Action, Entry, Hints, Op, Port, Protocol, Scope, SlicePort, Traffic, apply, diff};
 
 /// A step of a history.
@@ -121,6 +121,54 @@ fn a_pod(name: u8, shape: u8) -> Pod {
     }
 }
 
+/// A cluster as some history may leave it.
+pub(crate) fn random_inputs() -> impl Strategy<Value = Inputs> {
+    steps().prop_map(|history| {
+        let mut inputs = Inputs::new(node());
+        history.into_iter().for_each(|step| step.apply(&mut inputs, &mut Compiler::new(node())));
+        inputs
+    })
+}
+
+impl Step {
+    /// Takes the step in both ways.
+    fn apply(self, inputs: &mut Inputs, compiler: &mut Compiler) {
+        match self {
+            Self::Service(name, shape) => {
+                let service = shape.map(|shape| a_service(name, shape));
+                let name = Name::new("default", &name.to_string());
+                inputs.services.remove(&name);
+                inputs.services.extend(service.clone().map(|service| (name.clone(), service)));
+                compiler.set_service(name, service);
+            }
+            Self::Slice(name, slice) => {
+                let family = IpFamily::BOTH[usize::from(name % 2)];
+                let slice = slice.map(|(owner, endpoints)| a_slice(family, owner, &endpoints));
+                let name = Name::new("default", &name.to_string());
+                inputs.slices.remove(&name);
+                inputs.slices.extend(slice.clone().map(|slice| (name.clone(), slice)));
+                compiler.set_slice(name, slice);
+            }
+            Self::Pod(name, shape) => {
+                let pod = shape.map(|shape| a_pod(name, shape));
+                let name = Name::new("default", &name.to_string());
+                inputs.pods.remove(&name);
+                inputs.pods.extend(pod.clone().map(|pod| (name.clone(), pod)));
+                compiler.set_pod(name, pod);
+            }
+            Self::Node(shape) => {
+                let pods: [IpNet; 2] = ["10.244.0.0/24".parse().unwrap(), "2001:db8:1::/64".parse().unwrap()];
+                inputs.node.own_pods = pods[usize::from(shape & 1)..].to_vec();
+                inputs.node.zone = (shape & 2 != 0).then(|| "a".into());
+                inputs.node.open_pods = shape & 4 != 0;
+                inputs.node.masquerade_pods = shape & 8 != 0;
+                inputs.node.node_ports = pods[usize::from(shape >> 4 & 1)..].to_vec();
+                compiler.set_node(inputs.node.clone());
+            }
+        }
+    }
+}
+
 /// What a table promises to executors.
 fn check(table: &Table) -> Result<(), TestCaseError> {
     for ((scope, at), action) in &table.frontends {
@@ -164,40 +212,8 @@ proptest! {
         let mut inputs = Inputs::new(node());
         let mut compiler = Compiler::new(node());
         let mut followed = compiler.program().clone();
-        for (at, step) in history.iter().enumerate() {
-            match step {
-                Step::Service(name, shape) => {
-                    let service = shape.map(|shape| a_service(*name, shape));
-                    let name = Name::new("default", &name.to_string());
-                    inputs.services.remove(&name);
-                    inputs.services.extend(service.clone().map(|service| (name.clone(), service)));
-                    compiler.set_service(name, service);
-                }
-                Step::Slice(name, slice) => {
-                    let family = IpFamily::BOTH[usize::from(name % 2)];
-                    let slice = slice.as_ref().map(|(owner, endpoints)| a_slice(family, *owner, endpoints));
-                    let name = Name::new("default", &name.to_string());
-                    inputs.slices.remove(&name);
-                    inputs.slices.extend(slice.clone().map(|slice| (name.clone(), slice)));
-                    compiler.set_slice(name, slice);
-                }
-                Step::Pod(name, shape) => {
-                    let pod = shape.map(|shape| a_pod(*name, shape));
-                    let name = Name::new("default", &name.to_string());
-                    inputs.pods.remove(&name);
-                    inputs.pods.extend(pod.clone().map(|pod| (name.clone(), pod)));
-                    compiler.set_pod(name, pod);
-                }
-                Step::Node(shape) => {
-                    let pods: [IpNet; 2] = ["10.244.0.0/24".parse().unwrap(), "2001:db8:1::/64".parse().unwrap()];
-                    inputs.node.own_pods = pods[usize::from(shape & 1)..].to_vec();
-                    inputs.node.zone = (shape & 2 != 0).then(|| "a".into());
-                    inputs.node.open_pods = shape & 4 != 0;
-                    inputs.node.masquerade_pods = shape & 8 != 0;
-                    inputs.node.node_ports = pods[usize::from(shape >> 4 & 1)..].to_vec();
-                    compiler.set_node(inputs.node.clone());
-                }
-            }
+        for (at, step) in history.into_iter().enumerate() {
+            step.apply(&mut inputs, &mut compiler);
             // Several changes may come between two steps.
             if at % 3 == 0 {
                 let before = followed.clone();
