@@ -1,6 +1,7 @@
 //! Chores of the repository.
 
 mod bench;
+mod bpf;
 mod lint;
 mod schema;
 
@@ -25,6 +26,12 @@ enum Chore {
         #[arg(long, short, value_parser = ["table", "json"], default_value = "table")]
         output: String,
     },
+    /// Build the eBPF programs and compare them with the object that is checked in
+    Bpf {
+        /// Check in what was built
+        #[arg(long)]
+        write: bool,
+    },
     /// Check that dependencies run downward only and that their licences allow what is shipped
     Lint,
     /// Write the table of fields from the Go API types of a Kubernetes checkout
@@ -41,6 +48,7 @@ enum Chore {
 fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Bench { names, output } => bench::run(&names, output == "json"),
+        Chore::Bpf { write } => bpf::run(write),
         Chore::Lint => lint::run(),
         Chore::Schema { kubernetes, out } => schema::run(&kubernetes, &out),
     }
