@@ -204,10 +204,15 @@ impl Compiler {
         if let Some(old) = old {
             old.endpoints.iter().for_each(|endpoint| self.uncount_endpoint(endpoint));
         }
-        if let (Some(slice), Some(owner)) = (slice, after) {
+        if let (Some(mut slice), Some(owner)) = (slice, after) {
             slice.endpoints.iter().for_each(|endpoint| self.count_endpoint(endpoint));
+            // All that name the Service share one text, and there is no room for slices that never come.
+            let known = self.services.get_key_value(&owner).map(|(known, _)| known.clone());
+            let owner = known.unwrap_or(owner);
+            slice.service = owner.clone();
             let slices = &mut self.services.entry(owner.clone()).or_default().slices;
             let at = slices.partition_point(|(other, _)| *other < name);
+            slices.reserve_exact(1);
             slices.insert(at, (name.clone(), slice));
             self.slices.insert(name, owner);
         } else {

@@ -43,6 +43,7 @@ fn is_global(range: &IpNet) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::node;
 
     #[test]
     fn only_global_ipv6_needs_no_masquerade() {
@@ -56,5 +57,26 @@ mod tests {
         ] {
             assert_eq!(is_global(&range.parse().unwrap()), global, "{range}");
         }
+    }
+
+    #[test]
+    fn what_leaves_masked_and_what_is_closed() {
+        use RangeSet::{Closed, Masqueraded, NodePorts, OwnPods};
+        let texts = |node: &NodeView, set| -> Vec<String> {
+            let all = IpFamily::BOTH.into_iter().flat_map(|family| of_node(node, family));
+            all.filter(|(of, _)| *of == set).map(|(_, range)| range.to_string()).collect()
+        };
+        let mut view = node();
+        let pods = ["10.244.1.0/24", "10.244.0.0/24", "fd00:10:244:1::/64", "2001:db8:1::/64"];
+        view.own_pods = pods.map(|range| range.parse().unwrap()).to_vec();
+        view.node_ports = ["192.0.2.1/32", "192.0.2.0/24"].map(|range| range.parse().unwrap()).to_vec();
+        assert_eq!(texts(&view, OwnPods), ["10.244.0.0/23", "2001:db8:1::/64", "fd00:10:244:1::/64"]);
+        assert_eq!(texts(&view, Masqueraded), ["10.244.0.0/23", "fd00:10:244:1::/64"]);
+        assert_eq!(texts(&view, Closed), ["2001:db8:1::/64"], "private addresses need not be closed");
+        assert_eq!(texts(&view, NodePorts), ["192.0.2.0/24"], "and none of the other family");
+        view.open_pods = true;
+        view.masquerade_pods = false;
+        assert_eq!(texts(&view, Closed), [""; 0]);
+        assert_eq!(texts(&view, Masqueraded), [""; 0]);
     }
 }
