@@ -21,6 +21,8 @@ const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Names a slice's Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The taint of nodes that the cluster autoscaler is about to remove (KEP-3836).
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 /// Names a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -147,6 +149,13 @@ pub struct NodeSpec {
     pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
     pod_cidrs: Option<Vec<String>>,
+    taints: Option<Vec<Taint>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Taint {
+    key: String,
 }
 
 /// `status` of a core/v1 Node.
@@ -295,6 +304,11 @@ pub fn pod_ranges(spec: &NodeSpec) -> Vec<IpNet> {
     let listed = spec.pod_cidrs.as_deref().filter(|list| !list.is_empty());
     let ranges = listed.unwrap_or(spec.pod_cidr.as_slice());
     ranges.iter().filter_map(|text| text.parse::<IpNet>().ok()).map(|net| net.trunc()).collect()
+}
+
+/// Whether the cluster autoscaler is about to remove a node, so that load balancers should send it nothing new.
+pub fn is_to_be_deleted(spec: &NodeSpec) -> bool {
+    spec.taints.iter().flatten().any(|taint| taint.key == TO_BE_DELETED_TAINT)
 }
 
 /// The zone of a node, from its labels; `None` if it is in none.

@@ -360,6 +360,19 @@ fn host_ports_go_before_services() {
 }
 
 #[test]
+fn nodes_have_zones_and_may_be_about_to_go() {
+    let labels = |name: &str| [("topology.kubernetes.io/zone".to_owned(), name.to_owned())].into();
+    assert_eq!(wire::zone(Some(&labels("a"))), Some("a".to_owned()));
+    assert_eq!(wire::zone(Some(&labels(""))), None);
+    assert_eq!(wire::zone(Some(&BTreeMap::new())).or(wire::zone(None)), None);
+    let leaves = |spec: Value| wire::is_to_be_deleted(&serde_json::from_value(spec).unwrap());
+    assert!(leaves(
+        json!({"taints": [{"key": "x"}, {"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]})
+    ));
+    assert!(!leaves(json!({"taints": [{"key": "x", "effect": "NoSchedule"}]})) && !leaves(json!({})));
+}
+
+#[test]
 fn load_balancers_ask_for_ready_endpoints_of_this_node() {
     let asked =
         json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000});
