@@ -32,7 +32,7 @@ use crate::rule::{Chain, Direction, Id, Member, SetKind};
 pub enum Frontend {
     /// On an address: a cluster IP, an external IP or that of a load balancer.
     Address(IpAddr, Protocol, u16),
-    /// On every address of the node but loopback.
+    /// On the addresses of the node that are in [`RangeSet::NodePorts`], but never on loopback.
     NodePort(Protocol, u16),
 }
 
@@ -248,18 +248,25 @@ impl Table {
         all.take_while(move |(frontend, _)| *frontend == at).map(|(_, range)| *range)
     }
 
-    /// The ranges in a set of [`SetKind::Blocks`].
-    pub fn blocks_of(&self, id: Id) -> impl Iterator<Item = IpNet> {
-        let all = self.members.range((id, Member::Block(IpFamily::V4.everything()))..);
-        all.map_while(move |(of, member)| match member {
-            Member::Block(block) if *of == id => Some(*block),
-            _ => None,
-        })
+    /// Whether one of the ranges that may use a guarded frontend holds `ip`.
+    pub fn is_source(&self, at: Frontend, ip: IpAddr) -> bool {
+        let last = self.sources.range(..=(at, ip.into())).next_back();
+        last.is_some_and(|(of, range)| *of == at && range.contains(&ip))
+    }
+
+    /// Whether one of the ranges in a set of [`SetKind::Blocks`] holds `ip`.
+    pub fn in_block(&self, id: Id, ip: IpAddr) -> bool {
+        let last = self.members.range(..=(id, Member::Block(ip.into()))).next_back();
+        last.is_some_and(
+            |(of, member)| matches!(member, Member::Block(block) if *of == id && block.contains(&ip)),
+        )
     }
 
     /// Whether one of the ranges of `set` holds `ip`.
     pub fn in_range(&self, set: RangeSet, ip: IpAddr) -> bool {
-        self.ranges.iter().any(|(of, range)| *of == set && range.contains(&ip))
+        // Ranges of a set are disjoint: only the last that starts before an address can hold it.
+        let last = self.ranges.range(..=(set, ip.into())).next_back();
+        last.is_some_and(|(of, range)| *of == set && range.contains(&ip))
     }
 }
 
@@ -386,6 +393,51 @@ pub fn apply(program: &mut Program, ops: &[Op]) {
                 Op::Remove(of, entry) if *of == family => table.remove(entry),
                 Op::Add(..) | Op::Remove(..) => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Ranges and addresses that lie close together.
+    fn near() -> impl Strategy<Value = (u8, u8)> {
+        (0u8..64, 24u8..=32)
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_looked_up_in_disjoint_ranges(
+            ranges in prop::collection::vec(near(), 0..12),
+            others in prop::collection::vec(near(), 0..12),
+            last in any::<u8>(),
+        ) {
+            let nets = |all: &[(u8, u8)]| -> Vec<IpNet> {
+                let net = |(last, length): &(u8, u8)| IpNet::new_assert([10, 0, 0, *last].into(), *length).trunc();
+                IpNet::aggregate(&all.iter().map(net).collect())
+            };
+            let (ranges, others) = (nets(&ranges), nets(&others));
+            let (ip, id, other) = (IpAddr::from([10, 0, 0, last]), Id::of("a"), Id::of("b"));
+            let at = Frontend::Address(ip, Protocol::Tcp, 80);
+            let mut table = Table::default();
+            for range in &ranges {
+                table.insert(Entry::Range(RangeSet::Cluster, *range));
+                table.insert(Entry::Member(id, Member::Block(*range)));
+                table.insert(Entry::Source(at, *range));
+            }
+            for range in &others {
+                table.insert(Entry::Range(RangeSet::Masqueraded, *range));
+                table.insert(Entry::Member(other, Member::Block(*range)));
+                table.insert(Entry::Source(Frontend::NodePort(Protocol::Tcp, 80), *range));
+            }
+            table.insert(Entry::Member(id, Member::Peer(ip)));
+            let expected = ranges.iter().any(|range| range.contains(&ip));
+            prop_assert_eq!(table.in_range(RangeSet::Cluster, ip), expected);
+            prop_assert_eq!(table.in_block(id, ip), expected);
+            prop_assert_eq!(table.is_source(at, ip), expected);
         }
     }
 }

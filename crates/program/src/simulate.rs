@@ -211,8 +211,7 @@ impl<'a> Node<'a> {
             Payload::Echo | Payload::Control => return Found::Elsewhere,
         };
         let address = Frontend::Address(destination, protocol, port);
-        let may_use = || self.table.sources_of(address).any(|range| range.contains(&source));
-        if self.table.guarded.contains(&address) && !may_use() {
+        if self.table.guarded.contains(&address) && !self.table.is_source(address, source) {
             return Found::Forbidden(address);
         }
         let node_port = self.serves_node_ports(destination).then_some(Frontend::NodePort(protocol, port));

@@ -110,7 +110,7 @@ fn matches(table: &Table, rule: &Rule, flow: &Flow) -> bool {
     let is_peer = match rule.peers {
         Peers::Any => true,
         Peers::Set(id) => table.members.contains(&(id, Member::Peer(peer))),
-        Peers::Blocks(id) => table.blocks_of(id).any(|block| block.contains(&peer)),
+        Peers::Blocks(id) => table.in_block(id, peer),
     };
     let is_port = || match (rule.ports, flow.payload) {
         (Ports::Any, _) => true,
