@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use dyad_net::{DualStack, IpNet};
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::super::*;
 use crate::testing::{ip, node};
@@ -15,6 +16,7 @@ enum Step {
     Service(u8, Option<u16>),
     Slice(u8, Option<(u8, Vec<(u8, u16)>)>),
     Pod(u8, Option<u8>),
+    Policy(u8, Option<u8>),
     Node(u8),
 }
 
@@ -29,6 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0u8..4, prop::option::weighted(0.8, any::<u16>())).prop_map(|(name, shape)| Step::Service(name, shape)),
         4 => (0u8..6, prop::option::weighted(0.8, (0u8..4, endpoints))).prop_map(|(name, slice)| Step::Slice(name, slice)),
         2 => (0u8..3, prop::option::weighted(0.7, any::<u8>())).prop_map(|(name, shape)| Step::Pod(name, shape)),
+        2 => (0u8..3, prop::option::weighted(0.7, any::<u8>())).prop_map(|(name, shape)| Step::Policy(name, shape)),
         1 => any::<u8>().prop_map(Step::Node),
     ];
     prop::collection::vec(step, 1..40)
@@ -111,6 +114,7 @@ fn a_pod(name: u8, shape: u8) -> Pod {
     ];
     Pod {
         namespace: "default".into(),
+        labels: Labels::from([("app".into(), if bit(7) { "a" } else { "b" }.into())]).into(),
         node: if bit(0) { "node1" } else { "node2" }.into(),
         ips: vec![IpAddr::from([10, 244, 1, name]), ip(&format!("fd00:10:244:1::{name}"))]
             [usize::from(bit(1))..]
@@ -119,6 +123,39 @@ fn a_pod(name: u8, shape: u8) -> Pod {
         host_ports: ports[usize::from(bit(4))..1 + usize::from(bit(5)) + usize::from(bit(6))].to_vec(),
         ..Pod::default()
     }
+}
+
+fn a_policy(name: u8, shape: u8) -> NetworkPolicy {
+    let bit = |n: u8| shape >> n & 1 != 0;
+    let app = |is_a: bool| json!({"matchLabels": {"app": if is_a { "a" } else { "b" }}});
+    let peers = match (bit(0), bit(1)) {
+        (false, false) => json!([]),
+        (false, true) => json!([{"podSelector": app(bit(2))}]),
+        (true, false) => json!([{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.244.1.0/24"]}}]),
+        (true, true) => json!([{"ipBlock": {"cidr": "::/0"}}, {"podSelector": {}}]),
+    };
+    let ports = if bit(3) { json!([{"protocol": "SCTP", "port": 80, "endPort": 8080}]) } else { json!([]) };
+    let (direction, key) = if bit(4) { ("ingress", "from") } else { ("egress", "to") };
+    let rules = if bit(5) { json!([{key: peers, "ports": ports}]) } else { json!([]) };
+    let object = json!({
+        "metadata": {"namespace": "default", "name": name.to_string()},
+        "spec": {
+            "podSelector": if bit(6) { app(bit(7)) } else { json!({}) },
+            "policyTypes": [if bit(4) { "Ingress" } else { "Egress" }],
+            direction: rules,
+        },
+    });
+    crate::policy::wire::network_policy_from_value(&object).unwrap().1
+}
+
+/// The node in a cluster of both families, or of one.
+fn node_of(families: Option<IpFamily>) -> NodeView {
+    let mut node = node();
+    if let Some(family) = families {
+        node.cluster_pods = DualStack::single(family, *node.cluster_pods.get(family).unwrap());
+        node.services = DualStack::single(family, *node.services.get(family).unwrap());
+    }
+    node
 }
 
 /// A cluster as some history may leave it.
@@ -155,6 +192,13 @@ impl Step {
                 inputs.pods.remove(&name);
                 inputs.pods.extend(pod.clone().map(|pod| (name.clone(), pod)));
                 compiler.set_pod(name, pod);
+            }
+            Self::Policy(name, shape) => {
+                let policy = shape.map(|shape| a_policy(name, shape));
+                let name = Name::new("default", &name.to_string());
+                inputs.network_policies.remove(&name);
+                inputs.network_policies.extend(policy.clone().map(|policy| (name.clone(), policy)));
+                compiler.set_network_policy(name, policy);
             }
             Self::Node(shape) => {
                 let pods: [IpNet; 2] = ["10.244.0.0/24".parse().unwrap(), "2001:db8:1::/64".parse().unwrap()];
@@ -208,9 +252,12 @@ fn check(table: &Table) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn a_history_leads_where_a_fresh_start_does(history in steps()) {
-        let mut inputs = Inputs::new(node());
-        let mut compiler = Compiler::new(node());
+    fn a_history_leads_where_a_fresh_start_does(
+        history in steps(),
+        families in prop::sample::select(vec![None, None, Some(IpFamily::V4), Some(IpFamily::V6)]),
+    ) {
+        let mut inputs = Inputs::new(node_of(families));
+        let mut compiler = Compiler::new(node_of(families));
         let mut followed = compiler.program().clone();
         for (at, step) in history.into_iter().enumerate() {
             step.apply(&mut inputs, &mut compiler);
@@ -239,6 +286,7 @@ proptest! {
         inputs.services.keys().for_each(|name| compiler.set_service(name.clone(), None));
         inputs.slices.keys().for_each(|name| compiler.set_slice(name.clone(), None));
         inputs.pods.keys().for_each(|name| compiler.set_pod(name.clone(), None));
+        inputs.network_policies.keys().for_each(|name| compiler.set_network_policy(name.clone(), None));
         compiler.step();
         prop_assert!(compiler.services.is_empty() && compiler.slices.is_empty() && compiler.claims.is_empty());
         prop_assert!(compiler.local.is_empty() && compiler.hosted.is_empty() && compiler.health.is_empty());
