@@ -12,6 +12,7 @@ use crate::service::{self, Rank};
 use crate::{EndpointSlice, Frontend, HostPort, Name, NodeView, Program, Service, SliceEndpoint, Table};
 
 mod inputs;
+mod serving;
 mod step;
 
 pub use inputs::{Inputs, compile};
