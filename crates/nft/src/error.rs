@@ -13,7 +13,7 @@ pub enum Error {
     #[error("opening a netfilter socket (the kernel needs nf_tables)")]
     Open(#[source] io::Error),
     /// Talking to the kernel failed.
-    #[error("talking to nf_tables: {what}")]
+    #[error("talking to netfilter: {what}")]
     Exchange {
         /// What was tried.
         what: &'static str,

@@ -1,5 +1,6 @@
-//! The netlink socket of nf_tables in one network namespace.
+//! The netlink socket of netfilter in one network namespace.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -34,7 +35,7 @@ const GET_GENERATION: u16 = 16;
 const GENERATION_ID: u16 = 1;
 const UNSPECIFIED: u8 = 0;
 
-/// Where an nf_tables message came to nothing.
+/// Where a listing came to nothing.
 #[derive(Debug)]
 pub(crate) enum ListError {
     /// The tables changed meanwhile: ask again.
@@ -84,7 +85,7 @@ impl Socket {
     /// The number of the tables' generation: it changes with every change of anybody in the namespace.
     pub(crate) fn generation(&mut self) -> Result<u32> {
         const WHAT: &str = "asking for the generation";
-        let sequence = self.send(WHAT, GET_GENERATION, 0, UNSPECIFIED, |_| {})?;
+        let sequence = self.send(WHAT, subsystem(GET_GENERATION), 0, UNSPECIFIED, |_| {})?;
         loop {
             let length = self.receive(RecvFlags::empty()).map_err(exchange(WHAT))?;
             for message in messages(&self.buffer[..length]) {
@@ -102,8 +103,20 @@ impl Socket {
         }
     }
 
-    /// Lists objects: calls `read` with family and attributes of each.
+    /// Lists objects of nf_tables: calls `read` with family and attributes of each.
     pub(crate) fn list(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        family: u8,
+        fill: impl FnOnce(&mut Writer),
+        read: impl FnMut(u8, &[u8]),
+    ) -> std::result::Result<(), ListError> {
+        self.dump(what, subsystem(kind), family, fill, read)
+    }
+
+    /// Lists objects of any subsystem, whose number is part of `kind`.
+    pub(crate) fn dump(
         &mut self,
         what: &'static str,
         kind: u16,
@@ -135,6 +148,29 @@ impl Socket {
                     && let Some((nfgen, attributes)) = message.body.split_at_checked(NFGEN)
                 {
                     read(nfgen[0], attributes);
+                }
+            }
+        }
+    }
+
+    /// Sends messages that stand each for itself, the last of which, with the number `last`, asks for an answer. What was
+    /// refused, by number.
+    pub(crate) fn exchange(
+        &mut self,
+        what: &'static str,
+        bytes: &[u8],
+        last: u32,
+    ) -> Result<BTreeMap<u32, Errno>> {
+        send(&self.fd, bytes, SendFlags::empty()).map_err(exchange(what))?;
+        let mut refused = BTreeMap::new();
+        loop {
+            let length = self.receive(RecvFlags::empty()).map_err(exchange(what))?;
+            for message in messages(&self.buffer[..length]) {
+                if let Some(errno) = refusal(message) {
+                    refused.insert(message.sequence, errno);
+                }
+                if message.kind == NLMSG_ERROR && message.sequence == last {
+                    return Ok(refused);
                 }
             }
         }
@@ -189,7 +225,7 @@ impl Socket {
     ) -> Result<u32> {
         let sequence = self.sequences(1);
         let mut writer = Writer::default();
-        writer.message(subsystem(kind), flags, sequence, [family, 0, 0, 0], fill);
+        writer.message(kind, flags, sequence, [family, 0, 0, 0], fill);
         send(&self.fd, writer.as_bytes(), SendFlags::empty()).map_err(exchange(what))?;
         Ok(sequence)
     }
