@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dyad_links::{Handle, sysctl};
 use dyad_nft::{Executor, Report};
-use dyad_program::{Compiler, Name, NodeView};
+use dyad_program::policy::PeerNode;
+use dyad_program::{Compiler, HealthCheck, Name, NodeView, wire};
 use tracing::{info, warn};
 
+use crate::gate::{Arrival, Pods};
 use crate::routes::{self, Node};
 use crate::watch::{Change, Kind};
-use crate::{AgentError, Config, Status};
+use crate::{AgentError, Config, NodePortAddresses, Status};
 
 /// Every so many looks the routes are compared although nothing has changed.
 const LOOKS_PER_ROUTE_CHECK: u32 = 20;
@@ -31,6 +33,7 @@ pub(crate) struct Engine {
     me: Name,
     compiler: Compiler,
     nodes: BTreeMap<Name, Node>,
+    pods: Pods,
     executor: Executor,
     links: Handle,
     listed: BTreeSet<Kind>,
@@ -54,15 +57,19 @@ impl Engine {
             services: config.service_ranges.clone(),
             nodes: BTreeSet::new(),
             zone: None,
-            node_ports: dyad_net::IpFamily::BOTH.map(|family| family.everything()).to_vec(),
-            open_pods: false,
-            masquerade_pods: true,
+            node_ports: match &config.node_ports {
+                NodePortAddresses::In(ranges) => ranges.clone(),
+                NodePortAddresses::Primary => Vec::new(),
+            },
+            open_pods: config.open_pods,
+            masquerade_pods: config.masquerade_pods,
         };
         Ok(Self {
             me: Name::new("", &config.node_name),
             config,
             compiler: Compiler::new(view),
             nodes: BTreeMap::new(),
+            pods: Pods::default(),
             executor: Executor::open()?,
             links: Handle::open()?,
             listed: BTreeSet::new(),
@@ -85,11 +92,34 @@ impl Engine {
             Change::Service(name, service) => self.compiler.set_service(name, service),
             Change::Slice(name, slice) => self.compiler.set_slice(name, slice),
             Change::Node(name, node) => self.set_node(name, node),
+            Change::Pod(name, uid, pod) => {
+                let pod = self.pods.heard(&name, &uid, pod);
+                self.compiler.set_pod(name, pod);
+            }
+            Change::Namespace(name, labels) => self.compiler.set_namespace(plain(&name), labels),
+            Change::NetworkPolicy(name, policy) => self.compiler.set_network_policy(name, policy),
+            Change::ClusterPolicy(name, policy) => self.compiler.set_cluster_policy(name, policy),
             Change::Listed(kind, names) => {
                 self.listed.insert(kind);
                 self.forget_others(kind, &names);
             }
         }
+    }
+
+    /// Takes a pod in that is about to start, and answers it when the kernel is ready.
+    pub(crate) fn arrive(&mut self, arrival: Arrival) {
+        let pod = self.pods.arrived(arrival.name.clone(), arrival.uid, arrival.pod, arrival.ready);
+        self.compiler.set_pod(arrival.name, Some(pod));
+    }
+
+    /// The health check node ports there should be.
+    pub(crate) fn health_checks(&self) -> BTreeMap<u16, HealthCheck> {
+        self.compiler.health_checks()
+    }
+
+    /// Whether the node is about to be taken out of the cluster.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.nodes.get(&self.me).is_some_and(|node| node.leaving)
     }
 
     /// Has the kernel looked at with the next work, although nothing was heard.
@@ -100,6 +130,8 @@ impl Engine {
     }
 
     fn set_node(&mut self, name: Name, node: Option<Node>) {
+        let peer = node.as_ref().map(|node| PeerNode { labels: node.labels.clone(), ips: node.ips.clone() });
+        self.compiler.set_peer_node(name.clone(), peer);
         let before = match &node {
             Some(node) => self.nodes.insert(name, node.clone()),
             None => self.nodes.remove(&name),
@@ -122,13 +154,34 @@ impl Engine {
                 let names = gone(self.nodes.keys().cloned().collect());
                 names.for_each(|name| self.set_node(name, None));
             }
+            Kind::Pods => {
+                for name in gone(self.compiler.policies().pod_names().cloned().collect()) {
+                    // One that has only just started may be newer than the listing.
+                    if !self.pods.is_arriving(&name) {
+                        self.compiler.set_pod(name, None);
+                    }
+                }
+            }
+            Kind::Namespaces => {
+                let names = self.compiler.policies().namespace_names();
+                let names = gone(names.map(|name| Name::new("", name)).collect());
+                names.for_each(|name| self.compiler.set_namespace(plain(&name), None));
+            }
+            Kind::NetworkPolicies => {
+                let names = gone(self.compiler.policies().network_policy_names().cloned().collect());
+                names.for_each(|name| self.compiler.set_network_policy(name, None));
+            }
+            Kind::ClusterPolicies => {
+                let names = gone(self.compiler.policies().cluster_policy_names().cloned().collect());
+                names.for_each(|name| self.compiler.set_cluster_policy(name, None));
+            }
         }
     }
 
     /// Makes the kernel follow what was heard. Failures are told of and tried again at the next look.
     pub(crate) fn work(&mut self) {
         // Before all is known, what is missing may only not have arrived yet.
-        if self.listed.len() < Kind::COUNT {
+        if self.listed.len() < Kind::needed(self.config.policy).len() {
             return;
         }
         self.status.synced = true;
@@ -141,6 +194,9 @@ impl Engine {
             (self.tables, error) = (Tables::Behind, Some(AgentError::Rules(failed)));
         }
         self.look_due = false;
+        if !self.config.routes {
+            (self.routes_due, self.status.routed) = (false, true);
+        }
         if self.routes_due {
             match routes::apply(&mut self.links, &self.config, &self.me, &self.nodes) {
                 Ok(()) => (self.routes_due, self.status.routed) = (false, true),
@@ -151,6 +207,9 @@ impl Engine {
             }
         }
         self.status.programmed = self.tables == Tables::Current;
+        if self.status.programmed {
+            self.pods.answer();
+        }
         self.status.services = self.compiler.service_names().count();
         let error = error.map(|error| with_causes(&error));
         // Once, not at every look.
@@ -161,8 +220,14 @@ impl Engine {
     }
 
     fn view(&self) -> NodeView {
+        let me = self.nodes.get(&self.me);
         NodeView {
-            own_pods: self.nodes.get(&self.me).map(|node| node.pod_ranges.clone()).unwrap_or_default(),
+            own_pods: me.map(|node| node.pod_ranges.clone()).unwrap_or_default(),
+            zone: me.and_then(|node| wire::zone(Some(&node.labels))),
+            node_ports: match &self.config.node_ports {
+                NodePortAddresses::In(ranges) => ranges.clone(),
+                NodePortAddresses::Primary => me.map(Node::primary_ips).unwrap_or_default(),
+            },
             nodes: self.nodes.values().flat_map(|node| node.ips.iter().copied()).collect(),
             ..self.compiler.node().clone()
         }
@@ -190,6 +255,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The name of an object without namespace.
+fn plain(name: &Name) -> &str {
+    name.name()
 }
 
 /// Switches on what a node needs to route. In a container that may not, the host will have done so.

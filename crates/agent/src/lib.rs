@@ -9,20 +9,25 @@
 #![forbid(unsafe_code)]
 
 mod engine;
+mod gate;
+mod health;
 mod objects;
 mod routes;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use dyad_net::{DualStack, IpNet};
+use dyad_net::{DualStack, IpFamily, IpNet};
+use dyad_program::HealthCheck;
 use kube::Client;
 use tokio::sync::{mpsc, watch as status};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use engine::Engine;
+pub use gate::{Arrivals, Gate, NotReady, gate};
 
 /// How often the kernel is asked whether somebody else has changed it, and how soon what failed is tried again.
 const LOOK: Duration = Duration::from_millis(500);
@@ -41,6 +46,57 @@ pub struct Config {
     pub pod_ranges: DualStack<IpNet>,
     /// The cluster's Service ranges: addresses in them without a Service are refused.
     pub service_ranges: DualStack<IpNet>,
+    /// Where node ports are served.
+    pub node_ports: NodePortAddresses,
+    /// Whether policies are carried out.
+    pub policy: bool,
+    /// Whether pods with global addresses accept what nobody asked for from outside the cluster.
+    pub open_pods: bool,
+    /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside.
+    pub masquerade_pods: bool,
+    /// Whether routes to the pods of other nodes are kept.
+    pub routes: bool,
+}
+
+impl Config {
+    /// Everything, on the node with this name, in a cluster with these ranges of pods and of Services.
+    pub fn new(node_name: &str, pod_ranges: DualStack<IpNet>, service_ranges: DualStack<IpNet>) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            pod_ranges,
+            service_ranges,
+            node_ports: NodePortAddresses::default(),
+            policy: true,
+            open_pods: false,
+            masquerade_pods: true,
+            routes: true,
+        }
+    }
+}
+
+/// Addresses of the node that node ports are served on (`--nodeport-addresses`); never loopback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// Those in these ranges.
+    In(Vec<IpNet>),
+    /// The first internal address of each family that the Node object has.
+    Primary,
+}
+
+impl Default for NodePortAddresses {
+    /// All of them.
+    fn default() -> Self {
+        Self::In(IpFamily::BOTH.map(IpFamily::everything).to_vec())
+    }
+}
+
+/// What an agent is connected to, besides the API.
+#[derive(Debug, Default)]
+pub struct Wires {
+    /// Told how the agent is doing.
+    pub status: status::Sender<Status>,
+    /// Pods that wait for the kernel before they start.
+    pub arrivals: Option<Arrivals>,
 }
 
 /// How an agent is doing.
@@ -88,24 +144,26 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    run_reporting(client, config, status::Sender::default(), shutdown).await
+    run_wired(client, config, Wires::default(), shutdown).await
 }
 
-/// Does what [`run`] does, and tells `status` how it goes.
-pub async fn run_reporting(
+/// Does what [`run`] does, connected to others.
+pub async fn run_wired(
     client: Client,
     config: Config,
-    status: status::Sender<Status>,
+    wires: Wires,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    // Opened here: sockets belong to the namespace of the thread that opens them.
-    let engine = Engine::open(config)?;
     let (sender, changes) = mpsc::channel(QUEUE);
     let mut watches = JoinSet::new();
-    watch::start(&client, &sender, &mut watches);
+    watch::start(&client, &config, &sender, &mut watches);
+    let (checks, wanted) = status::channel(BTreeMap::new());
+    watches.spawn(health::serve(wanted));
+    // Opened here: sockets belong to the namespace of the thread that opens them.
+    let engine = Engine::open(config)?;
     tokio::select! {
         () = shutdown => Ok(()),
-        ended = keep(engine, changes, status) => Err(ended.into()),
+        ended = keep(engine, changes, wires, checks) => Err(ended.into()),
         Some(Err(ended)) = watches.join_next() => Err(ended.into()),
     }
 }
@@ -114,8 +172,13 @@ pub async fn run_reporting(
 async fn keep(
     mut engine: Engine,
     mut changes: mpsc::Receiver<watch::Change>,
-    status: status::Sender<Status>,
+    Wires { status, arrivals }: Wires,
+    checks: status::Sender<BTreeMap<u16, HealthCheck>>,
 ) -> JoinError {
+    // Without anybody at the other end, nobody ever comes.
+    let (_nobody, nothing) = mpsc::channel(1);
+    let mut arrivals = arrivals.map_or(nothing, |arrivals| arrivals.0);
+    let mut somebody = true;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -128,6 +191,10 @@ async fn keep(
                     engine.hear(change);
                 }
             }
+            arrival = arrivals.recv(), if somebody => match arrival {
+                Some(arrival) => engine.arrive(arrival),
+                None => somebody = false,
+            },
             _ = look.tick() => engine.look(),
         }
         // Netlink blocks, and a large load takes its time.
@@ -139,6 +206,12 @@ async fn keep(
             Ok(engine) => engine,
             Err(ended) => return ended,
         };
+        checks.send_if_modified(|now| {
+            let wanted = engine.health_checks();
+            let changed = *now != wanted;
+            *now = wanted;
+            changed
+        });
         status.send_if_modified(|now| {
             let changed = now != engine.status();
             now.clone_from(engine.status());

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use dyad_program::policy::{self, ClusterNetworkPolicy, Labels, NetworkPolicy, Pod};
 use dyad_program::{EndpointSlice, Name, Service, wire};
 use kube::Resource;
 use kube::api::ObjectMeta;
@@ -26,7 +27,7 @@ pub(crate) fn name(meta: &ObjectMeta) -> Name {
 }
 
 macro_rules! resource {
-    ($of:ident, $scope:ident, $group:literal, $kind:literal, $plural:literal) => {
+    ($of:ident, $scope:ident, $group:literal, $version:literal, $kind:literal, $plural:literal) => {
         impl Resource for $of {
             type DynamicType = ();
             type Scope = $scope;
@@ -40,7 +41,7 @@ macro_rules! resource {
             }
 
             fn version((): &()) -> Cow<'_, str> {
-                "v1".into()
+                $version.into()
             }
 
             fn plural((): &()) -> Cow<'_, str> {
@@ -58,9 +59,27 @@ macro_rules! resource {
     };
 }
 
-resource!(ServiceObject, NamespaceResourceScope, "", "Service", "services");
-resource!(SliceObject, NamespaceResourceScope, "discovery.k8s.io", "EndpointSlice", "endpointslices");
-resource!(NodeObject, ClusterResourceScope, "", "Node", "nodes");
+resource!(ServiceObject, NamespaceResourceScope, "", "v1", "Service", "services");
+resource!(SliceObject, NamespaceResourceScope, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
+resource!(NodeObject, ClusterResourceScope, "", "v1", "Node", "nodes");
+resource!(PodObject, NamespaceResourceScope, "", "v1", "Pod", "pods");
+resource!(NamespaceObject, ClusterResourceScope, "", "v1", "Namespace", "namespaces");
+resource!(
+    NetworkPolicyObject,
+    NamespaceResourceScope,
+    "networking.k8s.io",
+    "v1",
+    "NetworkPolicy",
+    "networkpolicies"
+);
+resource!(
+    ClusterPolicyObject,
+    ClusterResourceScope,
+    "policy.networking.k8s.io",
+    "v1alpha2",
+    "ClusterNetworkPolicy",
+    "clusternetworkpolicies"
+);
 
 /// A core/v1 Service.
 #[derive(Clone, Debug, Deserialize)]
@@ -125,6 +144,81 @@ impl Object for NodeObject {
     type Meaning = Node;
 
     fn meaning(&self) -> Option<Node> {
-        Some(Node { ips: wire::internal_ips(&self.status), pod_ranges: wire::pod_ranges(&self.spec) })
+        Some(Node {
+            ips: wire::internal_ips(&self.status),
+            pod_ranges: wire::pod_ranges(&self.spec),
+            labels: self.metadata.labels.clone().unwrap_or_default(),
+            leaving: self.metadata.deletion_timestamp.is_some() || wire::is_to_be_deleted(&self.spec),
+        })
+    }
+}
+
+/// A core/v1 Pod.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct PodObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: policy::wire::PodSpec,
+    #[serde(default)]
+    status: policy::wire::PodStatus,
+}
+
+impl Object for PodObject {
+    const LABELS: Option<&'static str> = None;
+    type Meaning = Pod;
+
+    fn meaning(&self) -> Option<Pod> {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
+        policy::wire::pod(namespace, self.metadata.labels.as_ref(), &self.spec, &self.status)
+    }
+}
+
+/// A core/v1 Namespace.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NamespaceObject {
+    metadata: ObjectMeta,
+}
+
+impl Object for NamespaceObject {
+    const LABELS: Option<&'static str> = None;
+    type Meaning = Labels;
+
+    fn meaning(&self) -> Option<Labels> {
+        Some(self.metadata.labels.clone().unwrap_or_default())
+    }
+}
+
+/// A networking.k8s.io/v1 NetworkPolicy.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct NetworkPolicyObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: policy::wire::NetworkPolicySpec,
+}
+
+impl Object for NetworkPolicyObject {
+    const LABELS: Option<&'static str> = None;
+    type Meaning = NetworkPolicy;
+
+    fn meaning(&self) -> Option<NetworkPolicy> {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
+        Some(policy::wire::network_policy(namespace, &self.spec))
+    }
+}
+
+/// A policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ClusterPolicyObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: policy::wire::ClusterNetworkPolicySpec,
+}
+
+impl Object for ClusterPolicyObject {
+    const LABELS: Option<&'static str> = None;
+    type Meaning = ClusterNetworkPolicy;
+
+    fn meaning(&self) -> Option<ClusterNetworkPolicy> {
+        policy::wire::cluster_policy(&self.spec)
     }
 }

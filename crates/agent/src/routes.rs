@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use dyad_links::{Handle, OURS, Route};
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::Name;
+use dyad_program::policy::Labels;
 use tracing::info;
 
 use crate::Config;
@@ -18,9 +19,18 @@ pub(crate) struct Node {
     pub(crate) ips: Vec<IpAddr>,
     /// Its pod ranges.
     pub(crate) pod_ranges: Vec<IpNet>,
+    /// Its labels.
+    pub(crate) labels: Labels,
+    /// Whether it is about to be taken out of the cluster.
+    pub(crate) leaving: bool,
 }
 
 impl Node {
+    /// Its first address of each family.
+    pub(crate) fn primary_ips(&self) -> Vec<IpNet> {
+        IpFamily::BOTH.into_iter().filter_map(|family| self.ip(family).map(IpNet::from)).collect()
+    }
+
     fn ip(&self, family: IpFamily) -> Option<IpAddr> {
         self.ips.iter().copied().find(|ip| IpFamily::from(*ip) == family)
     }
@@ -103,6 +113,7 @@ mod tests {
         let node = |ips: &[&str], ranges: &[&str]| Node {
             ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             pod_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            ..Node::default()
         };
         let named = |name: &str| Name::new("", name);
         let nodes = BTreeMap::from([
@@ -113,11 +124,8 @@ mod tests {
         ]);
         let both =
             |v4: &str, v6: &str| DualStack::dual(IpFamily::V4, v4.parse().unwrap(), v6.parse().unwrap());
-        let config = Config {
-            node_name: "me".into(),
-            pod_ranges: both("10.244.0.0/16", "fd01::/32"),
-            service_ranges: both("10.96.0.0/16", "fd02::/112"),
-        };
+        let ranges = (both("10.244.0.0/16", "fd01::/32"), both("10.96.0.0/16", "fd02::/112"));
+        let config = Config::new("me", ranges.0, ranges.1);
         let links = [("172.30.1.11".parse().unwrap(), 7)].into();
         let text = |route: Route| {
             let hop = &route.hops[0];

@@ -207,16 +207,14 @@ struct Agent {
 
 impl Agent {
     fn start(client: Client) -> Self {
-        let config = Config {
-            node_name: "node1".into(),
-            pod_ranges: both("10.244.0.0/16", "fd00:10:244::/56"),
-            service_ranges: both("10.96.0.0/16", "fd00:10:96::/112"),
-        };
+        let ranges = (both("10.244.0.0/16", "fd00:10:244::/56"), both("10.96.0.0/16", "fd00:10:96::/112"));
+        let config = Config::new("node1", ranges.0, ranges.1);
         let (sender, status) = status::channel(Status::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        let ended = tokio::spawn(run_reporting(client, config, sender, async {
-            let _ = stopped.await;
-        }));
+        let ended =
+            tokio::spawn(run_wired(client, config, Wires { status: sender, arrivals: None }, async {
+                let _ = stopped.await;
+            }));
         Self { status, stop, ended }
     }
 
@@ -282,7 +280,7 @@ fn the_kernel_follows_the_api() {
         let mut agent = Agent::start(way.client(&server));
         agent.until("ready", Status::is_ready).await;
         let found = tables();
-        assert_eq!(action(&found, "10.96.0.10"), Some(Action::Forward(1)), "what was there before");
+        assert_eq!(action(&found, "10.96.0.10"), Some(Action::forward(1)), "what was there before");
         assert_eq!(action(&found, "fd00:10:96::10"), Some(Action::Reject), "no endpoints in this family");
         assert!(found[&IpFamily::V6].in_range(RangeSet::OwnPods, "fd00:10:244:1::5".parse().unwrap()));
         assert_eq!(sysctl::read("net/ipv4/ip_forward").unwrap(), "1");
@@ -290,7 +288,7 @@ fn the_kernel_follows_the_api() {
 
         writer.service("later", 11).await;
         writer.slice("later", "fd00:10:244:1::2").await;
-        until_tables("served", |tables| action(tables, "fd00:10:96::11") == Some(Action::Forward(1))).await;
+        until_tables("served", |tables| action(tables, "fd00:10:96::11") == Some(Action::forward(1))).await;
 
         writer.node("node2", 2).await;
         until_tables("a node like the others", |tables| {
@@ -331,7 +329,7 @@ fn the_kernel_follows_the_api() {
         writer.api("v1", "Node", false).delete("node2", &DeleteParams::default()).await.unwrap();
         agent.until("ready again", Status::is_ready).await;
         until_tables("gone", |tables| action(tables, "10.96.0.10").is_none()).await;
-        assert_eq!(action(&tables(), "fd00:10:96::11"), Some(Action::Forward(1)));
+        assert_eq!(action(&tables(), "fd00:10:96::11"), Some(Action::forward(1)));
         until_routes(&["10.96.0.0/16 from 192.0.2.1", "fd00:10:96::/112 from 2001:db8::1"]).await;
         assert_eq!(agent.status.borrow().last_error, None);
         agent.stop().await;

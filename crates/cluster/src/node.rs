@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dyad_program::policy::{Pod, wire::pod_from_value};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::control_plane::{client_of, log_to_stderr, until_terminated};
@@ -39,16 +40,16 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
-    let agent = dyad_agent::run(
+    let (gate, arrivals) = dyad_agent::gate();
+    let agent = dyad_agent::run_wired(
         client.clone(),
-        dyad_agent::Config {
-            node_name: node.name.clone(),
-            pod_ranges: spec.pods()?,
-            service_ranges: spec.services()?,
-        },
+        dyad_agent::Config::new(&node.name, spec.pods()?, spec.services()?),
+        dyad_agent::Wires { arrivals: Some(arrivals), ..dyad_agent::Wires::default() },
         shutdown(),
     );
-    let kubelet = dyad_kubelet::run(client, kubelet_config(dir, spec, index)?, shutdown());
+    let mut config = kubelet_config(dir, spec, index)?;
+    config.gate = Some(network_gate(gate));
+    let kubelet = dyad_kubelet::run(client, config, shutdown());
     println!("ready");
     tokio::select! {
         result = agent => result.context("agent")?,
@@ -58,6 +59,22 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     // Pods and packets go on without this process; what it was writing is dropped with it.
     drop(stop);
     Ok(())
+}
+
+/// Pods start when the agent has what concerns them in the kernel.
+fn network_gate(gate: dyad_agent::Gate) -> dyad_kubelet::NetworkGate {
+    dyad_kubelet::NetworkGate::new(move |pod, ips| {
+        let read = serde_json::to_value(pod).and_then(|object| pod_from_value(&object));
+        let (gate, ips) = (gate.clone(), ips.to_vec());
+        let meta = &pod.metadata;
+        let [namespace, name, uid] =
+            [&meta.namespace, &meta.name, &meta.uid].map(|text| text.clone().unwrap_or_default());
+        Box::pin(async move {
+            let Some((_, pod)) = read.map_err(|error| error.to_string())? else { return Ok(()) };
+            let pod = Pod { ips, ..pod };
+            gate.pass(&namespace, &name, &uid, pod).await.map_err(|error| error.to_string())
+        })
+    })
 }
 
 /// The kubeconfig appears when the control plane has made its keys, a moment after this process has started.

@@ -1,10 +1,14 @@
 //! What a kubelet is told.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dyad_net::{DualStack, IpFamily};
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
 
 /// Configuration of one node's kubelet.
 #[derive(Clone, Debug)]
@@ -37,6 +41,35 @@ pub struct Config {
     pub masked_paths: Vec<PathBuf>,
     /// A file in place of the host's `/etc/resolv.conf`, as the start of pods' own.
     pub resolv_conf: PathBuf,
+    /// Waited for before a pod with a network of its own starts.
+    pub gate: Option<NetworkGate>,
+}
+
+/// Whether the network is ready for a pod, given the object and the addresses it will have.
+type IsReady = dyn Fn(&Pod, &[IpAddr]) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
+
+/// Holds pods back until the network is ready for them, and says in words why it is not.
+#[derive(Clone)]
+pub struct NetworkGate(Arc<IsReady>);
+
+impl NetworkGate {
+    /// A gate that asks `is_ready`.
+    pub fn new(
+        is_ready: impl Fn(&Pod, &[IpAddr]) -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(is_ready))
+    }
+
+    /// Waits until the network is ready for a pod.
+    pub(crate) async fn pass(&self, pod: &Pod, ips: &[IpAddr]) -> Result<(), String> {
+        (self.0)(pod, ips).await
+    }
+}
+
+impl fmt::Debug for NetworkGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NetworkGate")
+    }
 }
 
 impl Default for Config {
@@ -56,6 +89,7 @@ impl Default for Config {
             mtu: None,
             masked_paths: Vec::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            gate: None,
         }
     }
 }

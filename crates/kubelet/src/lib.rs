@@ -27,7 +27,7 @@ mod volumes;
 mod worker;
 
 pub use applet::echo;
-pub use config::Config;
+pub use config::{Config, NetworkGate};
 pub use error::Error;
 pub use internal::internal_main;
 pub use kubelet::run;

@@ -18,6 +18,16 @@ impl Name {
         Self(format!("{namespace}/{name}").into())
     }
 
+    /// The part behind the namespace.
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(_, name)| name)
+    }
+
+    /// The namespace; empty for an object without one.
+    pub fn namespace(&self) -> &str {
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
     /// Comes before all names there are.
     pub(crate) fn first() -> Self {
         Self("".into())

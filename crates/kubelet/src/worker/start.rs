@@ -36,6 +36,9 @@ const HOSTNAME_BYTES: usize = 63;
 /// Objects by name, their values as text.
 type Texts = BTreeMap<String, BTreeMap<String, String>>;
 
+/// With the value `false`, a pod sees Service addresses on its sockets as they were asked for.
+const SOCKET_LOAD_BALANCING: &str = "dyad.io/socket-load-balancing";
+
 impl Worker {
     /// Has directories, sandbox and volumes ready.
     pub(super) async fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
@@ -86,6 +89,13 @@ impl Worker {
         let dir = self.dir();
         fs::create_dir_all(&dir).map_err(Error::file(format!("making {}", dir.display())))?;
         let addresses = self.take_addresses()?;
+        if let (Some(gate), Some(addresses)) = (&self.shared.config.gate, &addresses) {
+            let ips: Vec<_> = addresses.iter().map(|(_, ip)| *ip).collect();
+            if let Err(problem) = gate.pass(&self.pod, &ips).await {
+                self.release_addresses();
+                return Err(Error::Pod(format!("network is not ready: {problem}")));
+            }
+        }
         let spec = SandboxSpec { hostname: self.hostname(), host_network: self.is_host_network() };
         let (shared, key, cgroup) = (Arc::clone(&self.shared), self.uid().to_owned(), self.make_cgroup());
         let wanted = addresses.clone();
@@ -150,16 +160,26 @@ impl Worker {
 
     /// A control group for the pod, where one can be had.
     fn make_cgroup(&self) -> Option<PathBuf> {
-        let dir = self.shared.config.cgroup_root.as_ref()?.join(format!("pod-{}", self.uid()));
+        let dir = self.cgroup()?;
         fs::create_dir_all(&dir).ok()?;
         Some(dir)
     }
 
     /// Removes the control group; it may be busy for a moment after the last process.
     pub(super) fn remove_cgroup(&self) {
-        if let Some(root) = &self.shared.config.cgroup_root {
-            let _ = fs::remove_dir(root.join(format!("pod-{}", self.uid())));
+        if let Some(dir) = self.cgroup() {
+            let _ = fs::remove_dir(dir);
         }
+    }
+
+    /// Where its control group is: connections of those below `pods` may be translated where they are opened.
+    fn cgroup(&self) -> Option<PathBuf> {
+        let annotations = self.pod.metadata.annotations.as_ref();
+        let wants_none =
+            annotations.and_then(|all| all.get(SOCKET_LOAD_BALANCING)).is_some_and(|value| value == "false");
+        let below = if wants_none { "plain" } else { "pods" };
+        let root = self.shared.config.cgroup_root.as_ref()?;
+        Some(root.join(below).join(format!("pod-{}", self.uid())))
     }
 
     /// Starts a container; what keeps it from starting goes into its record.
