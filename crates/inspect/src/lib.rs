@@ -1,7 +1,8 @@
-//! Looks into a cluster, through nothing but the Kubernetes API: the connectivity test.
+//! Looks into a cluster: the connectivity test, and what becomes of a connection and why.
 #![forbid(unsafe_code)]
 
 pub mod connectivity;
+pub mod explain;
 mod probe;
 
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 pub fn internal_main(args: &[String]) -> Option<ExitCode> {
     match args.first()?.as_str() {
         "probe" => Some(probe::main(&args[1..])),
+        "counters" => Some(explain::counters::main()),
         _ => None,
     }
 }
