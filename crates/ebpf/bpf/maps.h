@@ -115,7 +115,8 @@ MAP(dyad_endpoints, HASH, struct block_key, struct block, 4096, BPF_F_NO_PREALLO
 MAP(dyad_members, HASH, struct member_key, __u8, 1024, BPF_F_NO_PREALLOC);
 MAP(dyad_nodes, HASH, struct address, __u8, 256, BPF_F_NO_PREALLOC);
 MAP(dyad_pods, HASH, struct address, struct pod, 4096, BPF_F_NO_PREALLOC);
-/* What happens here; what was not used for long makes room. */
+/* What happens here; what was not used for long makes room. These take their memory at once: 17 MB in all, per node.
+ * Beside it, 30,000 dual-stack Services take some 40 MB. */
 MAP(dyad_memory, LRU_HASH, struct memory_key, struct memory, 16384, 0);
 MAP(dyad_originals, LRU_HASH, struct original_key, struct end, 65536, 0);
 MAP(dyad_flows, LRU_HASH, struct flow_key, struct flow, 65536, 0);
