@@ -63,6 +63,11 @@ impl Writer {
         self.put(kind, &value.to_be_bytes());
     }
 
+    /// Adds a long number.
+    pub(crate) fn put_u64(&mut self, kind: u16, value: u64) {
+        self.put(kind, &value.to_be_bytes());
+    }
+
     /// Adds a NUL-terminated string.
     pub(crate) fn put_text(&mut self, kind: u16, text: &str) {
         let length = u16::try_from(text.len() + 5).expect("names are far below 64 KiB");
@@ -81,6 +86,11 @@ impl Writer {
         fill(self);
         let length = u16::try_from(self.bytes.len() - start).expect("lists are cut before 64 KiB");
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    }
+
+    /// Adds an attribute that holds attributes, given as bytes.
+    pub(crate) fn put_nested(&mut self, kind: u16, attributes: &[u8]) {
+        self.put(kind | NESTED, attributes);
     }
 
     /// Adds an attribute that holds as many of `items` as fit into one, and takes those off.
@@ -169,6 +179,11 @@ pub(crate) fn u32_of(value: &[u8]) -> Option<u32> {
 /// A number attribute of a type.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     find(bytes, kind).and_then(u32_of)
+}
+
+/// A long number attribute of a type.
+pub(crate) fn find_u64(bytes: &[u8], kind: u16) -> Option<u64> {
+    Some(u64::from_be_bytes(find(bytes, kind)?.get(..8)?.try_into().ok()?))
 }
 
 /// A string attribute of a type, up to its NUL.

@@ -18,7 +18,9 @@ const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
+const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
 
@@ -31,7 +33,6 @@ pub(crate) const CHAIN_TYPE: u16 = 7;
 pub(crate) const HOOK_NUMBER: u16 = 1;
 pub(crate) const HOOK_PRIORITY: u16 = 2;
 pub(crate) const ACCEPT: u32 = 1;
-pub(crate) const NAT: &str = "nat";
 pub(crate) const RULE_CHAIN: u16 = 2;
 pub(crate) const RULE_EXPRESSIONS: u16 = 4;
 pub(crate) const RULE_USER_DATA: u16 = 7;
@@ -43,12 +44,20 @@ pub(crate) const SET_DATA_TYPE: u16 = 6;
 pub(crate) const SET_DATA_LENGTH: u16 = 7;
 pub(crate) const SET_DESCRIPTION: u16 = 9;
 pub(crate) const SET_DESCRIPTION_SIZE: u16 = 1;
+pub(crate) const SET_DESCRIPTION_FIELDS: u16 = 2;
+pub(crate) const FIELD_LENGTH: u16 = 1;
 const SET_NUMBER: u16 = 10;
+const SET_USER_DATA: u16 = 13;
+/// Tells `nft` in which order to print the bytes of a number.
+const KEY_BYTE_ORDER: u8 = 0;
+const HOST_ORDER: u32 = 1;
 pub(crate) const ELEMENTS_SET: u16 = 2;
 pub(crate) const ELEMENTS_LIST: u16 = 3;
-const LIST_ELEMENT: u16 = 1;
+pub(crate) const LIST_ELEMENT: u16 = 1;
 /// The tag of a comment in the user data of a rule, as `nft` has it.
 pub(crate) const COMMENT: u8 = 0;
+/// The tag of a direction, which `nft` leaves alone: it uses those from zero on.
+pub(crate) const DIRECTION: u8 = 100;
 
 /// The message type of an nf_tables message.
 pub(crate) const fn subsystem(kind: u16) -> u16 {
@@ -72,6 +81,8 @@ pub(crate) struct Changes {
     batches: Vec<Vec<Message>>,
     bytes: usize,
     run: Option<Run>,
+    /// How many sets are made.
+    sets: u32,
 }
 
 /// A message, written when its batch is sealed and its number known.
@@ -82,7 +93,10 @@ enum Message {
     NewChain(IpFamily, String, Option<layout::Hook>),
     DeleteChain(IpFamily, String),
     NewRule(IpFamily, String, Rule),
+    /// All rules of a chain.
+    DeleteRules(IpFamily, String),
     NewSet(IpFamily, String, SetShape, u32),
+    DeleteSet(IpFamily, String),
     Elements(Run),
     FlushSet(IpFamily, SetId),
 }
@@ -99,7 +113,7 @@ struct Run {
 impl Changes {
     /// No changes; batches are to be at most `limit` bytes long.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, batches: vec![Vec::new()], bytes: 0, run: None }
+        Self { limit, batches: vec![Vec::new()], bytes: 0, run: None, sets: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -115,25 +129,46 @@ impl Changes {
         self.push(Message::NewTable(family));
         // All chains before the rules that lead to them.
         for (name, chain) in &layout.chains {
-            self.push(Message::NewChain(family, name.clone(), chain.hook));
+            self.new_chain(family, name, chain.hook);
         }
-        for (number, (name, shape)) in (1..).zip(layout.sets) {
-            self.push(Message::NewSet(family, name, shape, number));
+        for (name, shape) in layout.sets {
+            self.new_set(family, name, shape);
         }
         for (name, chain) in layout.chains {
             self.new_rules(family, &name, chain);
         }
     }
 
-    pub(crate) fn new_chain(&mut self, family: IpFamily, name: &str, chain: Chain) {
-        self.push(Message::NewChain(family, name.into(), chain.hook));
-        self.new_rules(family, name, chain);
+    /// Makes an empty chain.
+    pub(crate) fn new_chain(&mut self, family: IpFamily, name: &str, hook: Option<layout::Hook>) {
+        self.may_cut();
+        self.push(Message::NewChain(family, name.into(), hook));
     }
 
-    fn new_rules(&mut self, family: IpFamily, name: &str, chain: Chain) {
+    /// Adds rules to a chain that is there.
+    pub(crate) fn new_rules(&mut self, family: IpFamily, name: &str, chain: Chain) {
         for rule in chain.rules {
             self.push(Message::NewRule(family, name.into(), rule));
         }
+        self.may_cut();
+    }
+
+    /// Deletes all rules of a chain.
+    pub(crate) fn delete_rules(&mut self, family: IpFamily, name: &str) {
+        self.push(Message::DeleteRules(family, name.into()));
+    }
+
+    /// Makes an empty set.
+    pub(crate) fn new_set(&mut self, family: IpFamily, name: String, shape: SetShape) {
+        // The kernel wants numbers, that differ within a batch.
+        self.sets += 1;
+        self.may_cut();
+        self.push(Message::NewSet(family, name, shape, self.sets));
+    }
+
+    /// Deletes a set and what is in it.
+    pub(crate) fn delete_set(&mut self, family: IpFamily, set: SetId) {
+        self.push(Message::DeleteSet(family, set.name().into_owned()));
     }
 
     /// Deletes a chain and its rules.
@@ -249,7 +284,7 @@ impl Run {
     fn size(&self) -> usize {
         // Nests, flags and the longest verdict there is.
         const PER_ELEMENT: usize = 100;
-        self.elements.len() * (PER_ELEMENT + self.elements.first().map_or(0, |element| element.key.len()))
+        self.elements.len() * (PER_ELEMENT + self.elements.first().map_or(0, |element| 2 * element.key.len()))
     }
 }
 
@@ -264,7 +299,9 @@ impl Message {
             | Self::NewChain(..)
             | Self::DeleteChain(..)
             | Self::NewRule(..)
+            | Self::DeleteRules(..)
             | Self::NewSet(..)
+            | Self::DeleteSet(..)
             | Self::FlushSet(..) => OTHERS,
         }
     }
@@ -280,7 +317,9 @@ impl Message {
             | Self::NewChain(family, ..)
             | Self::DeleteChain(family, _)
             | Self::NewRule(family, ..)
+            | Self::DeleteRules(family, _)
             | Self::NewSet(family, ..)
+            | Self::DeleteSet(family, _)
             | Self::Elements(Run { family, .. })
             | Self::FlushSet(family, _) => *family,
         }
@@ -293,7 +332,9 @@ impl Message {
             Self::NewChain(..) => (NEW_CHAIN, NLM_F_CREATE),
             Self::DeleteChain(..) => (DELETE_CHAIN, 0),
             Self::NewRule(..) => (NEW_RULE, NLM_F_CREATE | NLM_F_APPEND),
+            Self::DeleteRules(..) => (DELETE_RULE, 0),
             Self::NewSet(..) => (NEW_SET, NLM_F_CREATE),
+            Self::DeleteSet(..) => (DELETE_SET, 0),
             Self::Elements(Run { add: true, .. }) => (NEW_ELEMENT, NLM_F_CREATE),
             Self::Elements(Run { add: false, .. }) | Self::FlushSet(..) => (DELETE_ELEMENT, 0),
         }
@@ -311,11 +352,12 @@ impl Message {
                         nest.put_u32(HOOK_PRIORITY, hook.priority.cast_unsigned());
                     });
                     body.put_u32(CHAIN_POLICY, ACCEPT);
-                    body.put_text(CHAIN_TYPE, NAT);
+                    body.put_text(CHAIN_TYPE, hook.kind.name());
                 }
             }
             Self::DeleteChain(_, name) => body.put_text(CHAIN_NAME, name),
-            Self::NewRule(_, chain, Rule { comment, expressions }) => {
+            Self::DeleteRules(_, chain) => body.put_text(RULE_CHAIN, chain),
+            Self::NewRule(_, chain, Rule { comment, direction, expressions }) => {
                 body.put_text(RULE_CHAIN, chain);
                 body.nest(RULE_EXPRESSIONS, |list| {
                     expressions
@@ -323,7 +365,10 @@ impl Message {
                         .for_each(|expression: &Expression| expression.write(list, LIST_ELEMENT));
                 });
                 let length = u8::try_from(comment.len() + 1).expect("comments are short");
-                body.put(RULE_USER_DATA, &[&[COMMENT, length], comment.as_bytes(), &[0]].concat());
+                let direction = direction.map(|of| [DIRECTION, 1, of as u8]);
+                let direction = direction.as_ref().map_or(&[][..], |bytes| bytes);
+                let comment = [&[COMMENT, length], comment.as_bytes(), &[0]].concat();
+                body.put(RULE_USER_DATA, &[&comment, direction].concat());
             }
             Self::NewSet(_, name, shape, number) => {
                 body.put_text(SET_NAME, name);
@@ -338,18 +383,33 @@ impl Message {
                         body.put_u32(SET_DATA_LENGTH, length);
                     }
                 }
-                if let Some(size) = shape.size {
-                    body.nest(SET_DESCRIPTION, |description| description.put_u32(SET_DESCRIPTION_SIZE, size));
+                if shape.size.is_some() || !shape.fields.is_empty() {
+                    body.nest(SET_DESCRIPTION, |description| {
+                        if let Some(size) = shape.size {
+                            description.put_u32(SET_DESCRIPTION_SIZE, size);
+                        }
+                        if !shape.fields.is_empty() {
+                            description.nest(SET_DESCRIPTION_FIELDS, |fields| {
+                                for length in &shape.fields {
+                                    fields.nest(LIST_ELEMENT, |field| field.put_u32(FIELD_LENGTH, *length));
+                                }
+                            });
+                        }
+                    });
                 }
                 body.put_u32(SET_NUMBER, *number);
+                if shape.key_type == layout::TYPE_MARK {
+                    body.put(SET_USER_DATA, &[&[KEY_BYTE_ORDER, 4][..], &HOST_ORDER.to_ne_bytes()].concat());
+                }
             }
+            Self::DeleteSet(_, name) => body.put_text(SET_NAME, name),
             Self::Elements(run) => {
-                body.put_text(ELEMENTS_SET, run.set.name());
+                body.put_text(ELEMENTS_SET, &run.set.name());
                 body.nest_some(ELEMENTS_LIST, left, |list, element| {
                     element.write(list, LIST_ELEMENT, run.add);
                 });
             }
-            Self::FlushSet(_, set) => body.put_text(ELEMENTS_SET, set.name()),
+            Self::FlushSet(_, set) => body.put_text(ELEMENTS_SET, &set.name()),
         }
     }
 }

@@ -1,24 +1,26 @@
 //! Makes the kernel hold a program.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dyad_net::IpFamily;
-use dyad_program::{Entry, Op, Program, RangeSet, Table, diff};
+use dyad_program::{Op, Program, Table, diff};
 use rustix::io::Errno;
 
+use self::change::{TableState, change, rebuild, tidy};
 use crate::batch::{Changes, next_generation};
-use crate::element::{element, pick, range_elements, set};
-use crate::layout::{Layout, Pick, Rules, SetId};
-use crate::read::Kernel;
-use crate::socket::Socket;
+use crate::element::Element;
+use crate::layout::{Kind, SetId, SetShape};
+use crate::read::{Kernel, read_counters, read_set};
+use crate::socket::{ListError, Socket};
 use crate::{Error, Result};
+
+mod change;
 
 /// How often is tried again when others change tables at the same time.
 const ATTEMPTS: usize = 16;
-/// No hash table is smaller: four kilobytes of buckets.
-const LEAST_SIZE: u32 = 256;
-/// New tables have room for so many times what is in them.
-const ROOM: usize = 4;
+
+/// Whose counter it is: the family, the chain, and the comment of the rule, which for a rule of a policy is its reason.
+pub type CounterKey = (IpFamily, String, String);
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,61 +43,6 @@ pub struct Executor {
 struct State {
     generation: u32,
     tables: BTreeMap<IpFamily, TableState>,
-}
-
-/// What has to be known of a table in order to change it.
-#[derive(Clone, Debug, Default)]
-struct TableState {
-    sizes: BTreeMap<SetId, u32>,
-    counts: BTreeMap<SetId, usize>,
-    /// The pick chains, with the number of elements that lead there.
-    picks: BTreeMap<Pick, usize>,
-}
-
-impl TableState {
-    fn of(table: &Table, sizes: BTreeMap<SetId, u32>) -> Self {
-        let mut state = Self { sizes, ..Self::default() };
-        table.entries().for_each(|entry| state.count(&entry, true));
-        state
-    }
-
-    /// The state of a table that was found, if it has the shape it should have.
-    fn adopt(family: IpFamily, layout: &Layout, table: &Table) -> Option<Self> {
-        let size = |id: SetId| Some((id, layout.sets.get(id.name())?.size?));
-        let mut state = Self::of(table, SetId::ALL.into_iter().filter_map(size).collect());
-        // Those that nothing leads to are known too, so that they go.
-        let picks = layout.chains.keys().filter_map(|name| Pick::from_chain(name));
-        picks.for_each(|pick| {
-            state.picks.entry(pick).or_default();
-        });
-        (*layout == Layout::new(family, &state.sizes, state.picks.keys().copied())).then_some(state)
-    }
-
-    fn count(&mut self, entry: &Entry, add: bool) {
-        let change = |count: &mut usize| {
-            *count = if add { *count + 1 } else { count.saturating_sub(1) };
-        };
-        change(self.counts.entry(set(entry)).or_default());
-        if let Some(pick) = pick(entry) {
-            change(self.picks.entry(pick).or_default());
-        }
-    }
-
-    /// Whether a set has room for all that is in it.
-    fn fits(&self, id: SetId) -> bool {
-        let count = self.counts.get(&id).copied().unwrap_or(0);
-        !id.is_sized() || self.sizes.get(&id).is_some_and(|size| count <= *size as usize)
-    }
-
-    /// Sizes with room to grow.
-    fn generous(table: &Table) -> BTreeMap<SetId, u32> {
-        let counts = Self::of(table, BTreeMap::new()).counts;
-        let size = |id: &SetId| {
-            let wanted = counts.get(id).copied().unwrap_or(0).saturating_mul(ROOM).next_power_of_two();
-            u32::try_from(wanted).unwrap_or(1 << 31).max(LEAST_SIZE)
-        };
-        SetId::ALL.into_iter().filter(|id| id.is_sized()).map(|id| (id, size(&id))).collect()
-    }
 }
 
 impl Executor {
@@ -123,20 +70,25 @@ impl Executor {
                     }
                     continue;
                 };
-                let adopted = held.and_then(|held| {
-                    let held_table = held.table.as_ref()?;
-                    Some((TableState::adopt(family, &held.layout, held_table)?, held_table))
-                });
+                let adopted =
+                    held.and_then(|held| Some((TableState::adopt(family, held)?, held.table.as_ref()?)));
                 let mut state = TableState::default();
                 let mut fits = false;
                 if let Some((adopted, held_table)) = adopted {
                     let ops = diff(family, held_table, table);
                     state = adopted;
                     fits = change(&mut changes, &mut state, family, table, &ops);
+                    if fits {
+                        tidy(&mut changes, &mut state, family);
+                    }
                     report.changes += ops.len();
                 }
                 if !fits {
-                    state = rebuild(&mut changes, family, table, held.is_some());
+                    let shapes = held.map(|held| &held.layout.sets);
+                    let remembered = self.remembered(family, |set, shape| {
+                        shapes.is_some_and(|shapes| shapes.get(&*set.name()) == Some(shape))
+                    });
+                    state = rebuild(&mut changes, family, table, held.is_some(), remembered);
                     report.rebuilt.push(family);
                 }
                 tables.insert(family, state);
@@ -172,7 +124,8 @@ impl Executor {
             if change(&mut part, state, family, table, &ops) {
                 changes.append(part);
             } else {
-                *state = rebuild(&mut changes, family, table, true);
+                let remembered = self.remembered(family, |_, _| true);
+                *state = rebuild(&mut changes, family, table, true, remembered);
                 report.rebuilt.push(family);
             }
         }
@@ -194,6 +147,40 @@ impl Executor {
             Some(state) => Ok(self.socket.generation()? == state.generation),
             None => Ok(false),
         }
+    }
+
+    /// What our rules have counted since they were made: packets and bytes. Only rules that decide about new
+    /// connections count, and what is dropped; rules of one chain with the same comment count together.
+    pub fn counters(&mut self) -> Result<BTreeMap<CounterKey, (u64, u64)>> {
+        for _ in 0..ATTEMPTS {
+            match read_counters(&mut self.socket) {
+                Ok(counters) => return Ok(counters),
+                Err(ListError::Interrupted) => {}
+                Err(ListError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// Where clients of sticky frontends went last, from the sets that are there as they should be. A table that is made
+    /// anew keeps it if it can be read: without it clients go to any endpoint once.
+    fn remembered(
+        &mut self,
+        family: IpFamily,
+        is_there: impl Fn(SetId, &SetShape) -> bool,
+    ) -> Vec<(SetId, Element)> {
+        let mut remembered = Vec::new();
+        for set in Kind::BOTH.map(SetId::Affinity) {
+            if is_there(set, &SetShape::new(set, family, None)) {
+                let mut found = Vec::new();
+                let read = read_set(&mut self.socket, family, set, |element| found.extend(element));
+                match read {
+                    Ok(()) => remembered.extend(found.into_iter().map(|element| (set, element))),
+                    Err(error) => tracing::debug!(?error, "reading what sticky frontends remember"),
+                }
+            }
+        }
+        remembered
     }
 
     #[cfg(test)]
@@ -244,85 +231,4 @@ fn is_transient(error: &Error) -> bool {
     // The generation was another one; an answer was lost; memory was short.
     const ERESTART: Errno = Errno::from_raw_os_error(85);
     matches!(error.errno(), Some(ERESTART | Errno::NOBUFS | Errno::AGAIN | Errno::INTR))
-}
-
-/// Writes a table anew.
-fn rebuild(changes: &mut Changes, family: IpFamily, table: &Table, is_there: bool) -> TableState {
-    let state = TableState::of(table, TableState::generous(table));
-    if is_there {
-        changes.delete_table(family);
-    }
-    changes.new_table(family, Layout::new(family, &state.sizes, state.picks.keys().copied()));
-    for entry in table.entries() {
-        changes.may_cut();
-        if let Some(element) = element(&entry) {
-            changes.element(true, family, set(&entry), element);
-        }
-    }
-    for set in RangeSet::ALL {
-        fill_ranges(changes, family, table, set);
-    }
-    state
-}
-
-/// Writes changes of a table; false, with `changes` of no use, if a set has no room for them.
-fn change(
-    changes: &mut Changes,
-    state: &mut TableState,
-    family: IpFamily,
-    table: &Table,
-    ops: &[Op],
-) -> bool {
-    let before: BTreeSet<Pick> = state.picks.keys().copied().collect();
-    for op in ops {
-        match op {
-            Op::Add(_, entry) => state.count(entry, true),
-            Op::Remove(_, entry) => state.count(entry, false),
-        }
-        // After each of them: the kernel refuses an element for which there is no room at its turn, even if others
-        // are to go later in the same batch.
-        let (Op::Add(_, entry) | Op::Remove(_, entry)) = op;
-        if !state.fits(set(entry)) {
-            return false;
-        }
-    }
-    state.picks.retain(|_, count| *count > 0);
-    for pick in state.picks.keys().filter(|pick| !before.contains(pick)) {
-        changes.new_chain(family, &pick.chain(), Rules { family }.pick(*pick));
-    }
-    let mut ranges = BTreeSet::new();
-    let mut removed = None;
-    for op in ops {
-        let (add, entry) = match op {
-            Op::Add(_, entry) => (true, entry),
-            Op::Remove(_, entry) => (false, entry),
-        };
-        let Some(element) = element(entry) else {
-            if let Entry::Range(set, _) = entry {
-                ranges.insert(*set);
-            }
-            continue;
-        };
-        // An element that changes is removed and added: that must not be torn apart.
-        if !(add && removed.as_ref() == Some(&element.key)) {
-            changes.may_cut();
-        }
-        removed = (!add).then(|| element.key.clone());
-        changes.element(add, family, set(entry), element);
-    }
-    for set in ranges {
-        changes.flush_set(family, SetId::Range(set));
-        fill_ranges(changes, family, table, set);
-    }
-    for pick in before.into_iter().filter(|pick| !state.picks.contains_key(pick)) {
-        changes.delete_chain(family, pick.chain());
-    }
-    true
-}
-
-fn fill_ranges(changes: &mut Changes, family: IpFamily, table: &Table, set: RangeSet) {
-    let ranges = table.ranges.iter().filter(|(of, _)| *of == set).map(|(_, range)| *range);
-    for element in range_elements(ranges) {
-        changes.element(true, family, SetId::Range(set), element);
-    }
 }

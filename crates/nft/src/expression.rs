@@ -1,6 +1,8 @@
 //! The expressions rules are made of: written to the kernel, and read back to compare.
 
-use crate::attribute::{Writer, attributes, find, find_text, find_u32};
+use std::num::NonZeroU32;
+
+use crate::attribute::{Writer, attributes, find, find_text, find_u32, find_u64};
 
 /// A 32-bit register, 0 to 15. The kernel also calls every fourth one by the number of a 128-bit register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +42,31 @@ pub(crate) enum Meta {
     L4Proto = 16,
 }
 
+/// What is read about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    State = 0,
+    Status = 2,
+    Mark = 3,
+}
+
+/// What a packet does to a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// An element is added that is forgotten after so many seconds, or one that is there lives on for as long, with
+    /// the value it has. When the map is full, the rule ends.
+    Remember(NonZeroU32),
+    /// An element goes.
+    Forget,
+}
+
 /// Where a packet goes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    Accept,
     Drop,
+    Return,
+    Jump(String),
     Goto(String),
 }
 
@@ -75,14 +98,22 @@ pub(crate) enum Expression {
     Payload { base: Base, offset: u32, length: u32, to: Register },
     /// Loads something about the packet.
     Meta { key: Meta, to: Register },
+    /// Loads something about the connection.
+    Connection { key: Connection, to: Register },
     /// Sets something about the packet.
     SetMeta { key: Meta, from: Register },
     /// Goes on if the bytes at `from` are equal to `value`, or if they are not.
     Compare { from: Register, equal: bool, value: Vec<u8> },
+    /// Goes on if the bytes at `from` are neither less than `first` nor more than `last`.
+    Range { from: Register, first: Vec<u8>, last: Vec<u8> },
     /// `to = (from & mask) ^ xor`.
     Bitwise { from: Register, to: Register, mask: Vec<u8>, xor: Vec<u8> },
     /// Looks the bytes at `from` up.
     Lookup { set: String, from: Register, found: Found },
+    /// Changes a map: `key` leads to the bytes at `data`.
+    Change { set: String, key: Register, data: Register, change: Change },
+    /// Counts packets and bytes that come so far in the rule.
+    Counter,
     /// A random number below `modulus`.
     Random { to: Register, modulus: u32 },
     /// What kind of address the destination is (`RTN_LOCAL`, ...).
@@ -104,7 +135,13 @@ pub(crate) const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+const NFT_JUMP: u32 = -3i32 as u32;
 const NFT_GOTO: u32 = -4i32 as u32;
+const NFT_RETURN: u32 = -5i32 as u32;
+const RANGE_EQ: u32 = 0;
+const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 const LOOKUP_F_INV: u32 = 1;
@@ -119,7 +156,13 @@ const REJECT_RESET: u32 = 1;
 /// Writes the verdict as the data of a rule or an element.
 pub(crate) fn write_verdict(writer: &mut Writer, verdict: &Verdict) {
     writer.nest(DATA_VERDICT, |data| match verdict {
+        Verdict::Accept => data.put_u32(VERDICT_CODE, NF_ACCEPT),
         Verdict::Drop => data.put_u32(VERDICT_CODE, NF_DROP),
+        Verdict::Return => data.put_u32(VERDICT_CODE, NFT_RETURN),
+        Verdict::Jump(chain) => {
+            data.put_u32(VERDICT_CODE, NFT_JUMP);
+            data.put_text(VERDICT_CHAIN, chain);
+        }
         Verdict::Goto(chain) => {
             data.put_u32(VERDICT_CODE, NFT_GOTO);
             data.put_text(VERDICT_CHAIN, chain);
@@ -130,9 +173,13 @@ pub(crate) fn write_verdict(writer: &mut Writer, verdict: &Verdict) {
 /// Reads what [`write_verdict`] writes.
 pub(crate) fn read_verdict(data: &[u8]) -> Option<Verdict> {
     let verdict = find(data, DATA_VERDICT)?;
+    let chain = || find_text(verdict, VERDICT_CHAIN).map(str::to_owned);
     match find_u32(verdict, VERDICT_CODE)? {
+        NF_ACCEPT => Some(Verdict::Accept),
         NF_DROP => Some(Verdict::Drop),
-        NFT_GOTO => Some(Verdict::Goto(find_text(verdict, VERDICT_CHAIN)?.to_owned())),
+        NFT_RETURN => Some(Verdict::Return),
+        NFT_JUMP => chain().map(Verdict::Jump),
+        NFT_GOTO => chain().map(Verdict::Goto),
         _ => None,
     }
 }
@@ -150,7 +197,11 @@ impl Expression {
         match self {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
+            Self::Connection { .. } => "ct",
             Self::Compare { .. } => "cmp",
+            Self::Range { .. } => "range",
+            Self::Change { .. } => "dynset",
+            Self::Counter => "counter",
             Self::Bitwise { .. } => "bitwise",
             Self::Lookup { .. } => "lookup",
             Self::Random { .. } => "numgen",
@@ -176,6 +227,10 @@ impl Expression {
                 data.put_u32(2, *key as u32);
                 data.put_u32(1, to.number());
             }
+            Self::Connection { key, to } => {
+                data.put_u32(1, to.number());
+                data.put_u32(2, *key as u32);
+            }
             Self::SetMeta { key, from } => {
                 data.put_u32(2, *key as u32);
                 data.put_u32(3, from.number());
@@ -184,6 +239,12 @@ impl Expression {
                 data.put_u32(1, from.number());
                 data.put_u32(2, if *equal { CMP_EQ } else { CMP_NEQ });
                 value(data, 3, bytes);
+            }
+            Self::Range { from, first, last } => {
+                data.put_u32(1, from.number());
+                data.put_u32(2, RANGE_EQ);
+                value(data, 3, first);
+                value(data, 4, last);
             }
             Self::Bitwise { from, to, mask, xor } => {
                 data.put_u32(1, from.number());
@@ -202,6 +263,20 @@ impl Expression {
                     Found::Verdict => data.put_u32(3, VERDICT_REGISTER),
                 }
             }
+            Self::Change { set, key, data: from, change } => {
+                data.put_text(1, set);
+                let (operation, seconds) = match change {
+                    Change::Remember(seconds) => (DYNSET_UPDATE, Some(seconds.get())),
+                    Change::Forget => (DYNSET_DELETE, None),
+                };
+                data.put_u32(3, operation);
+                data.put_u32(4, key.number());
+                data.put_u32(5, from.number());
+                if let Some(seconds) = seconds {
+                    data.put_u64(6, u64::from(seconds) * 1000);
+                }
+            }
+            Self::Counter => {}
             Self::Random { to, modulus } => {
                 data.put_u32(1, to.number());
                 data.put_u32(2, *modulus);
@@ -252,6 +327,28 @@ impl Expression {
                     (None, None) | (Some(_), Some(_)) => return None,
                 }
             }
+            "ct" if number(3).is_none() && number(4).is_none() => {
+                let mut keys = [Connection::State, Connection::Status, Connection::Mark].into_iter();
+                Self::Connection { key: keys.find(|key| Some(*key as u32) == number(2))?, to: register(1)? }
+            }
+            "range" if number(2) == Some(RANGE_EQ) => {
+                Self::Range { from: register(1)?, first: value(3)?, last: value(4)? }
+            }
+            // With expressions of its own, or flags, it is none of ours.
+            "dynset"
+                if find(data, 7).is_none() && find(data, 10).is_none() && number(9).unwrap_or(0) == 0 =>
+            {
+                let change = match (number(3)?, find_u64(data, 6).unwrap_or(0)) {
+                    (DYNSET_UPDATE, life) if life % 1000 == 0 => {
+                        Change::Remember(NonZeroU32::new(u32::try_from(life / 1000).ok()?)?)
+                    }
+                    (DYNSET_DELETE, 0) => Change::Forget,
+                    (_, _) => return None,
+                };
+                let set = find_text(data, 1)?.to_owned();
+                Self::Change { set, key: register(4)?, data: register(5)?, change }
+            }
+            "counter" => Self::Counter,
             "cmp" => {
                 let equal = match number(2)? {
                     CMP_EQ => true,
@@ -295,6 +392,14 @@ impl Expression {
             }
             _ => return None,
         })
+    }
+
+    /// What the counters among the expressions of a rule have counted, packets and bytes; `None` without a counter.
+    pub(crate) fn counted(list: &[u8]) -> Option<(u64, u64)> {
+        let counters = attributes(list).map(|(_, element)| element);
+        let mut counters = counters.filter(|element| find_text(element, EXPR_NAME) == Some("counter"));
+        let data = find(counters.next()?, EXPR_DATA)?;
+        Some((find_u64(data, 2)?, find_u64(data, 1)?))
     }
 
     /// Reads the expressions of a rule; `None` if one of them is none of ours.

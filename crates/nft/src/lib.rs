@@ -13,6 +13,7 @@
 
 mod attribute;
 mod batch;
+pub mod conntrack;
 mod element;
 mod error;
 mod executor;
@@ -22,7 +23,7 @@ mod read;
 mod socket;
 
 pub use error::{Error, Result};
-pub use executor::{Executor, Report};
+pub use executor::{CounterKey, Executor, Report};
 
 /// The name of the tables.
 pub const TABLE: &str = "dyad";

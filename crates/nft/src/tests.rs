@@ -8,12 +8,16 @@ use std::process::Command;
 
 use dyad_links::netns;
 use dyad_net::{DualStack, IpFamily};
-use dyad_program::{Inputs, NodeView, Program, compile, wire};
+use dyad_program::rule::{Decision, Direction, Id, Member, Peers, Ports, Rule, SetKind};
+use dyad_program::{Entry, Inputs, NodeView, Program, Protocol, compile, wire};
 use serde_json::{Value, json};
 
 mod codec;
+mod conntrack;
 mod lab;
 mod packets;
+mod pmtu;
+mod policy;
 mod random;
 mod tables;
 
@@ -49,8 +53,12 @@ fn node() -> NodeView {
         name: "node1".into(),
         own_pods: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
         cluster_pods: both("10.244.0.0/16", "fd00:10:244::/56"),
-        services: both("10.96.0.0/16", "fd00:10:96::/112"),
+        services: ["10.96.0.0/16", "fd00:10:96::/112"].map(|range| range.parse().unwrap()).into(),
         nodes: ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"].map(|ip| ip.parse().unwrap()).into(),
+        zone: None,
+        node_ports: ["0.0.0.0/0", "::/0"].map(|range| range.parse().unwrap()).into(),
+        open_pods: false,
+        masquerade_pods: true,
     }
 }
 
@@ -58,7 +66,7 @@ fn node() -> NodeView {
 fn inputs(services: &[Value], slices: &[Value]) -> Inputs {
     let services = services.iter().filter_map(|object| wire::service_from_value(object).unwrap());
     let slices = slices.iter().filter_map(|object| wire::slice_from_value(object).unwrap());
-    Inputs { node: node(), services: services.collect(), slices: slices.collect() }
+    Inputs { services: services.collect(), slices: slices.collect(), ..Inputs::new(node()) }
 }
 
 /// A dual-stack Service with cluster IPs that end in `number`, TCP and UDP port 80, node port 30000 + number.
@@ -105,22 +113,94 @@ fn ips<const N: usize>(texts: [&str; N]) -> BTreeSet<IpAddr> {
     texts.map(|text| text.parse().unwrap()).into()
 }
 
-/// A program with Services of all sorts.
+/// A program with Services of all sorts, and policies.
 fn sample() -> Program {
-    let many: Vec<String> = (1..=40).map(|n| format!("10.244.2.{n}")).collect();
+    let many: Vec<String> = (1..=80).map(|n| format!("10.244.2.{n}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|ip| (ip.as_str(), "node2")).collect();
-    compile(&inputs(
+    let sticky = json!({
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}},
+        "type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24", "198.51.100.128/25"],
+    });
+    let mut sticky = service("sticky", 6, sticky);
+    sticky["status"] =
+        json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}, {"ip": "2001:db8:113::9"}]}});
+    let mut program = compile(&inputs(
         &[
             service("two", 2, json!({})),
             service("many", 3, json!({})),
             service("none", 4, json!({})),
             service("local", 5, json!({"externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.7"]})),
+            sticky,
         ],
         &[
             slice("two", &[("10.244.1.2", "node1"), ("10.244.2.2", "node2")]),
             slice("two", &[("fd00:10:244:1::2", "node1"), ("fd00:10:244:2::2", "node2")]),
             slice("many", &many),
             slice("local", &[("10.244.1.2", "node1"), ("10.244.2.2", "node2")]),
+            slice("sticky", &[("10.244.1.2", "node1"), ("10.244.2.2", "node2")]),
+            slice("sticky", &[("fd00:10:244:1::2", "node1"), ("fd00:10:244:2::2", "node2")]),
         ],
-    ))
+    ));
+    for (family, table) in program.iter_mut() {
+        policies(family).into_iter().for_each(|entry| table.insert(entry));
+    }
+    program
+}
+
+/// Policies with rules of all sorts.
+fn policies(family: IpFamily) -> Vec<Entry> {
+    let [friends, blocks, web, ingress, egress, baseline] =
+        ["friends", "blocks", "web", "ingress", "egress", "baseline"].map(Id::of);
+    let (pods, range) = match family {
+        IpFamily::V4 => (["10.244.1.2", "10.244.1.3"], "198.51.100.0/25"),
+        IpFamily::V6 => (["fd00:10:244:1::2", "fd00:10:244:1::3"], "2001:db8:99::/48"),
+    };
+    let [a, b] = pods.map(|ip| ip.parse::<IpAddr>().unwrap());
+    let rule = |direction, peers, ports, decision, because: &str| Rule {
+        direction,
+        peers,
+        ports,
+        decision,
+        because: because.into(),
+    };
+    use Decision::{Accept, Deny, Goto};
+    use Direction::{Egress, Ingress};
+    let chain = |rules: &[Rule]| rules.into();
+    vec![
+        Entry::Set(SetKind::Peers, friends),
+        Entry::Set(SetKind::Blocks, blocks),
+        Entry::Set(SetKind::NamedPorts, web),
+        Entry::Set(SetKind::Peers, Id::of("nobody")),
+        Entry::Member(friends, Member::Peer(b)),
+        Entry::Member(blocks, Member::Block(range.parse().unwrap())),
+        Entry::Member(web, Member::NamedPort(a, Protocol::Tcp, 8080)),
+        Entry::Chain(
+            ingress,
+            chain(&[
+                rule(
+                    Ingress,
+                    Peers::Set(friends),
+                    Ports::Any,
+                    Accept,
+                    "NetworkPolicy a/friends, ingress rule 1",
+                ),
+                rule(Ingress, Peers::Blocks(blocks), Ports::Range(Protocol::Sctp, 1, 65535), Accept, "range"),
+                rule(Ingress, Peers::Any, Ports::Range(Protocol::Udp, 53, 53), Accept, "one port"),
+                rule(Ingress, Peers::Any, Ports::Named(web), Accept, "named"),
+                rule(Ingress, Peers::Any, Ports::Any, Goto(baseline), "nothing else"),
+            ]),
+        ),
+        Entry::Chain(
+            egress,
+            chain(&[
+                rule(Egress, Peers::Blocks(blocks), Ports::Named(web), Deny, "named"),
+                rule(Egress, Peers::Set(Id::of("nobody")), Ports::Any, Accept, ""),
+                rule(Egress, Peers::Any, Ports::Any, Deny, "NetworkPolicy a/deny, egress: üß"),
+            ]),
+        ),
+        Entry::Chain(baseline, chain(&[])),
+        Entry::Isolated(Ingress, a, ingress),
+        Entry::Isolated(Ingress, b, baseline),
+        Entry::Isolated(Egress, b, egress),
+    ]
 }

@@ -1,26 +1,48 @@
 //! What is written is read back; what is not ours is not mistaken for ours; nothing makes the readers panic.
 
 use dyad_net::IpNet;
-use dyad_program::{Action, Endpoint, Entry, Frontend, Protocol, Scope, Table};
+use dyad_program::{Action, Endpoint, Entry, Frontend, MAX_SLOTS, Protocol, Scope, Table};
 use proptest::prelude::*;
+use std::num::NonZeroU32;
 
 use super::*;
 use crate::attribute::{Writer, attributes, find, messages};
 use crate::batch::{Changes, RULE_EXPRESSIONS};
 use crate::element::{Element, element, range_elements, read_entry, read_ranges, set};
 use crate::expression::Expression;
-use crate::layout::{Kind, Layout, Pick, SetId};
+use crate::layout::{Kind, Layout, Pick, Rules, SetId};
 
 fn picks() -> Vec<Pick> {
     let kinds = [Kind::Address, Kind::NodePort];
     let pairs = Scope::BOTH.into_iter().flat_map(|scope| kinds.map(|kind| (scope, kind)));
-    pairs.flat_map(|(scope, kind)| [1, 2, 521].map(|slots| Pick { scope, kind, slots })).collect()
+    let of = |(scope, kind)| {
+        [(1, None), (2, None), (521, None), (1, NonZeroU32::new(1)), (521, NonZeroU32::new(86_400))]
+            .map(|(slots, sticky)| Pick { scope, kind, slots, sticky })
+    };
+    pairs.flat_map(of).collect()
+}
+
+fn with_policies(family: IpFamily) -> Table {
+    let mut table = Table::default();
+    policies(family).into_iter().for_each(|entry| table.insert(entry));
+    table
+}
+
+#[test]
+fn names_of_sets_are_read_back() {
+    let of_policies = SetKind::ALL.map(|kind| SetId::Policy(kind, Id::of("x")));
+    for id in SetId::fixed().chain(of_policies) {
+        assert_eq!(SetId::from_name(&id.name()), Some(id));
+    }
+    for name in ["", "peers-", "peers-0", "named-000000000000000G", "services-", "policy-0000000000000000"] {
+        assert_eq!(SetId::from_name(name), None, "{name}");
+    }
 }
 
 #[test]
 fn all_rules_are_read_back() {
     for family in IpFamily::BOTH {
-        let layout = Layout::new(family, &BTreeMap::new(), picks());
+        let layout = Layout::new(family, &BTreeMap::new(), picks(), &with_policies(family));
         let mut count = 0;
         for rule in layout.chains.values().flat_map(|chain| &chain.rules) {
             let mut writer = Writer::default();
@@ -31,8 +53,8 @@ fn all_rules_are_read_back() {
             assert_eq!(Expression::read_list(list).as_ref(), Some(&rule.expressions), "{}", rule.comment);
             count += 1;
         }
-        assert_eq!(layout.chains.len(), 6 + picks().len());
-        assert!(count > 40, "{count}");
+        assert_eq!(layout.chains.len(), 6 + 3 + picks().len() + 3);
+        assert!(count > 100, "{count}");
     }
 }
 
@@ -49,6 +71,10 @@ fn pick_chains_are_known_by_their_names() {
         "services-1",
         "service-endpoints",
         "hairpin-1",
+        "service-endpoints-1-sticky-0",
+        "service-endpoints-1-sticky-01",
+        "service-endpoints-1-sticky-",
+        "service-endpoints-sticky-1",
         "-1",
         "",
         "refuse",
@@ -65,7 +91,7 @@ fn a_batch_is_what_the_kernel_expects() {
     let at = Frontend::NodePort(Protocol::Udp, 30001);
     let entry =
         Entry::Endpoint(Scope::Cluster, at, 1, Endpoint { ip: IpAddr::from([10, 0, 0, 9]), port: 53 });
-    changes.element(true, IpFamily::V4, set(&entry), element(&entry).unwrap());
+    changes.element(true, IpFamily::V4, set(&entry).unwrap(), element(&entry).unwrap());
     let [batch] = changes.seal(7, 0x0102).try_into().unwrap();
     assert_eq!((batch.acknowledged, batch.sequences), (8, 3));
     #[rustfmt::skip]
@@ -94,7 +120,7 @@ fn long_runs_of_elements_become_several_messages_of_one_batch() {
     let mut changes = Changes::new(usize::MAX);
     for n in 0..10_000u16 {
         let entry = Entry::Hairpin(IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
-        changes.element(true, IpFamily::V4, set(&entry), element(&entry).unwrap());
+        changes.element(true, IpFamily::V4, set(&entry).unwrap(), element(&entry).unwrap());
     }
     let [batch] = changes.seal(1, 1).try_into().unwrap();
     let numbers: Vec<u32> = messages(&batch.bytes).map(|message| message.sequence).collect();
@@ -119,21 +145,70 @@ fn an_entry(family: IpFamily) -> impl Strategy<Value = Entry> {
     let frontend = prop_oneof![
         (an_address(family), protocol.clone(), any::<u16>())
             .prop_map(|(ip, protocol, port)| Frontend::Address(ip, protocol, port)),
-        (protocol, any::<u16>()).prop_map(|(protocol, port)| Frontend::NodePort(protocol, port)),
+        (protocol.clone(), any::<u16>()).prop_map(|(protocol, port)| Frontend::NodePort(protocol, port)),
     ];
-    let action = prop_oneof![Just(Action::Drop), Just(Action::Reject), (1u16..).prop_map(Action::Forward)];
+    let action = prop_oneof![
+        Just(Action::Drop),
+        Just(Action::Reject),
+        (1..=MAX_SLOTS, 0..=86_400u32)
+            .prop_map(|(slots, sticky)| Action::Forward { slots, sticky: NonZeroU32::new(sticky) }),
+    ];
     let scope = prop::sample::select(&Scope::BOTH[..]);
+    let direction = prop::sample::select(&Direction::BOTH[..]);
+    let endpoint = (an_address(family), any::<u16>()).prop_map(|(ip, port)| Endpoint { ip, port }).boxed();
+    let address = (an_address(family), protocol, any::<u16>());
+    let id = any::<u8>().prop_map(|number| Id::of(&number.to_string()));
+    let member = prop_oneof![
+        an_address(family).prop_map(Member::Peer),
+        address.clone().prop_map(|(ip, protocol, port)| Member::NamedPort(ip, protocol, port)),
+    ];
+    let range = (an_address(family), 0u8..=family.bits())
+        .prop_map(|(ip, length)| IpNet::new(ip, length).unwrap().trunc());
+    let at_address = address.prop_map(|(ip, protocol, port)| Frontend::Address(ip, protocol, port)).boxed();
     prop_oneof![
         an_address(family).prop_map(Entry::Hairpin),
         (scope.clone(), frontend.clone(), action)
             .prop_map(|(scope, at, action)| Entry::Frontend(scope, at, action)),
-        (scope, frontend, any::<u16>(), an_address(family), any::<u16>())
-            .prop_map(|(scope, at, slot, ip, port)| Entry::Endpoint(scope, at, slot, Endpoint { ip, port })),
+        (scope.clone(), frontend.clone(), any::<u16>(), endpoint.clone())
+            .prop_map(|(scope, at, slot, to)| Entry::Endpoint(scope, at, slot, to)),
+        (scope, frontend, endpoint).prop_map(|(scope, at, to)| Entry::Sticky(scope, at, to)),
+        at_address.clone().prop_map(Entry::Guarded),
+        (at_address, range).prop_map(|(at, range)| Entry::Source(at, range)),
+        (direction, an_address(family), id.clone())
+            .prop_map(|(direction, ip, id)| Entry::Isolated(direction, ip, id)),
+        (id, member).prop_map(|(id, member)| Entry::Member(id, member)),
     ]
 }
 
 fn an_entry_of_any_family() -> impl Strategy<Value = (IpFamily, Entry)> {
     prop::sample::select(&IpFamily::BOTH[..]).prop_flat_map(|family| (Just(family), an_entry(family)))
+}
+
+fn a_rule() -> impl Strategy<Value = Rule> {
+    let id = any::<u8>().prop_map(|number| Id::of(&number.to_string())).boxed();
+    let peers =
+        prop_oneof![Just(Peers::Any), id.clone().prop_map(Peers::Set), id.clone().prop_map(Peers::Blocks),];
+    let protocol = prop::sample::select(&Protocol::ALL[..]);
+    let ports = prop_oneof![
+        Just(Ports::Any),
+        (protocol, any::<u16>(), any::<u16>()).prop_map(|(protocol, a, b)| Ports::Range(
+            protocol,
+            a.min(b),
+            a.max(b)
+        )),
+        id.clone().prop_map(Ports::Named),
+    ];
+    let decision = prop_oneof![Just(Decision::Accept), Just(Decision::Deny), id.prop_map(Decision::Goto)];
+    let direction = prop::sample::select(&Direction::BOTH[..]);
+    (direction, peers, ports, decision, "[a-zA-Z0-9 ä/:,]{0,100}").prop_map(
+        |(direction, peers, ports, decision, because)| Rule {
+            direction,
+            peers,
+            ports,
+            decision,
+            because: because.into(),
+        },
+    )
 }
 
 proptest! {
@@ -143,12 +218,11 @@ proptest! {
         element(&entry).unwrap().write(&mut writer, 1, true);
         let read = Element::read(find(writer.as_bytes(), 1).unwrap()).unwrap();
         prop_assert_eq!(&read, &element(&entry).unwrap());
-        prop_assert_eq!(read_entry(set(&entry), family, &read), Some(entry));
-        // In any other set, and in the other family, it means something else or nothing.
-        for id in SetId::ALL {
-            if id != set(&entry) {
-                prop_assert_ne!(read_entry(id, family, &read), Some(entry));
-            }
+        let of = set(&entry).unwrap();
+        prop_assert_eq!(read_entry(of, family, &read), Some(entry.clone()));
+        // In any other set it means something else or nothing.
+        for id in SetId::fixed().filter(|id| *id != of) {
+            prop_assert_ne!(read_entry(id, family, &read), Some(entry.clone()));
         }
     }
 
@@ -183,10 +257,11 @@ proptest! {
         let mut read = vec![Element::read(&bytes)];
         read.extend(attributes(&bytes).map(|(_, value)| Element::read(value)));
         let data = || crate::element::Data::Value(bytes.clone());
-        let keys: Vec<Element> = keys.into_iter().map(|(key, is_end)| Element { key, data: data(), is_end }).collect();
+        let keys: Vec<Element> =
+            keys.into_iter().map(|(key, is_end)| Element { is_end, ..Element::new(key, data()) }).collect();
         for family in IpFamily::BOTH {
             for element in read.iter().flatten().chain(&keys) {
-                for id in SetId::ALL {
+                for id in SetId::fixed() {
                     if let Some(entry) = read_entry(id, family, element) {
                         Table::default().insert(entry);
                     }
@@ -196,11 +271,25 @@ proptest! {
         }
     }
 
+    /// What a policy says comes back from its rules, and rules that are not written so are none.
+    #[test]
+    fn rules_of_policies_are_read_back(rules in prop::collection::vec(a_rule(), 0..6), v6: bool) {
+        let rules: dyad_program::rule::Chain = rules.into();
+        let writer = Rules { family: if v6 { IpFamily::V6 } else { IpFamily::V4 } };
+        let mut chain = writer.policy(&rules);
+        prop_assert_eq!(writer.read_policy(&chain), Some(rules.clone()));
+        if let Some(rule) = chain.rules.first_mut() {
+            rule.expressions.insert(0, Expression::Counter);
+            prop_assert_eq!(writer.read_policy(&chain), None);
+        }
+    }
+
     /// Rules with any byte changed are read as something else, or not at all; never as the same with a panic.
     #[test]
     fn damaged_rules_do_not_make_the_reader_panic(at in any::<prop::sample::Index>(), byte: u8) {
         for family in IpFamily::BOTH {
-            for rule in Layout::new(family, &BTreeMap::new(), picks()).chains.values().flat_map(|chain| &chain.rules) {
+            let table = with_policies(family);
+            for rule in Layout::new(family, &BTreeMap::new(), picks(), &table).chains.values().flat_map(|chain| &chain.rules) {
                 let mut writer = Writer::default();
                 rule.expressions.iter().for_each(|expression| expression.write(&mut writer, 1));
                 let mut bytes = writer.into_bytes();

@@ -8,22 +8,25 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dyad_links::pod::{self, PodLink};
 use dyad_links::{Handle, NewLink, NextHop, Route, sysctl};
 use dyad_net::IpNet;
-use dyad_program::{Endpoint, Origin, Packet, Protocol, Refusal, Verdict, simulate};
+use dyad_program::{
+    Action, Endpoint, Frontend, Onward, Origin, Packet, Payload, Protocol, Refusal, Scope, Verdict, simulate,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::*;
 
 /// Longer than anything takes here, even on a busy machine, but what is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long is waited for what must not come.
-const SILENCE: Duration = Duration::from_millis(300);
+const SILENCE: Duration = Duration::from_millis(150);
 /// The port of the servers of all endpoints.
 const SERVER_PORT: u16 = 8080;
 
@@ -60,13 +63,17 @@ pub(super) struct Lab {
     others: OwnedFd,
     stop: Arc<AtomicBool>,
     servers: Vec<JoinHandle<()>>,
+    /// Where there are servers.
+    served: BTreeSet<IpAddr>,
+    /// Where a client came to through a sticky frontend; `None` if that could not be seen.
+    last: Mutex<BTreeMap<(IpAddr, Payload, IpAddr), Option<Endpoint>>>,
 }
 
-fn nets<const N: usize>(texts: [&str; N]) -> [IpNet; N] {
+pub(super) fn nets<const N: usize>(texts: [&str; N]) -> [IpNet; N] {
     texts.map(|text| text.parse().unwrap())
 }
 
-fn configure(link: &str, addresses: &[IpNet], routes: &[(IpNet, Option<IpAddr>)]) {
+pub(super) fn configure(link: &str, addresses: &[IpNet], routes: &[(IpNet, Option<IpAddr>)]) {
     let mut handle = Handle::open().unwrap();
     handle.set_up(link).unwrap();
     let index = handle.index(link).unwrap();
@@ -77,13 +84,20 @@ fn configure(link: &str, addresses: &[IpNet], routes: &[(IpNet, Option<IpAddr>)]
     }
 }
 
+/// Addresses of links made from now on can be used at once: nobody else has them.
+pub(super) fn without_waiting() {
+    sysctl::write("net/ipv6/conf/default/accept_dad", "0").unwrap();
+}
+
 impl Lab {
     pub(super) fn new() -> Self {
         let [node, pod_a, pod_b, others] = [(); 4].map(|()| netns::create().unwrap());
+        [&node, &others].into_iter().for_each(|namespace| within(namespace, without_waiting));
         let [gateway4, gateway6] = ["192.0.2.1", "2001:db8::1"].map(|ip| Some(ip.parse().unwrap()));
         let [client4, client6] = ["192.0.2.9", "2001:db8::9"].map(|ip| Some(ip.parse().unwrap()));
         within(&node, || {
             sysctl::forward().unwrap();
+            sysctl::write("net/ipv4/ping_group_range", "0 0").unwrap();
             // Every refusal is to be seen, however fast they come.
             sysctl::write("net/ipv4/icmp_ratelimit", "0").unwrap();
             sysctl::write("net/ipv6/icmp/ratelimit", "0").unwrap();
@@ -123,7 +137,19 @@ impl Lab {
                 &[(pods4, gateway4), (pods6, gateway6), (all4, gateway4), (all6, gateway6)],
             );
         });
-        let mut lab = Self { node, pod_a, pod_b, others, stop: Arc::default(), servers: Vec::new() };
+        for namespace in [&pod_a, &pod_b, &others] {
+            within(namespace, || sysctl::write("net/ipv4/ping_group_range", "0 0").unwrap());
+        }
+        let mut lab = Self {
+            node,
+            pod_a,
+            pod_b,
+            others,
+            stop: Arc::default(),
+            servers: Vec::new(),
+            served: BTreeSet::new(),
+            last: Mutex::default(),
+        };
         for (who, ips) in [
             (Who::PodA, ["10.244.1.2", "fd00:10:244:1::2"].as_slice()),
             (Who::PodB, &["10.244.1.3", "fd00:10:244:1::3"]),
@@ -136,7 +162,7 @@ impl Lab {
         lab
     }
 
-    fn namespace(&self, who: Who) -> &OwnedFd {
+    pub(super) fn namespace(&self, who: Who) -> &OwnedFd {
         match who {
             Who::PodA => &self.pod_a,
             Who::PodB => &self.pod_b,
@@ -147,6 +173,7 @@ impl Lab {
 
     /// Servers that tell their own address and their client's.
     fn serve(&mut self, who: Who, ip: IpAddr) {
+        self.served.insert(ip);
         let at = SocketAddr::new(ip, SERVER_PORT);
         let (tcp, udp) =
             within(self.namespace(who), || (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap()));
@@ -201,15 +228,16 @@ impl Lab {
     }
 
     /// Sends a first packet and looks what comes of it, waiting only shortly for what is expected not to come.
-    fn ask(&self, who: Who, protocol: Protocol, to: SocketAddr, patience: Duration) -> Seen {
+    fn ask(&self, who: Who, payload: Payload, to: IpAddr, patience: Duration) -> Seen {
         // No port twice: the kernel remembers for a while where the last datagram from a port went.
         static PORT: AtomicU16 = AtomicU16::new(10_000);
         let port = PORT.fetch_add(1, Ordering::Relaxed);
-        let source = SocketAddr::new(Self::source(who, to.ip().into()), port);
-        let answer = within(self.namespace(who), || match protocol {
-            Protocol::Tcp => ask_tcp(source, to, patience),
-            Protocol::Udp => ask_udp(source, to, patience),
-            Protocol::Sctp => unreachable!("not every kernel has it"),
+        let source = SocketAddr::new(Self::source(who, to.into()), port);
+        let answer = within(self.namespace(who), || match payload {
+            Payload::Port(Protocol::Tcp, port) => ask_tcp(SocketAddr::new(to, port), patience),
+            Payload::Port(Protocol::Udp, port) => ask_udp(source, SocketAddr::new(to, port), patience),
+            Payload::Echo => ask_echo(source.ip(), to, patience),
+            Payload::Port(Protocol::Sctp, _) | Payload::Control => unreachable!("nobody can send it here"),
         });
         match answer {
             Ok(text) => {
@@ -225,66 +253,116 @@ impl Lab {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 Seen::Silence
             }
-            Err(error) => panic!("{who:?} {protocol:?} {to}: {error}"),
+            Err(error) => panic!("{who:?} {payload} to {to}: {error}"),
         }
     }
 
     /// Compares what the simulator says with what really happens.
     pub(super) fn check(&self, program: &Program, who: Who, protocol: Protocol, to: SocketAddr) -> Verdict {
-        let family = IpFamily::from(to.ip());
+        self.check_payload(program, who, Payload::Port(protocol, to.port()), to.ip())
+    }
+
+    /// The same with anything that can be sent.
+    pub(super) fn check_payload(&self, program: &Program, who: Who, payload: Payload, to: IpAddr) -> Verdict {
         let addresses = ips(["192.0.2.1", "2001:db8::1", "127.0.0.1", "::1"]);
-        let source = Self::source(who, family);
+        let source = Self::source(who, to.into());
         let origin = if who == Who::Node { Origin::Host } else { Origin::Link };
-        let packet = Packet { origin, source, destination: to.ip(), protocol, port: to.port() };
+        let last = self.last.lock().unwrap().get(&(source, payload, to)).copied();
+        if last == Some(None) {
+            return Verdict::Drop;
+        }
+        let packet = Packet { origin, source, destination: to, payload, last: last.flatten() };
         let verdict = simulate(program, &addresses, &packet);
         let right = |expected: IpAddr, masqueraded, from: IpAddr, source_seen: IpAddr| {
             from == expected
                 && if masqueraded { addresses.contains(&source_seen) } else { source_seen == source }
         };
-        let what = format!("{who:?} {protocol:?} to {to}");
+        let what = format!("{who:?} {payload} to {to}");
+        // What a process of the node itself sends is not permitted rather than lost.
+        let lost = |seen| seen == Seen::Silence || who == Who::Node && seen == Seen::Refused;
         match &verdict {
-            Verdict::Forward(endpoints) => {
-                // Enough to see each of a few endpoints, very nearly surely.
-                let mut missing = endpoints.clone();
-                for _ in 0..60 {
-                    let seen = self.ask(who, protocol, to, PATIENCE);
-                    let Seen::Answer { from, source } = seen else {
-                        panic!("{what}: {seen:?}, not {verdict:?}")
-                    };
-                    let fits =
-                        |(at, masqueraded): &(&Endpoint, &bool)| right(at.ip, **masqueraded, from, source);
-                    let found = endpoints.iter().find(fits).map(|(at, _)| *at);
-                    missing.remove(&found.unwrap_or_else(|| panic!("{what}: {seen:?}, not {verdict:?}")));
-                    if missing.is_empty() {
-                        return verdict;
+            Verdict::Forward(endpoints) => self.check_forward(program, who, &packet, endpoints, &right),
+            Verdict::Pass(Onward { admitted: false, .. }) | Verdict::Drop => {
+                let seen = self.ask(who, payload, to, SILENCE);
+                assert!(lost(seen), "{what}: {seen:?}, not {verdict:?}");
+            }
+            Verdict::Pass(Onward { masqueraded, .. }) => {
+                let served = match payload {
+                    Payload::Port(_, port) => port == SERVER_PORT && self.served.contains(&to),
+                    Payload::Echo | Payload::Control => self.served.contains(&to) || addresses.contains(&to),
+                };
+                match self.ask(who, payload, to, if served { PATIENCE } else { SILENCE }) {
+                    Seen::Answer { from, source } => {
+                        let right = payload == Payload::Echo || right(to, *masqueraded, from, source);
+                        assert!(right, "{what}: {from} {source}, not {verdict:?}");
                     }
+                    seen @ (Seen::Refused | Seen::Silence) => assert!(!served, "{what}: {seen:?}"),
                 }
-                panic!("{what}: never came to {missing:?}");
             }
-            Verdict::Pass { masqueraded } => match self.ask(who, protocol, to, SILENCE) {
-                Seen::Answer { from, source } => {
-                    assert!(
-                        right(to.ip(), *masqueraded, from, source),
-                        "{what}: {from} {source}, not {verdict:?}"
-                    );
-                }
-                // Nobody is there.
-                Seen::Refused | Seen::Silence => {}
-            },
             Verdict::Reject(Refusal::Reset | Refusal::PortUnreachable) => {
-                assert_eq!(self.ask(who, protocol, to, PATIENCE), Seen::Refused, "{what}");
-            }
-            Verdict::Drop => {
-                let seen = self.ask(who, protocol, to, SILENCE);
-                // What a process of the node itself sends is not permitted rather than lost.
-                assert!(
-                    seen == Seen::Silence || who == Who::Node && seen == Seen::Refused,
-                    "{what}: {seen:?}"
-                );
+                assert_eq!(self.ask(who, payload, to, PATIENCE), Seen::Refused, "{what}");
             }
         }
         verdict
     }
+
+    /// Asks until every endpoint that may answer has done so: enough times to see a few, very nearly surely.
+    fn check_forward(
+        &self,
+        program: &Program,
+        who: Who,
+        packet: &Packet,
+        endpoints: &BTreeMap<Endpoint, Onward>,
+        right: &impl Fn(IpAddr, bool, IpAddr, IpAddr) -> bool,
+    ) {
+        let (payload, to) = (packet.payload, packet.destination);
+        let is_sticky = is_sticky(program, payload, to);
+        let mut missing: BTreeSet<Endpoint> = endpoints.keys().copied().collect();
+        missing.retain(|at| endpoints[at].admitted && self.served.contains(&at.ip));
+        let some_lost = missing.len() < endpoints.len();
+        for _ in 0..60 {
+            let seen = self.ask(who, payload, to, if some_lost { SILENCE } else { PATIENCE });
+            let Seen::Answer { from, source } = seen else {
+                assert!(some_lost, "{who:?} {payload} to {to}: {seen:?}, not {endpoints:?}");
+                if is_sticky {
+                    self.last.lock().unwrap().insert((packet.source, payload, to), None);
+                }
+                if is_sticky || missing.is_empty() {
+                    return;
+                }
+                continue;
+            };
+            let fits = |(at, onward): &(&Endpoint, &Onward)| {
+                onward.admitted && right(at.ip, onward.masqueraded, from, source)
+            };
+            let Some((found, _)) = endpoints.iter().find(fits) else {
+                panic!("{who:?} {payload} to {to}: {seen:?}, not {endpoints:?}");
+            };
+            missing.remove(found);
+            if is_sticky {
+                self.last.lock().unwrap().insert((packet.source, payload, to), Some(*found));
+                for _ in 0..2 {
+                    let again = self.ask(who, payload, to, PATIENCE);
+                    assert!(matches!(again, Seen::Answer { from, .. } if from == found.ip), "{again:?}");
+                }
+                return;
+            }
+            if missing.is_empty() {
+                return;
+            }
+        }
+        panic!("{who:?} {payload} to {to}: never came to {missing:?}");
+    }
+}
+
+fn is_sticky(program: &Program, payload: Payload, to: IpAddr) -> bool {
+    let Payload::Port(protocol, port) = payload else { return false };
+    let table = program.get(to.into()).unwrap();
+    let ats = [Frontend::Address(to, protocol, port), Frontend::NodePort(protocol, port)];
+    Scope::BOTH
+        .into_iter()
+        .flat_map(|scope| ats.map(|at| (scope, at)))
+        .any(|key| matches!(table.frontends.get(&key), Some(Action::Forward { sticky: Some(_), .. })))
 }
 
 impl Drop for Lab {
@@ -309,8 +387,25 @@ fn ask_udp(source: SocketAddr, to: SocketAddr, patience: Duration) -> io::Result
     Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
 }
 
+/// An echo request through a socket of the kernel's `ping`, which sees to checksum and answer.
+fn ask_echo(source: IpAddr, to: IpAddr, patience: Duration) -> io::Result<String> {
+    let (family, protocol, request) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128),
+    };
+    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(protocol))?;
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(Some(patience))?;
+    rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
+    socket.connect(SocketAddr::new(to, 0))?;
+    socket.send(&[request, 0, 0, 0, 0, 0, 0, 1])?;
+    let mut bytes = [0; 64];
+    socket.recv(&mut bytes)?;
+    Ok(format!("{to} {source}"))
+}
+
 /// The standard library can't bind before it connects, and need not: routes choose the right source.
-fn ask_tcp(_: SocketAddr, to: SocketAddr, patience: Duration) -> io::Result<String> {
+fn ask_tcp(to: SocketAddr, patience: Duration) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, patience)?;
     stream.set_read_timeout(Some(patience))?;
     greeting(&mut stream)

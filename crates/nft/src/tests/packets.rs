@@ -71,11 +71,11 @@ fn connections_go_where_the_simulator_says() {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 for to in &targets {
                     let kind = match lab.check(&program, who, protocol, *to) {
-                        Verdict::Forward(to) if to.values().all(|masqueraded| *masqueraded) => "masqueraded",
-                        Verdict::Forward(to) if to.values().any(|masqueraded| *masqueraded) => "mixed",
+                        Verdict::Forward(to) if to.values().all(|to| to.masqueraded) => "masqueraded",
+                        Verdict::Forward(to) if to.values().any(|to| to.masqueraded) => "mixed",
                         Verdict::Forward(_) => "plain",
-                        Verdict::Pass { masqueraded: true } => "leaving",
-                        Verdict::Pass { masqueraded: false } => "passing",
+                        Verdict::Pass(onward) if onward.masqueraded => "leaving",
+                        Verdict::Pass(_) => "passing",
                         Verdict::Reject(Refusal::Reset) => "reset",
                         Verdict::Reject(Refusal::PortUnreachable) => "unreachable",
                         Verdict::Drop => "dropped",
@@ -132,7 +132,7 @@ fn connections_live_through_adoption_and_changes() {
     still_there("after the endpoint has changed");
     assert_eq!(
         after.get(IpFamily::V4).unwrap().frontends.values().next(),
-        Some(&Action::Forward(1)),
+        Some(&Action::forward(1)),
         "new connections go to another pod"
     );
     lab.check(&after, Who::Client, Protocol::Tcp, targets[0]);

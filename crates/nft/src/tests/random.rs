@@ -1,5 +1,7 @@
 //! Whatever the Services and their history: the kernel holds what the program says, and packets follow it.
 
+use std::num::NonZeroU32;
+
 use dyad_program::{
     Compiler, EndpointSlice, Name, Port, Protocol, Service, SliceEndpoint, SlicePort, Traffic,
 };
@@ -60,6 +62,16 @@ fn a_service(number: u8, shape: u8) -> Service {
         ports: [port("tcp", Protocol::Tcp), port("udp", Protocol::Udp)][..1 + usize::from(bit(4))].to_vec(),
         external_traffic: traffic(bit(5)),
         internal_traffic: traffic(bit(6)),
+        // What is kept on the node is also sticky, and has an address of a balancer for some.
+        affinity: NonZeroU32::new(if bit(7) { 600 + u32::from(shape & 1) } else { 0 }),
+        balancer_ips: if bit(7) && bit(3) {
+            ips(["203.0.113.8", "2001:db8:113::8"])
+        } else {
+            BTreeSet::new()
+        },
+        source_ranges: bit(4)
+            .then(|| vec!["192.0.2.0/30".parse().unwrap(), "2001:db8::8/125".parse().unwrap()]),
+        health_check_node_port: None,
     }
 }
 
@@ -81,6 +93,7 @@ fn a_slice(family: IpFamily, owner: u8, endpoints: &[(u8, u8)]) -> EndpointSlice
             serving: shape & 4 != 0,
             terminating: shape & 8 != 0,
             node: Some(format!("node{node}")),
+            hints: None,
         }
     };
     let port = |name: &str, protocol| SlicePort { name: name.into(), protocol, port: 8080 };
@@ -175,10 +188,12 @@ fn after_any_history_packets_go_where_the_simulator_says() {
             ("2001:db8::1".into(), node_port),
             ("203.0.113.7".into(), 80),
             ("2001:db8:113::7".into(), 80),
+            ("203.0.113.8".into(), 80),
+            ("2001:db8:113::8".into(), 80),
         ]
     };
     let mut runner = TestRunner::new(Config { cases: 4, ..Config::default() });
-    let packets = prop::collection::vec((0u8..5, 0usize..6, 0usize..4, any::<bool>()), 10);
+    let packets = prop::collection::vec((0u8..5, 0usize..8, 0usize..4, any::<bool>()), 10);
     let result = runner.run(&(steps(3, 16), packets), |(history, packets)| {
         let mut executor = within(&lab.node, || Executor::open().unwrap());
         let mut compiler = Compiler::new(node());

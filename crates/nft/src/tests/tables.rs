@@ -90,12 +90,14 @@ fn every_change_of_a_rule_or_set_is_noticed_and_repaired() {
             ("add chain ip dyad foreign",                                 &BOTH[..1]),
             ("add set ip6 dyad foreign { type ipv6_addr; }",              &BOTH[1..]),
             ("chain ip dyad output { policy drop; }",                     &BOTH[..1]),
+            ("flush chain ip dyad forward",                               &BOTH[..1]),
+            ("flush map ip6 dyad service-actions",                        &BOTH[1..]),
             ("add table ip dyad { flags dormant; }",                      &BOTH[..1]),
             ("flush map ip dyad services",                                &[][..]),
             ("flush set ip6 dyad own-pods",                               &[][..]),
             ("add element ip dyad hairpin { 10.9.9.9 . 10.9.9.9 }",       &[][..]),
             ("add element ip dyad hairpin { 10.9.9.9 . 10.9.9.8 }",       &BOTH[..1]),
-            ("add element ip dyad services { 10.9.9.9 . tcp . 80 : accept }", &BOTH[..1]),
+            ("add element ip dyad services { 10.9.9.9 . tcp . 80 : tcp . 0x8000 }", &BOTH[..1]),
             ("add table inet dyad",                                       &[][..]),
             ("add table ip other",                                        &[][..]),
         ];
@@ -147,10 +149,22 @@ fn the_nft_program_understands_the_tables() {
             return;
         };
         for line in [
-            "10.96.0.2 . tcp . 80 : goto service-endpoints-2",
-            "10.96.0.4 . udp . 80 : goto refuse",
-            "tcp . 30003 : goto node-port-endpoints-521",
-            "198.51.100.7 . tcp . 80 : goto local-service-endpoints-1",
+            "10.96.0.2 . tcp . 80 : tcp . 0x00000002",
+            "10.96.0.4 . udp . 80 : udp . 0x00000000",
+            "tcp . 30003 : tcp . 0x00000209",
+            "198.51.100.7 . tcp . 80 : tcp . 0x00000001",
+            "10.96.0.6 . tcp . 80 : tcp . 0x00960002",
+            "0x00960002 : goto service-endpoints-2-sticky-600",
+            "0x00000000 : goto refuse",
+            "0x00004000 : drop",
+            "203.0.113.9 . tcp . 80 . 192.0.2.0/24",
+            "10.244.1.2 . 8080 . 10.96.0.6 . tcp . 80",
+            "size 65536",
+            "type filter hook forward priority filter; policy accept;",
+            "ct state established,related accept",
+            "ip saddr vmap @isolated-egress",
+            "comment \"NetworkPolicy a/friends, ingress rule 1\"",
+            "udp dport 53",
             "10.96.0.2 . tcp . 80 . 0x00000001 : 10.244.2.2 . 8080",
             "fd00:10:96::2 . udp . 80 . 0x00000000 : fd00:10:244:1::2 . 8080",
             "type nat hook prerouting priority dstnat; policy accept;",
@@ -236,7 +250,7 @@ fn what_does_not_fit_into_one_batch_goes_in_several() {
         for n in 0..1000u16 {
             let at = Frontend::Address(IpAddr::from([10, 96, (n >> 8) as u8, n as u8]), Protocol::Tcp, 80);
             let to = Endpoint { ip: IpAddr::from([10, 244, (n >> 8) as u8, n as u8]), port: 80 };
-            table.insert(Entry::Frontend(Scope::Cluster, at, Action::Forward(1)));
+            table.insert(Entry::Frontend(Scope::Cluster, at, Action::forward(1)));
             table.insert(Entry::Endpoint(Scope::Cluster, at, 0, to));
         }
         table.insert(Entry::Range(RangeSet::Services, "10.96.0.0/16".parse().unwrap()));
