@@ -109,16 +109,23 @@ impl ExplainError {
 }
 
 /// What becomes of the connection that is asked about.
-pub fn explain(
-    objects: &Objects,
-    settings: &Settings,
-    question: &Question,
-) -> Result<Report, ExplainError> {
+pub fn explain(objects: &Objects, settings: &Settings, question: &Question) -> Result<Report, ExplainError> {
     let mut cluster = Cluster::read(objects, settings)?;
     let families = match question.families.as_slice() {
-        [] => cluster.families(),
+        [] => {
+            let ends = [&question.from, &question.to.end];
+            let fits = |family: &IpFamily| {
+                ends.iter().all(|end| !matches!(end, End::Address(ip) if IpFamily::from(*ip) != *family))
+            };
+            cluster.families().into_iter().filter(fits).collect()
+        }
         asked => asked.to_vec(),
     };
+    if families.is_empty() {
+        let text =
+            format!("{} and {} have no family in common that the cluster has", question.from, question.to);
+        return Err(ExplainError::Question(text));
+    }
     let place = Place::find(&cluster, question)?;
     let mut paths = Vec::new();
     for family in families {

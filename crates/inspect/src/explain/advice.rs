@@ -49,9 +49,9 @@ fn local_only(cluster: &Cluster<'_>, service: &Name, node: &str, packet: &Packet
     let mut nodes: Vec<&str> = ready.filter_map(|at| at.node.as_deref()).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let mut advice = vec![
-        format!("run a pod of the Service on {node}, or set spec.{field} of Service {service} to Cluster"),
-    ];
+    let mut advice = vec![format!(
+        "run a pod of the Service on {node}, or set spec.{field} of Service {service} to Cluster"
+    )];
     if !is_internal && !nodes.is_empty() {
         advice.push(format!("or send it to a node that has endpoints: {}", some(nodes.iter().copied())));
     }
@@ -61,7 +61,8 @@ fn local_only(cluster: &Cluster<'_>, service: &Name, node: &str, packet: &Packet
 /// For an address of the Service range where nothing listens.
 fn no_service(cluster: &Cluster<'_>, packet: &Packet) -> Vec<String> {
     let destination = packet.destination;
-    let owner = cluster.services().find(|(_, service)| service.cluster_ips.iter().any(|(_, ip)| *ip == destination));
+    let owner =
+        cluster.services().find(|(_, service)| service.cluster_ips.iter().any(|(_, ip)| *ip == destination));
     match (owner, packet.payload) {
         (Some((name, _)), Payload::Echo) => {
             vec![format!("ask for a port of Service {name}: cluster IPs answer nothing else")]
@@ -77,7 +78,8 @@ fn no_service(cluster: &Cluster<'_>, packet: &Packet) -> Vec<String> {
 /// For a Service that has no endpoints of a family: what is wrong with the pods behind it.
 pub(super) fn no_endpoints(cluster: &Cluster<'_>, service: &Name, family: IpFamily) -> Vec<String> {
     let Some(object) = cluster.services.get(service) else { return Vec::new() };
-    let Some(selector) = object["spec"]["selector"].as_object().filter(|selector| !selector.is_empty()) else {
+    let Some(selector) = object["spec"]["selector"].as_object().filter(|selector| !selector.is_empty())
+    else {
         return vec![format!(
             "Service {service} has no selector: somebody has to write its EndpointSlices of addressType {family}"
         )];
@@ -145,18 +147,11 @@ pub(super) fn second_family(
         return vec![format!("the cluster has no {family} ranges")];
     }
     let policy = spec["ipFamilyPolicy"].as_str().unwrap_or("SingleStack");
-    vec![format!(
-        "set spec.ipFamilyPolicy of Service {service} to PreferDualStack: now it is {policy}"
-    )]
+    vec![format!("set spec.ipFamilyPolicy of Service {service} to PreferDualStack: now it is {policy}")]
 }
 
 /// For a connection that `because` denies in a direction.
-pub(super) fn denied(
-    cluster: &Cluster<'_>,
-    direction: Direction,
-    because: &str,
-    flow: &Flow,
-) -> Vec<String> {
+pub(super) fn denied(cluster: &Cluster<'_>, direction: Direction, because: &str, flow: &Flow) -> Vec<String> {
     let (subject, peer, word, preposition, field) = match direction {
         Direction::Ingress => (flow.destination, flow.source, "ingress", "from", "from"),
         Direction::Egress => (flow.source, flow.destination, "egress", "to", "to"),
@@ -168,16 +163,22 @@ pub(super) fn denied(
     };
     let peer_words = match cluster.pod_at(peer) {
         Some((_, pod)) => {
-            let labels: Vec<String> = pod.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let labels: Vec<String> =
+                pod.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let labels = if labels.is_empty() { "{}".to_owned() } else { labels.join(",") };
-            format!("namespaceSelector kubernetes.io/metadata.name={} with podSelector {labels}", pod.namespace)
+            format!(
+                "namespaceSelector kubernetes.io/metadata.name={} with podSelector {labels}",
+                pod.namespace
+            )
         }
         None => format!("ipBlock {}", IpNet::from(peer)),
     };
     let rule = format!("{word} rule {preposition} {peer_words}, {ports}");
     if because.starts_with("NetworkPolicy ") {
         let namespace = cluster.pod_at(subject).map(|(_, pod)| pod.namespace.to_string()).unwrap_or_default();
-        let mut advice = vec![format!("allow it in a NetworkPolicy of namespace {namespace} that selects pod {pod}: an {rule}")];
+        let mut advice = vec![format!(
+            "allow it in a NetworkPolicy of namespace {namespace} that selects pod {pod}: an {rule}"
+        )];
         if direction == Direction::Ingress && cluster.node_at(peer).is_some() {
             advice.push(format!(
                 "{peer} is a node: if the source was replaced on the way, externalTrafficPolicy Local keeps the client's \
@@ -186,7 +187,9 @@ pub(super) fn denied(
         }
         advice
     } else if because.starts_with("ClusterNetworkPolicy ") {
-        vec![format!("a ClusterNetworkPolicy that goes first (a lower priority number) can accept it: an {rule}")]
+        vec![format!(
+            "a ClusterNetworkPolicy that goes first (a lower priority number) can accept it: an {rule}"
+        )]
     } else {
         vec![format!(
             "reach {pod} through a Service of type NodePort or LoadBalancer, or through a host port; or allow it in a \

@@ -54,7 +54,8 @@ impl<'a> Cluster<'a> {
         let pods: BTreeMap<Name, Pod> = read(&objects.pods, "Pod", policy::wire::pod_from_value)?;
         let named = |of: &'a [Value]| of.iter().map(|object| (name_of(object), object)).collect();
         let node_ranges = nodes.values().flat_map(|node: &Node| node.pod_ranges.iter().copied());
-        let of_pods = || pods.values().filter(|pod| !pod.host_network).flat_map(|pod| pod.ips.iter().copied());
+        let of_pods =
+            || pods.values().filter(|pod| !pod.host_network).flat_map(|pod| pod.ips.iter().copied());
         let pod_ranges = first_of([
             settings.pod_ranges.clone(),
             covers(node_ranges),
@@ -63,21 +64,20 @@ impl<'a> Cluster<'a> {
         ]);
         let service_ranges = first_of([
             settings.service_ranges.clone(),
-            objects.service_ranges.iter().find_map(cidrs).unwrap_or_default(),
+            objects.service_ranges.iter().flat_map(cidrs).collect(),
             covers(objects.services.iter().flat_map(cluster_ips).map(IpNet::from)),
         ]);
-        let both = |what: &str, flag: &str, ranges: Vec<IpNet>| {
-            let pairs = ranges.iter().map(|range| (IpFamily::from(*range), *range));
-            DualStack::from_ordered(pairs).ok_or_else(|| {
-                let text = format!("the API does not tell the cluster's {what} ranges: give them with {flag}");
-                ExplainError::question(text)
-            })
-        };
+        let pairs = pod_ranges.iter().map(|range| (IpFamily::from(*range), *range));
+        let cluster_pods = DualStack::from_ordered(pairs).ok_or_else(|| {
+            ExplainError::question(
+                "the API does not tell the cluster's pod ranges: give them with --cluster-cidr",
+            )
+        })?;
         let view = NodeView {
             name: String::new(),
             own_pods: Vec::new(),
-            cluster_pods: both("pod", "--cluster-cidr", pod_ranges)?,
-            services: both("Service", "--service-cluster-ip-range", service_ranges)?,
+            cluster_pods,
+            services: service_ranges,
             nodes: nodes.values().flat_map(|node| node.ips.iter().copied()).collect(),
             zone: None,
             node_ports: settings.node_ports.clone(),
@@ -92,7 +92,9 @@ impl<'a> Cluster<'a> {
             services: read(&objects.services, "Service", wire::service_from_value)?,
             slices: read(&objects.slices, "EndpointSlice", wire::slice_from_value)?,
             pods,
-            namespaces: namespaces.collect::<Result<_, _>>().map_err(|source| unreadable("Namespace", source))?,
+            namespaces: namespaces
+                .collect::<Result<_, _>>()
+                .map_err(|source| unreadable("Namespace", source))?,
             peer_nodes,
             network_policies: policies
                 .collect::<Result<_, _>>()
@@ -228,12 +230,10 @@ fn node(object: &Value) -> Result<(String, Node, Labels), serde_json::Error> {
 
 static EMPTY: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::Object(serde_json::Map::new()));
 
-fn cidrs(object: &Value) -> Option<Vec<IpNet>> {
-    let listed = object["spec"]["cidrs"].as_array()?;
-    let ranges: Vec<IpNet> = listed.iter().filter_map(|text| text.as_str()?.parse().ok()).collect();
-    // Of several objects, the server's own is the one with the name that is always there.
-    let is_first = object["metadata"]["name"] == "kubernetes";
-    (is_first && !ranges.is_empty()).then_some(ranges)
+/// The ranges of a ServiceCIDR; a cluster may have several (KEP-1880).
+fn cidrs(object: &Value) -> impl Iterator<Item = IpNet> {
+    let listed = object["spec"]["cidrs"].as_array().into_iter().flatten();
+    listed.filter_map(|text| text.as_str()?.parse().ok())
 }
 
 fn cluster_ips(service: &Value) -> impl Iterator<Item = IpAddr> {

@@ -77,7 +77,8 @@ impl fmt::Display for Target {
     }
 }
 
-const FORMS: &str = "use pod/NAME, svc/NAME, node/NAME (with NAMESPACE/ before it, or -n), outside, or an IP address";
+const FORMS: &str =
+    "use pod/NAME, svc/NAME, node/NAME (with NAMESPACE/ before it, or -n), outside, or an IP address";
 
 impl End {
     /// Reads `pod/web`, `other/pod/web`, `svc/web`, `node/node1`, `outside`, `192.0.2.1`, `2001:db8::1`. `namespace` is
@@ -126,8 +127,14 @@ impl Target {
             Some((end, port)) => {
                 let port = match port.parse::<u16>() {
                     Ok(number) if number != 0 => PortName::Number(number),
-                    Err(_) if port.bytes().any(|byte| byte.is_ascii_alphabetic()) => PortName::Name(port.into()),
-                    _ => return Err(format!("{text:?}: {port:?} is no port: use 1 to 65535, or a port's name")),
+                    Err(_) if port.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
+                        PortName::Name(port.into())
+                    }
+                    _ => {
+                        return Err(format!(
+                            "{text:?}: {port:?} is no port: use 1 to 65535, or a port's name"
+                        ));
+                    }
                 };
                 Ok(Self { end: End::parse(end, namespace)?, port: Some(port) })
             }
@@ -157,7 +164,11 @@ mod tests {
             ("[2001:db8::1]", "2001:db8::1"),
             ("[2001:db8::1]:80", "[2001:db8::1]:80"),
         ] {
-            assert_eq!(Target::parse(text, "default").map(|target| target.to_string()), Ok(shown.into()), "{text}");
+            assert_eq!(
+                Target::parse(text, "default").map(|target| target.to_string()),
+                Ok(shown.into()),
+                "{text}"
+            );
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dyad_net::IpFamily;
 use dyad_program::policy::{self, Flow};
 use dyad_program::rule::Direction;
-use dyad_program::{Endpoint, Onward, Origin, Packet, Payload, Stage, Step, Table, Verdict, trace};
+use dyad_program::{Endpoint, Onward, Origin, Packet, Payload, RangeSet, Stage, Step, Table, Verdict, trace};
 
 use super::cluster::Cluster;
 use super::report::{Decision, Fate, Hop, Outcome, Path};
@@ -49,6 +49,9 @@ pub(super) fn path(
         path.outcomes.push(Outcome::nowhere(format!("no node has an {family} address"), Vec::new()));
         return Ok(path);
     };
+    if place.node.is_none() && path.note.is_none() {
+        path.note = path.destination.and_then(|ip| unknown_outside(cluster, &node, ip));
+    }
     path.limit(targets.len(), FOLLOWED);
     let several = targets.len() > 1;
     for (destination, payload) in targets.into_iter().take(FOLLOWED) {
@@ -57,6 +60,13 @@ pub(super) fn path(
         Follower { cluster: &mut *cluster, path: &mut path }.hop(&node, packet, to, 1);
     }
     Ok(path)
+}
+
+/// Says so if an address of a pod means nothing outside of the cluster.
+fn unknown_outside(cluster: &mut Cluster<'_>, node: &str, ip: IpAddr) -> Option<String> {
+    let table = cluster.compiler(node).program().get(ip.into())?;
+    let text = format!("{ip} means nothing outside of the cluster: only who has a route to it gets this far");
+    table.in_range(RangeSet::Masqueraded, ip).then_some(text)
 }
 
 struct Follower<'a, 'b> {
@@ -181,8 +191,7 @@ fn denial(
     addresses: &std::collections::BTreeSet<IpAddr>,
 ) -> Option<(Direction, String)> {
     let applies = |direction| {
-        origin == Origin::Link
-            && (direction == Direction::Egress || !addresses.contains(&flow.destination))
+        origin == Origin::Link && (direction == Direction::Egress || !addresses.contains(&flow.destination))
     };
     let denied = policy::decide(table, flow)
         .rulings

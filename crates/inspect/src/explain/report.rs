@@ -75,7 +75,7 @@ impl Decision {
     }
 
     /// The words of the kernel's rule that carries this out, if it is one that counts.
-    fn rule(&self) -> Option<&str> {
+    pub(super) fn rule(&self) -> Option<&str> {
         let is = |stage: Stage| self.stage == stage.as_str();
         let drops = self.text.contains("dropped");
         match self.because.as_deref() {
@@ -126,7 +126,14 @@ pub struct Outcome {
 
 impl Outcome {
     pub(super) const fn nowhere(why: String, advice: Vec<String>) -> Self {
-        Self { result: Fate::NoAddress, endpoint: String::new(), pod: None, node: None, why: Some(why), advice }
+        Self {
+            result: Fate::NoAddress,
+            endpoint: String::new(),
+            pod: None,
+            node: None,
+            why: Some(why),
+            advice,
+        }
     }
 }
 
@@ -273,7 +280,11 @@ impl Path {
                 }
                 if let Some(counter) = &step.counter {
                     let plural = if counter.packets == 1 { "connection" } else { "connections" };
-                    let _ = writeln!(text, "    {:<10}so far {} {plural}, by the kernel's count", "", counter.packets);
+                    let _ = writeln!(
+                        text,
+                        "    {:<10}so far {} {plural}, by the kernel's count",
+                        "", counter.packets
+                    );
                 }
             }
         }

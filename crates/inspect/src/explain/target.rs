@@ -50,9 +50,7 @@ impl Place {
                 )));
             }
             End::Node(name) => Self::of_node(cluster, name)?,
-            End::Outside => {
-                Self { node: None, origin: Origin::Link, ips: cluster.settings.outside.clone() }
-            }
+            End::Outside => Self { node: None, origin: Origin::Link, ips: cluster.settings.outside.clone() },
             End::Address(ip) => match (cluster.pod_at(*ip), cluster.node_at(*ip)) {
                 (Some((_, pod)), _) => Self::of_pod(pod),
                 (None, Some(node)) => Self::of_node(cluster, node)?,
@@ -79,7 +77,10 @@ impl Place {
     fn of_node(cluster: &Cluster<'_>, name: &str) -> Result<Self, ExplainError> {
         let Some(node) = cluster.nodes.get(name) else {
             let known: Vec<&str> = cluster.nodes.keys().map(String::as_str).take(10).collect();
-            return Err(ExplainError::question(format!("there is no node {name}: there are {}", known.join(", "))));
+            return Err(ExplainError::question(format!(
+                "there is no node {name}: there are {}",
+                known.join(", ")
+            )));
         };
         Ok(Self { node: Some(name.to_owned()), origin: Origin::Host, ips: node.ips.clone() })
     }
@@ -97,7 +98,9 @@ fn find_pod<'a>(cluster: &'a Cluster<'_>, namespace: &str, name: &str) -> Result
     let key = Name::new(namespace, name);
     let why = match cluster.pod(&key) {
         Some(pod) if pod.node.is_empty() => format!("pod {key} has no node yet: see `kubectl describe pod`"),
-        Some(pod) if pod.ips.is_empty() => format!("pod {key} has no address yet: see `kubectl describe pod`"),
+        Some(pod) if pod.ips.is_empty() => {
+            format!("pod {key} has no address yet: see `kubectl describe pod`")
+        }
         Some(pod) => return Ok(pod),
         None if cluster.pod_object(&key).is_some() => {
             format!("pod {key} is finished: it has no network any more")
@@ -115,7 +118,9 @@ pub(super) fn aim(
     family: IpFamily,
 ) -> Result<Aim, ExplainError> {
     let aim = match &question.to.end {
-        End::Service { namespace, name } => to_service(cluster, question, place, family, &Name::new(namespace, name))?,
+        End::Service { namespace, name } => {
+            to_service(cluster, question, place, family, &Name::new(namespace, name))?
+        }
         End::Pod { namespace, name } => {
             let pod = find_pod(cluster, namespace, name)?;
             let payload = payload(question, &question.to.end, Some(pod))?;
@@ -182,7 +187,9 @@ fn to_service(
     name: &Name,
 ) -> Result<Aim, ExplainError> {
     let Some(object) = cluster.services.get(name) else {
-        return Err(ExplainError::question(format!("there is no Service {name}: name another namespace with -n")));
+        return Err(ExplainError::question(format!(
+            "there is no Service {name}: name another namespace with -n"
+        )));
     };
     let spec = &object["spec"];
     if let Some(alias) = spec["externalName"].as_str().filter(|_| spec["type"] == "ExternalName") {
@@ -269,7 +276,10 @@ fn port_of(question: &Question, name: &Name, ports: &[Port]) -> Result<Port, Exp
         Some(PortName::Name(wanted)) => {
             let found = ports.iter().filter(fits).find(|port| port.name == *wanted).cloned();
             found.ok_or_else(|| {
-                ExplainError::question(format!("Service {name} has no port called {wanted}: it has {}", listed()))
+                ExplainError::question(format!(
+                    "Service {name} has no port called {wanted}: it has {}",
+                    listed()
+                ))
             })
         }
     }
@@ -305,7 +315,9 @@ fn to_headless(
     }
     if targets.is_empty() {
         return Ok(Aim::Nowhere {
-            why: format!("DNS has no {family} addresses for headless Service {name}: it has no ready endpoints there"),
+            why: format!(
+                "DNS has no {family} addresses for headless Service {name}: it has no ready endpoints there"
+            ),
             advice: advice::no_endpoints(cluster, name, family),
         });
     }
@@ -347,7 +359,8 @@ fn entry(cluster: &Cluster<'_>, question: &Question, ip: IpAddr, stays: Option<&
         let ready = cluster.endpoints(stays?).filter(|at| at.ready && IpFamily::from(at.ip) == family);
         ready.filter_map(|at| at.node.as_deref()).min()
     };
-    let any = || cluster.nodes.iter().find(|(_, node)| node.ip(family).is_some()).map(|(name, _)| name.as_str());
+    let any =
+        || cluster.nodes.iter().find(|(_, node)| node.ip(family).is_some()).map(|(name, _)| name.as_str());
     owner.or_else(with_endpoints).or_else(any).map(str::to_owned)
 }
 
