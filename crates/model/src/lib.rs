@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod cluster_network_policy;
 mod config;
 mod endpoint_slice;
 mod errors;
@@ -33,6 +34,7 @@ mod testing;
 mod wire;
 mod workloads;
 
+pub use cluster_network_policy::CLUSTER_NETWORK_POLICY;
 pub use config::{CONFIG_MAP, SECRET, SERVICE_ACCOUNT};
 pub use endpoint_slice::{ENDPOINT_SLICE, ENDPOINTS};
 pub use errors::{ErrorType, FieldError};

@@ -1,8 +1,8 @@
 //! Which kind has which strategy.
 
 use crate::{
-    NoLogic, Strategy, config, endpoint_slice, event, ingress, lease, namespace, network_policy, node, pod,
-    rbac, service, service_cidr, workloads,
+    NoLogic, Strategy, cluster_network_policy, config, endpoint_slice, event, ingress, lease, namespace,
+    network_policy, node, pod, rbac, service, service_cidr, workloads,
 };
 
 static NO_LOGIC: NoLogic = NoLogic;
@@ -32,6 +32,9 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("networking.k8s.io", "IngressClass") => &ingress::INGRESS_CLASS,
         ("networking.k8s.io", "NetworkPolicy") => &network_policy::NETWORK_POLICY,
         ("networking.k8s.io", "ServiceCIDR") => &service_cidr::SERVICE_CIDR,
+        ("policy.networking.k8s.io", "ClusterNetworkPolicy") => {
+            &cluster_network_policy::CLUSTER_NETWORK_POLICY
+        }
         ("rbac.authorization.k8s.io", "ClusterRole") => &rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => &rbac::CLUSTER_ROLE_BINDING,
         ("rbac.authorization.k8s.io", "Role") => &rbac::ROLE,

@@ -1,6 +1,7 @@
 //! The table of fields: every struct of the built-in kinds, as Kubernetes 1.36 declares it.
 //!
-//! The table is text (`data/fields.txt`, written by `cargo xtask schema`) and is read once. One line each:
+//! The table is text (`data/fields.txt`, written by `cargo xtask schema`, and `data/policy.txt` for kinds that are custom
+//! resources elsewhere) and is read once. One line each:
 //!
 //! ```text
 //! package core/v1 io.k8s.api.core.v1            short name, prefix of the OpenAPI names
@@ -169,6 +170,11 @@ impl Struct {
         Some((position, &self.json[position]))
     }
 
+    /// The version in the package's name (`v1`).
+    pub(crate) fn version(&self) -> &'static str {
+        self.package.split_once('/').map_or(self.package, |(_, version)| version)
+    }
+
     /// Whether this is a kind: something with `kind` and `apiVersion` inlined from TypeMeta.
     pub fn is_kind(&self) -> bool {
         self.fields.first().is_some_and(|field| field.inline && field.shape.go == "v1.TypeMeta")
@@ -188,7 +194,8 @@ impl Table {
     pub fn get() -> &'static Self {
         static TABLE: OnceLock<Table> = OnceLock::new();
         TABLE.get_or_init(|| {
-            read::table(include_str!("../data/fields.txt")).expect("the table of fields is checked by a test")
+            let text = concat!(include_str!("../data/fields.txt"), include_str!("../data/policy.txt"));
+            read::table(text).expect("the table of fields is checked by a test")
         })
     }
 
@@ -242,8 +249,11 @@ impl Schema {
             None | Some("") => "core",
             Some(label) => label,
         };
-        let package = if EVERYWHERE.contains(&kind) { "meta" } else { first_label };
-        let root = table.find(&format!("{package}/{version}"), kind)?;
+        // Meta's kinds are of one version, whatever that of the group.
+        let root = match EVERYWHERE.contains(&kind) {
+            true => table.find("meta/v1", kind)?,
+            false => table.find(&format!("{first_label}/{version}"), kind)?,
+        };
         table.at(root).is_kind().then_some(Self { table, root })
     }
 
@@ -255,6 +265,11 @@ impl Schema {
     /// The kind's name.
     pub fn kind(&self) -> &'static str {
         self.root().name
+    }
+
+    /// The version of the package it is declared in.
+    pub(crate) fn version(&self) -> &'static str {
+        self.root().version()
     }
 }
 
@@ -288,6 +303,9 @@ mod tests {
                 assert!(Schema::for_kind(group, "v1", kind).is_some(), "{group}/v1 {kind}");
             }
         }
+        let policy = |version, kind| Schema::for_kind("policy.networking.k8s.io", version, kind).is_some();
+        assert!(policy("v1alpha2", "ClusterNetworkPolicy") && policy("v1alpha2", "DeleteOptions"));
+        assert!(!policy("v1", "ClusterNetworkPolicy"));
         assert!(Schema::for_kind("", "v1", "ServiceSpec").is_none(), "not a kind");
         assert!(Schema::for_kind("", "v2", "Service").is_none(), "no such version");
         assert!(Schema::for_kind("example.com", "v1", "Service").is_none(), "no such group");

@@ -120,6 +120,11 @@ impl Kind {
         Self { namespaced: false, ..Self::namespaced(group, kind, plural, singular, columns) }
     }
 
+    /// Of another version than v1.
+    const fn version(self, version: &'static str) -> Self {
+        Self { version, ..self }
+    }
+
     const fn short(self, short_names: &'static [&'static str]) -> Self {
         Self { short_names, ..self }
     }

@@ -117,7 +117,7 @@ impl Schema {
         let root = Shape {
             kind: Kind::Struct(self.root),
             pointer: false,
-            go: format!("v1.{}", self.kind()),
+            go: format!("{}.{}", self.version(), self.kind()),
             values: Vec::new(),
         };
         Reader { shape: &root, context }.deserialize(input)

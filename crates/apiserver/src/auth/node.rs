@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Attributes, Decision, ResourceTarget, Target, UserInfo};
 
 /// Kinds that nodes get, list and watch.
-const READ: [(&str, &str); 12] = [
+const READ: [(&str, &str); 13] = [
     ("", "nodes"),
     ("", "pods"),
     ("", "services"),
@@ -22,6 +22,7 @@ const READ: [(&str, &str); 12] = [
     ("", "serviceaccounts"),
     ("discovery.k8s.io", "endpointslices"),
     ("networking.k8s.io", "networkpolicies"),
+    ("policy.networking.k8s.io", "clusternetworkpolicies"),
     ("networking.k8s.io", "servicecidrs"),
     ("networking.k8s.io", "ipaddresses"),
     ("node.k8s.io", "runtimeclasses"),

@@ -1,13 +1,18 @@
-//! What kinds and fields are for, in the words of the Kubernetes documentation: the text of `kubectl explain`. They
-//! come with the k8s-openapi crate.
+//! What kinds and fields are for: the text of `kubectl explain`. In the words of the Kubernetes documentation, which come
+//! with the k8s-openapi crate, and for kinds that are custom resources elsewhere in those of our definitions.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use dyad_schema::fields::{Kind, Schema, Struct, Table};
 use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, networking, policy, rbac};
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
+
+/// Definitions of custom resources that are built in here.
+const DEFINITIONS: [&str; 1] =
+    [include_str!("../../../../deploy/crds/policy.networking.k8s.io_clusternetworkpolicies.yaml")];
 
 /// Descriptions by field; that of the schema itself is under the empty name.
 type Fields = HashMap<String, String>;
@@ -40,16 +45,48 @@ fn collect() -> HashMap<String, Fields> {
         policy::v1::Eviction,
         rbac::v1::ClusterRole, rbac::v1::ClusterRoleBinding, rbac::v1::Role, rbac::v1::RoleBinding,
     }
+    let definitions = generator.take_definitions(true);
+    let mut all: HashMap<String, Fields> =
+        definitions.into_iter().map(|(name, schema)| (name, described(&schema))).collect();
+    for definition in DEFINITIONS {
+        let definition: Value = serde_saphyr::from_str(definition).expect("a test reads every definition");
+        let spec = &definition["spec"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for version in spec["versions"].as_array().into_iter().flatten() {
+            let (group, kind) = (text(&spec["group"]), text(&spec["names"]["kind"]));
+            let schema = Schema::for_kind(&group, &text(&version["name"]), &kind);
+            let root = schema.expect("a test finds every kind in the table").root();
+            read_definition(root, &version["schema"]["openAPIV3Schema"], &mut all);
+        }
+    }
+    all
+}
+
+/// The descriptions in a schema and of its fields.
+fn described(schema: &Value) -> Fields {
     let text = |schema: &Value| schema["description"].as_str().map(str::to_owned);
-    generator
-        .take_definitions(true)
-        .into_iter()
-        .map(|(name, schema)| {
-            let fields = schema["properties"].as_object().into_iter().flatten();
-            let fields = fields.filter_map(|(field, schema)| Some((field.clone(), text(schema)?)));
-            (name, fields.chain(text(&schema).map(|text| (String::new(), text))).collect())
-        })
-        .collect()
+    let fields = schema["properties"].as_object().into_iter().flatten();
+    let fields = fields.filter_map(|(field, schema)| Some((field.clone(), text(schema)?)));
+    fields.chain(text(schema).map(|text| (String::new(), text))).collect()
+}
+
+/// Goes through a struct and its part of a definition side by side. Structs of other packages have their descriptions.
+fn read_definition(of: &Struct, schema: &Value, all: &mut HashMap<String, Fields>) {
+    let mut fields = described(schema);
+    fields.entry("metadata".to_owned()).or_insert_with(|| "Standard metadata of the object.".to_owned());
+    all.insert(of.openapi.clone(), fields);
+    for field in &of.json {
+        let property = &schema["properties"][field.name];
+        let (kind, schema) = match &field.shape.kind {
+            Kind::List(item) => (&item.kind, &property["items"]),
+            kind => (kind, property),
+        };
+        if let Kind::Struct(id) = kind
+            && Table::get().at(*id).package == of.package
+        {
+            read_definition(Table::get().at(*id), schema, all);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,16 +98,78 @@ mod tests {
     #[test]
     fn every_kind_is_described() {
         for row in kinds::all() {
-            let package = match row.group.split('.').next() {
-                None | Some("") => "core",
-                Some(label) => label,
-            };
-            let schema = format!("io.k8s.api.{package}.{}.{}", row.version, row.kind);
-            assert!(of(&schema, "").is_some(), "{schema}: add it to the list");
-            assert!(of(&schema, "metadata").is_some(), "{schema}");
+            let schema = &Schema::for_kind(row.group, row.version, row.kind).unwrap().root().openapi;
+            assert!(of(schema, "").is_some(), "{schema}: add it to the list");
+            assert!(of(schema, "metadata").is_some(), "{schema}");
         }
         let families = of("io.k8s.api.core.v1.ServiceSpec", "ipFamilies").unwrap();
         assert!(families.contains("IP families"), "{families}");
         assert_eq!(of("io.k8s.api.core.v1.ServiceSpec", "nothing"), None);
+    }
+
+    /// Every field of the table is in the definition with a description, and the other way round.
+    fn compare(of_struct: &Struct, schema: &Value, path: &str, compared: &mut usize) {
+        let own = |name: &str| !matches!(name, "apiVersion" | "kind" | "metadata");
+        let mut ours: Vec<&str> = of_struct.json.iter().map(|field| field.name).filter(|n| own(n)).collect();
+        let properties = schema["properties"].as_object();
+        let mut theirs: Vec<&str> =
+            properties.into_iter().flatten().map(|(name, _)| name.as_str()).filter(|n| own(n)).collect();
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        assert_eq!(ours, theirs, "{path}");
+        let required = |name: &str| {
+            schema["required"].as_array().is_some_and(|list| list.iter().any(|required| required == name))
+        };
+        for field in of_struct.json.iter().filter(|field| own(field.name)) {
+            let property = &schema["properties"][field.name];
+            let path = format!("{path}.{}", field.name);
+            assert_eq!(
+                field.required || (!field.optional && !field.omit_empty),
+                required(field.name),
+                "{path}"
+            );
+            assert!(of(&of_struct.openapi, field.name).is_some(), "{path} has no description");
+            *compared += 1;
+            let (kind, schema) = match &field.shape.kind {
+                Kind::List(item) => (&item.kind, &property["items"]),
+                kind => (kind, property),
+            };
+            match kind {
+                Kind::Struct(id) => compare(Table::get().at(*id), schema, &path, compared),
+                Kind::String => {
+                    let values = schema["enum"].as_array().cloned().unwrap_or_default();
+                    assert_eq!(schema["type"], "string", "{path}");
+                    let free = field.shape.values.is_empty();
+                    assert!(free || values == field.shape.values, "{path}: {values:?}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn definitions_and_the_table_have_the_same_fields() {
+        for definition in DEFINITIONS {
+            let definition: Value = serde_saphyr::from_str(definition).unwrap();
+            let spec = &definition["spec"];
+            let version = &spec["versions"][0];
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let row = kinds::by_kind(&text(&spec["group"]), &text(&spec["names"]["kind"])).unwrap();
+            assert_eq!(definition["metadata"]["name"], format!("{}.{}", row.plural, row.group));
+            assert_eq!(
+                (version["name"].as_str(), spec["names"]["plural"].as_str()),
+                (Some(row.version), Some(row.plural))
+            );
+            assert_eq!(spec["names"]["shortNames"], serde_json::json!(row.short_names));
+            assert_eq!(spec["scope"] == "Namespaced", row.namespaced);
+            let columns = version["additionalPrinterColumns"].as_array().unwrap().iter();
+            let columns: Vec<String> = columns.map(|column| text(&column["name"])).collect();
+            let ours: Vec<&str> = row.columns.iter().skip(1).map(|column| column.name).collect();
+            assert_eq!(columns, ours);
+            let root = Schema::for_kind(row.group, row.version, row.kind).unwrap().root();
+            let mut compared = 0;
+            compare(root, &version["schema"]["openAPIV3Schema"], row.kind, &mut compared);
+            assert!(compared > 60, "{compared} fields");
+        }
     }
 }

@@ -8,6 +8,7 @@ mod harness;
 mod histories;
 mod lists;
 mod negotiation;
+mod policies;
 mod subresources;
 mod tls;
 mod watches;

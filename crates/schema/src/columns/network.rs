@@ -116,6 +116,17 @@ pub(crate) const NETWORK_POLICY: &[Column] = &[
     AGE,
 ];
 
+pub(crate) const CLUSTER_NETWORK_POLICY: &[Column] = &[
+    NAME,
+    Column::text("Tier", "Whether it comes before or after NetworkPolicies.", |policy, _| {
+        text(&policy["spec"]["tier"]).into()
+    }),
+    Column::text("Priority", "Its place within its tier, lowest first.", |policy, _| {
+        number(&policy["spec"]["priority"]).to_string().into()
+    }),
+    AGE,
+];
+
 pub(crate) const SERVICE_CIDR: &[Column] = &[
     NAME,
     Column::text("CIDRs", "Ranges that addresses of services come from.", |range, _| {

@@ -29,6 +29,7 @@ fn j1_apis_lists_named_groups_only() {
             "apps",
             "events.k8s.io",
             "networking.k8s.io",
+            "policy.networking.k8s.io",
             "rbac.authorization.k8s.io",
             "coordination.k8s.io",
             "discovery.k8s.io"

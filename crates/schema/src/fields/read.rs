@@ -213,7 +213,8 @@ fn shape(
         "UID" => plain(Kind::String, "types.UID"),
         name => {
             let (package, name) = name.rsplit_once('.').unwrap_or((package, name));
-            let printed = format!("v1.{name}");
+            let (_, version) = package.split_once('/').unwrap_or(("", package));
+            let printed = format!("{version}.{name}");
             if let Some(id) = by_name.get(&(package, name)) {
                 plain(Kind::Struct(*id), &printed)
             } else {

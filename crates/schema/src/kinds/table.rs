@@ -1,4 +1,4 @@
-//! The rows, as Kubernetes 1.36 names them.
+//! The rows, as Kubernetes 1.36 and, for what is a custom resource there, its authors name them.
 
 use super::event::EVENTS_VIEW;
 use super::{Kind, Subresource, Verbs};
@@ -101,6 +101,16 @@ pub(super) static KINDS: &[Kind] = &[
     .short(&["netpol"]),
     Kind::cluster(NETWORKING, "ServiceCIDR", "servicecidrs", "servicecidr", network::SERVICE_CIDR)
         .below(&[STATUS]),
+    Kind::cluster(
+        "policy.networking.k8s.io",
+        "ClusterNetworkPolicy",
+        "clusternetworkpolicies",
+        "clusternetworkpolicy",
+        network::CLUSTER_NETWORK_POLICY,
+    )
+    .version("v1alpha2")
+    .short(&["cnp"])
+    .below(&[STATUS]),
     Kind::cluster(
         RBAC,
         "ClusterRoleBinding",

@@ -93,7 +93,7 @@ fn of_struct(writer: &mut Writer<'_>, table: &Table, item: &Struct) -> Value {
 
 /// The kinds that a struct is.
 fn kinds(writer: &Writer<'_>, item: &Struct) -> Value {
-    let of = |group| GroupVersionKind { group, version: "v1", kind: item.name }.extension();
+    let of = |group| GroupVersionKind { group, version: item.version(), kind: item.name }.extension();
     if item.package != "meta/v1" {
         // A kind of another group (Scale, Eviction) is known by its package's first label, which for the groups
         // that lend kinds is the whole group.
