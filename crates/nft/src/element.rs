@@ -33,8 +33,8 @@ pub(crate) enum Data {
 /// How long an element lives, in milliseconds: from its last use on, and from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
-    whole: u64,
-    left: u64,
+    pub(crate) whole: u64,
+    pub(crate) left: u64,
 }
 
 /// One element of a set.

@@ -12,6 +12,7 @@ use dyad_program::rule::{Decision, Direction, Id, Member, Peers, Ports, Rule, Se
 use dyad_program::{Entry, Inputs, NodeView, Program, Protocol, compile, wire};
 use serde_json::{Value, json};
 
+mod affinity;
 mod codec;
 mod conntrack;
 mod lab;

@@ -227,6 +227,14 @@ impl Lab {
         })
     }
 
+    /// Who answers a new connection.
+    pub(super) fn answer(&self, who: Who, protocol: Protocol, to: SocketAddr) -> IpAddr {
+        match self.ask(who, Payload::Port(protocol, to.port()), to.ip(), PATIENCE) {
+            Seen::Answer { from, .. } => from,
+            seen @ (Seen::Refused | Seen::Silence) => panic!("{who:?} {protocol:?} to {to}: {seen:?}"),
+        }
+    }
+
     /// Sends a first packet and looks what comes of it, waiting only shortly for what is expected not to come.
     fn ask(&self, who: Who, payload: Payload, to: IpAddr, patience: Duration) -> Seen {
         // No port twice: the kernel remembers for a while where the last datagram from a port went.

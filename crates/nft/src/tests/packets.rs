@@ -90,6 +90,65 @@ fn connections_go_where_the_simulator_says() {
 }
 
 #[test]
+fn addresses_of_balancers_are_for_their_sources_and_node_ports_where_they_are_wanted() {
+    if !privileged(
+        "packets::addresses_of_balancers_are_for_their_sources_and_node_ports_where_they_are_wanted",
+    ) {
+        return;
+    }
+    let lab = Lab::new();
+    let endpoints = [[("10.244.1.3", "node1")], [("fd00:10:244:1::3", "node1")]];
+    let balanced = |name: &str, number: u16, ranges: &[&str]| {
+        let mut object =
+            service(name, number, json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges}));
+        let ips = [format!("203.0.113.{number}"), format!("2001:db8:113::{number}")];
+        object["status"] = json!({"loadBalancer": {"ingress": ips.map(|ip| json!({"ip": ip}))}});
+        object
+    };
+    let services = [
+        balanced("pods", 1, &["10.244.1.2/32", "fd00:10:244:1::2/128"]),
+        balanced("outside", 2, &["192.0.2.8/29", "192.0.2.0/32", "2001:db8::8/125"]),
+        balanced("only-v4", 3, &["0.0.0.0/0"]),
+        balanced("everybody", 4, &[]),
+    ];
+    let slices: Vec<_> = ["pods", "outside", "only-v4", "everybody"]
+        .into_iter()
+        .flat_map(|name| endpoints.each_ref().map(|of| slice(name, of)))
+        .collect();
+    let mut inputs = inputs(&services, &slices);
+    inputs.node.node_ports = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8:ffff::/64".parse().unwrap()];
+    let program = compile(&inputs);
+    within(&lab.node, || Executor::open().unwrap().apply(&program).unwrap());
+    let served = |who: Who, to: SocketAddr| {
+        let verdicts = [Protocol::Tcp, Protocol::Udp].map(|protocol| lab.check(&program, who, protocol, to));
+        matches!(verdicts, [Verdict::Forward(_), Verdict::Forward(_)])
+    };
+    for (number, v4, v6) in [
+        (1, &[Who::PodA][..], &[Who::PodA][..]),
+        (2, &[Who::Client], &[Who::Client]),
+        (3, &EVERYBODY, &[]),
+        (4, &EVERYBODY, &EVERYBODY),
+    ] {
+        for who in EVERYBODY {
+            assert_eq!(
+                served(who, at(&format!("203.0.113.{number}"), 80)),
+                v4.contains(&who),
+                "{number} {who:?}"
+            );
+            assert_eq!(
+                served(who, at(&format!("2001:db8:113::{number}"), 80)),
+                v6.contains(&who),
+                "{number} {who:?}"
+            );
+            // Cluster IPs and node ports are no balancer's.
+            assert!(served(who, at(&format!("10.96.0.{number}"), 80)));
+            assert!(served(who, at("192.0.2.1", 30000 + number)));
+            assert!(!served(who, at("2001:db8::1", 30000 + number)), "node ports are elsewhere");
+        }
+    }
+}
+
+#[test]
 fn connections_live_through_adoption_and_changes() {
     if !privileged("packets::connections_live_through_adoption_and_changes") {
         return;
