@@ -2,9 +2,9 @@
 //!
 //! What is wanted is computed in `dyad_model::slices`; this is the shell around it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dyad_model::quantity::Quantity;
 use dyad_model::slices::{self, MAX_PER_SLICE, SERVICE_NAME_LABEL, SliceChanges};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -21,8 +21,13 @@ use crate::{Shared, spawn};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// Labels of nodes that are kept for the control plane.
+const CONTROL_PLANE: [&str; 2] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+
 /// Who the events are from, as Kubernetes calls it.
 const COMPONENT: &str = "endpoint-slice-mirroring-controller";
+/// The same of events about slices of selected pods.
+const SLICES: &str = "endpoint-slice-controller";
 
 struct EndpointSlices(Shared);
 
@@ -46,8 +51,7 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
         });
         let (nodes, weak) = (queue.clone(), std::sync::Arc::downgrade(world));
         world.nodes.on_change(move |old, new| {
-            let zone = |node: Option<&Node>| node.map(|node| node.labels().get(ZONE).cloned());
-            if let Some(world) = weak.upgrade().filter(|_| zone(old) != zone(new)) {
+            if let Some(world) = weak.upgrade().filter(|_| old.map(view) != new.map(view)) {
                 world.services.all().iter().for_each(|service| nodes.add(Key::of(&**service)));
             }
         });
@@ -85,6 +89,20 @@ fn matters(old: Option<&Pod>, new: Option<&Pod>) -> bool {
         )
     };
     view(old) != view(new)
+}
+
+/// What of a node slices depend on (E15, E28).
+fn view(node: &Node) -> slices::Node {
+    let status = node.status.as_ref();
+    let ready = status.and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    });
+    let cpu = status.and_then(|status| status.allocatable.as_ref()?.get("cpu"));
+    slices::Node {
+        zone: node.labels().get(ZONE).cloned().unwrap_or_default(),
+        cpu_millis: cpu.and_then(|cpu| Quantity::parse(&cpu.0)).map_or(0, Quantity::millis),
+        counts: ready && !CONTROL_PLANE.iter().any(|label| node.labels().contains_key(*label)),
+    }
 }
 
 fn selects(service: &Service, pod: &Pod) -> bool {
@@ -129,13 +147,18 @@ impl Controller for EndpointSlices {
                 pods.iter().filter(|pod| service.as_deref().is_some_and(|service| selects(service, pod)));
             let selected = selected.map(|pod| wire(&**pod)).collect::<Result<Vec<_>, _>>()?;
             let nodes = self.0.nodes.all();
-            let zone = |node: &Node| node.labels().get(ZONE).cloned().unwrap_or_default();
-            let zones: BTreeMap<String, String> =
-                nodes.iter().map(|node| (node.name_any(), zone(node))).collect();
+            let nodes = nodes.iter().map(|node| (node.name_any(), view(node))).collect();
             if service.as_deref().is_some_and(|service| service.metadata.deletion_timestamp.is_none()) {
-                let changes = slices::desired(value, &selected, &zones, &existing, None, MAX_PER_SLICE);
+                let mut changes = slices::desired(value, &selected, &nodes, &existing, None, MAX_PER_SLICE);
                 skipped = !changes.skipped.is_empty();
+                let notices = std::mem::take(&mut changes.notices);
                 write(&api, changes).await?;
+                for notice in notices {
+                    let kind = if notice.warning { "Warning" } else { "Normal" };
+                    if let Some(service) = &service {
+                        pods::event(client, SLICES, &**service, kind, notice.reason, &notice.message).await;
+                    }
+                }
                 self.write_endpoints(key, value, &selected).await?;
             }
         } else if self.0.endpoints.get(key).is_some() {

@@ -1,13 +1,14 @@
 //! EndpointSlices and Endpoints of Services (E-2 to E-4): what is wanted, and the fewest writes that get there.
 //!
 //! Pure functions over wire objects. They know nothing of queues, caches and staleness (E25, E26): the controllers
-//! call them with what they see and write what comes back. Hints follow `trafficDistribution` (E27); topology mode
-//! `Auto` (E28) gives none.
+//! call them with what they see and write what comes back. Hints follow `trafficDistribution` (E27), or the topology
+//! (E28).
 
 mod legacy;
 mod mirror;
 mod pack;
 mod pod;
+mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ use crate::{names, selector::LabelSelector, wire};
 
 pub use legacy::endpoints;
 pub use mirror::{Mirrored, mirror};
+pub use topology::{Node, Nodes, Notice};
 
 /// The label that names a slice's Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -46,6 +48,8 @@ pub struct SliceChanges {
     pub delete: Vec<Value>,
     /// Names of selected pods that were left out because their node is unknown: try again later (E14).
     pub skipped: Vec<String>,
+    /// What to tell the Service's users about hints (E28).
+    pub notices: Vec<Notice>,
 }
 
 impl SliceChanges {
@@ -59,6 +63,7 @@ impl SliceChanges {
         self.update.extend(other.update);
         self.delete.extend(other.delete);
         self.skipped.extend(other.skipped);
+        self.notices.extend(other.notices);
     }
 
     /// Turns a removal and a creation into one update of the removed slice, where it may be reused (E21).
@@ -105,14 +110,13 @@ fn set_trigger(object: &mut Value, trigger: Option<&str>) {
 
 /// The changes that make the slices of a Service those it should have (E10 to E24).
 ///
-/// `pods` are those of the Service's namespace, selected or not; `zones` has every known node, with its zone or
-/// `""`; `existing` are the slices labelled with the Service's name. `trigger` is when what led here happened, RFC
+/// `pods` are those of the Service's namespace, selected or not; `nodes` are all that are known; `existing` are the slices labelled with the Service's name. `trigger` is when what led here happened, RFC
 /// 3339 with fractions, if known. A Service without selector has no changes (E10). Run again on the result, there
 /// is nothing to change.
 pub fn desired(
     service: &Value,
     pods: &[Value],
-    zones: &BTreeMap<String, String>,
+    nodes: &Nodes,
     existing: &[Value],
     trigger: Option<&str>,
     max_per_slice: usize,
@@ -132,7 +136,7 @@ pub fn desired(
     for family in families {
         let existing =
             kept.iter().copied().filter(|slice| wire::text(slice, "addressType") == family.as_str());
-        changes.extend(of_family(service, &pods, zones, existing, family, max_per_slice));
+        changes.extend(of_family(service, &pods, nodes, existing, family, max_per_slice));
     }
     // The other family's slices are never turned into ours (E13), so they are added last.
     changes.delete.extend(left.into_iter().cloned());
@@ -149,24 +153,25 @@ pub fn desired(
 fn of_family<'a>(
     service: &Value,
     pods: &[&Value],
-    zones: &BTreeMap<String, String>,
+    nodes: &Nodes,
     existing: impl Iterator<Item = &'a Value>,
     family: IpFamily,
     max_per_slice: usize,
 ) -> SliceChanges {
     let mut changes = SliceChanges::default();
     let existing: Vec<&Value> = existing.collect();
+    let by_topology = topology::wanted(service);
     let mut groups: BTreeMap<String, pack::Group<'_>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| pod::is_endpoint(pod, true)) {
         let ports = pod::ports(service, pod);
-        let group = groups.entry(port_key(&ports)).or_insert_with(|| pack::Group::new(ports));
+        let group = groups.entry(port_key(&ports)).or_insert_with(|| pack::Group::new(ports, by_topology));
         let node = wire::text(wire::at(pod, &["spec"]), "nodeName");
-        let zone = zones.get(node);
+        let zone = nodes.zone(node);
         if zone.is_none() && !wire::flag(wire::at(service, &["spec"]), "publishNotReadyAddresses") {
             changes.skipped.push(wire::text(wire::at(pod, &["metadata"]), "name").to_owned());
             continue;
         }
-        if let Some(endpoint) = pod::endpoint(service, pod, zone.map(String::as_str), family) {
+        if let Some(endpoint) = pod::endpoint(service, pod, zone, family) {
             group.want(endpoint);
         }
     }
@@ -181,6 +186,16 @@ fn of_family<'a>(
     for group in groups.into_values() {
         changes
             .extend(group.pack(&labels, max_per_slice, |ports| new_slice(service, family, ports, &labels)));
+    }
+    // Hints are those of all groups together.
+    if by_topology {
+        let name = |slice: &Value| wire::text(wire::at(slice, &["metadata"]), "name").to_owned();
+        let touched: BTreeSet<String> = changes.update.iter().chain(&changes.delete).map(name).collect();
+        let unchanged: Vec<&Value> =
+            existing.iter().copied().filter(|slice| !touched.contains(&name(slice))).collect();
+        topology::assign(nodes, &mut changes, &unchanged, family.as_str());
+    } else {
+        topology::notice_removal(service, &mut changes, &existing, family.as_str());
     }
     if changes.delete.len() == existing.len() && changes.create.is_empty() {
         let placeholder = new_slice(service, family, &[], &labels);

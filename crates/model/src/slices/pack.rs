@@ -11,6 +11,8 @@ pub(super) struct Group<'a> {
     ports: Vec<Value>,
     wanted: BTreeMap<String, Value>,
     existing: Vec<&'a Value>,
+    /// Whether endpoints keep the hints they have, for somebody else to change.
+    keeps_hints: bool,
 }
 
 /// What becomes of an existing slice.
@@ -36,8 +38,8 @@ fn identity(endpoint: &Value) -> String {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(ports: Vec<Value>) -> Self {
-        Self { ports, wanted: BTreeMap::new(), existing: Vec::new() }
+    pub(super) fn new(ports: Vec<Value>, keeps_hints: bool) -> Self {
+        Self { ports, wanted: BTreeMap::new(), existing: Vec::new(), keeps_hints }
     }
 
     /// Adds an endpoint that should be there.
@@ -105,8 +107,14 @@ impl<'a> Group<'a> {
         existing
             .map(|slice| {
                 let old = wire::list(slice, "endpoints");
-                let endpoints: Vec<Value> =
-                    old.iter().filter_map(|endpoint| self.wanted.remove(&identity(endpoint))).collect();
+                let endpoints = old.iter().filter_map(|endpoint| {
+                    let mut wanted = self.wanted.remove(&identity(endpoint))?;
+                    if self.keeps_hints {
+                        wire::copy(&mut wanted, endpoint, "hints");
+                    }
+                    Some(wanted)
+                });
+                let endpoints: Vec<Value> = endpoints.collect();
                 let fate = if endpoints == old {
                     let same_labels = wire::at(slice, &["metadata", "labels"]) == labels;
                     if same_labels { Fate::Unchanged } else { Fate::Update }

@@ -3,7 +3,7 @@
 use dyad_net::IpFamily;
 use serde_json::{Value, json};
 
-use super::wire;
+use super::{topology, wire};
 
 /// Whether a pod can be an endpoint at all (E14).
 pub(super) fn is_endpoint(pod: &Value, with_terminating: bool) -> bool {
@@ -88,18 +88,13 @@ pub(super) fn endpoint(service: &Value, pod: &Value, zone: Option<&str>, family:
     Some(endpoint)
 }
 
-/// E27.
+/// E27. By topology they are given later, to all endpoints together (E28).
 fn hints(service: &Value, zone: &str, node: &str) -> Value {
     let mut hints = json!({});
-    let annotations = wire::at(service, &["metadata", "annotations"]);
-    let mode = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"]
-        .into_iter()
-        .find_map(|key| annotations.get(key)?.as_str());
-    let distribution = wire::text(wire::at(service, &["spec"]), "trafficDistribution");
-    // E28: the annotation wins.
-    if matches!(mode, Some("Auto" | "auto")) {
+    if topology::wanted(service) {
         return hints;
     }
+    let distribution = wire::text(wire::at(service, &["spec"]), "trafficDistribution");
     let by_node = distribution == "PreferSameNode";
     if !zone.is_empty() && (by_node || matches!(distribution, "PreferClose" | "PreferSameZone")) {
         wire::set(&mut hints, "forZones", json!([{ "name": zone }]));

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod topology;
+
 fn service(spec: Value) -> Value {
     let mut service = json!({"metadata": {"name": "s", "namespace": "n", "uid": "u", "labels": {"l": "1"}},
         "spec": {"selector": {"app": "a"}, "clusterIP": "10.96.0.1", "ipFamilies": ["IPv4", "IPv6"],
@@ -25,8 +27,9 @@ fn with(mut object: Value, pointer: &str, value: Value) -> Value {
     object
 }
 
-fn zones() -> BTreeMap<String, String> {
-    BTreeMap::from([("n0".to_owned(), "z0".to_owned()), ("n1".to_owned(), String::new())])
+fn zones() -> Nodes {
+    let node = |zone: &str| Node { zone: zone.to_owned(), ..Node::default() };
+    [("n0".to_owned(), node("z0")), ("n1".to_owned(), node(""))].into_iter().collect()
 }
 
 /// A server that does what it is told: names, versions, and no opinions.
