@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use dyad_cluster::config::Families;
+use dyad_cluster::spec::Dataplane;
+use dyad_net::IpNet;
 
 /// Kubernetes IPv4/IPv6 dual-stack networking: local clusters that carry real packets.
 #[derive(Debug, Parser)]
@@ -49,6 +51,13 @@ pub(crate) enum Command {
         after_help = "Example:\n  dyad connectivity test"
     )]
     Connectivity(ConnectivityArgs),
+    /// Say what becomes of a connection, and why
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        after_help = "Example:\n  dyad explain path pod/web-0 svc/db"
+    )]
+    Explain(ExplainArgs),
 }
 
 /// Which cluster.
@@ -73,6 +82,9 @@ pub(crate) struct UpArgs {
     /// A kind `Cluster` file (kind.x-k8s.io/v1alpha4)
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// What carries Services: auto, nftables or ebpf
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) dataplane: Dataplane,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }
@@ -160,6 +172,66 @@ pub(crate) struct TestArgs {
     /// Also write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub(crate) junit_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExplainArgs {
+    #[command(subcommand)]
+    pub(crate) command: ExplainCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainCommand {
+    /// Follow a new connection from node to node, in both families
+    #[command(
+        after_help = "Examples:\n  dyad explain path pod/web-0 svc/db\n  dyad explain path -n shop pod/web-0 db/svc/postgres:5432 --ip-family ipv6\n  dyad explain path outside node/node1:30080\n  dyad explain path node/node2 '[fd00:10:244::5]:8080' -o json\n\nExit status: 0 if the connection is delivered, 1 if it is not, 2 if the question makes no sense."
+    )]
+    Path(PathArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PathArgs {
+    /// Who connects: pod/NAME, node/NAME, outside or an IP address; another namespace as NAMESPACE/pod/NAME
+    pub(crate) from: String,
+    /// To whom: svc/NAME[:PORT], pod/NAME[:PORT], node/NAME[:PORT] or IP[:PORT]; without a port an echo request (ping)
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// A kubeconfig context, for another cluster than a local one
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+    /// The namespace of names without one
+    #[arg(long, short, default_value = "default")]
+    pub(crate) namespace: String,
+    /// ipv4, ipv6 or dual [default: the families of the cluster]
+    #[arg(long, value_name = "FAMILY")]
+    pub(crate) ip_family: Option<Families>,
+    /// tcp, udp or sctp [default: that of the Service's port, or tcp]
+    #[arg(long, ignore_case = true)]
+    pub(crate) protocol: Option<ProtocolName>,
+    /// The node that a connection from outside comes to [default: one that suits]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) via: Option<String>,
+    /// The ranges of all pods, if the API does not tell them
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) cluster_cidr: Vec<IpNet>,
+    /// The ranges of cluster IPs, likewise
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) service_cluster_ip_range: Vec<IpNet>,
+    /// table or json
+    #[arg(long, short, default_value = "table")]
+    pub(crate) output: Format,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProtocolName {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
 }
 
 /// How data is printed.

@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use dyad_cluster::config::Families;
 use dyad_cluster::fabric::{OUTSIDE_HOSTS, OUTSIDE_PORT};
-use dyad_cluster::paths::ClusterDir;
 use dyad_inspect::connectivity::{Options, test};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::api::connect;
 use crate::args::{ConnectivityArgs, ConnectivityCommand, Format, TestArgs};
 use crate::output::{print, say};
 
@@ -24,25 +23,7 @@ pub(crate) fn run(args: ConnectivityArgs) -> Result<ExitCode> {
 }
 
 async fn run_test(args: TestArgs) -> Result<ExitCode> {
-    let (kubeconfig, context, local) = match args.context {
-        Some(context) => (Kubeconfig::read().context("can't read the kubeconfig")?, Some(context), false),
-        None => {
-            let name = &args.cluster.name;
-            let file = ClusterDir::of(name)?.kubeconfig();
-            let read = Kubeconfig::read_from(&file);
-            (
-                read.with_context(|| {
-                    format!("there is no cluster {name:?} (`dyad up --name {name}` makes one)")
-                })?,
-                None,
-                true,
-            )
-        }
-    };
-    let choice = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &choice).await.context("the kubeconfig context")?;
-    let client = kube::Client::try_from(config)?;
+    let client = connect(&args.cluster.name, args.context.as_deref()).await?;
     let options = Options {
         families: match args.ip_family {
             Some(Families::Single(family)) => vec![family],
@@ -50,7 +31,11 @@ async fn run_test(args: TestArgs) -> Result<ExitCode> {
             None => Vec::new(),
         },
         // Only local clusters have an outside of their own.
-        outside: if local { OUTSIDE_HOSTS.map(|host| (host, OUTSIDE_PORT)).to_vec() } else { Vec::new() },
+        outside: if args.context.is_none() {
+            OUTSIDE_HOSTS.map(|host| (host, OUTSIDE_PORT)).to_vec()
+        } else {
+            Vec::new()
+        },
         patience: PATIENCE,
     };
     let report = test(&client, &options, |step| say(&format!(" … {step}\n"))).await?;

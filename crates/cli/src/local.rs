@@ -1,5 +1,6 @@
 //! The commands about local clusters.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -27,7 +28,8 @@ pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
         ),
         None => None,
     };
-    let flags = Flags { name: args.name, nodes: args.nodes, families: args.ip_family };
+    let flags =
+        Flags { name: args.name, nodes: args.nodes, families: args.ip_family, dataplane: args.dataplane };
     let (config, warnings) = resolve(text.as_deref(), &flags).with_context(|| match &args.config {
         Some(path) => format!("--config {}", path.display()),
         None => "the command line".into(),
@@ -114,17 +116,19 @@ fn list(ranges: &[impl ToString]) -> String {
 
 /// One cluster as a table: its nodes, then what holds for all of it.
 fn describe(status: &Status) -> String {
-    let mut rows = vec![["NODE", "STATUS", "ADDRESSES", "POD RANGES"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["NODE", "STATUS", "DATA PLANE", "ADDRESSES", "POD RANGES"].map(str::to_owned).to_vec()];
     for node in &status.nodes {
         rows.push(vec![
             node.name.clone(),
             node.status.clone(),
+            node.dataplane.as_ref().map_or_else(|| "-".to_owned(), |plane| plane.mode.clone()),
             node.addresses.join(", "),
             node.pod_cidrs.join(", "),
         ]);
     }
     let mut text = if status.nodes.is_empty() { "No nodes.\n".to_owned() } else { table(&rows) };
-    let facts = [
+    let mut facts = vec![
         ("Cluster", format!("{} ({})", status.name, status.state)),
         ("Pod ranges", status.pod_ranges.join(", ")),
         ("Service ranges", status.service_ranges.join(", ")),
@@ -134,12 +138,32 @@ fn describe(status: &Status) -> String {
         ),
         ("Context", status.context.clone()),
     ];
+    facts.extend(reasons(status).into_iter().map(|reason| ("Data plane", reason)));
     text.push('\n');
-    text.push_str(&table(&facts.map(|(name, value)| vec![format!("{name}:"), value])));
+    let facts: Vec<_> = facts.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
+    text.push_str(&table(&facts));
     for problem in &status.problems {
         text.push_str(&format!("Problem: {problem}\n"));
     }
     text
+}
+
+/// Why the nodes have the data plane they have: a line for all that say the same.
+fn reasons(status: &Status) -> Vec<String> {
+    let mut groups: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for node in &status.nodes {
+        if let Some(plane) = &node.dataplane {
+            let why = plane.why.as_deref().unwrap_or("");
+            groups.entry((&plane.mode, why)).or_default().push(&node.name);
+        }
+    }
+    let all = |nodes: &[&str]| nodes.len() == status.nodes.len();
+    let line = |((mode, why), nodes): (&(&str, &str), &Vec<&str>)| {
+        let on = if all(nodes) { String::new() } else { format!(" on {}", nodes.join(", ")) };
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        format!("{mode}{on}{why}")
+    };
+    groups.iter().map(line).collect()
 }
 
 pub(crate) fn stop(args: ClusterArgs) -> Result<ExitCode> {
@@ -220,4 +244,46 @@ pub(crate) fn logs(args: LogsArgs) -> Result<ExitCode> {
     let skip = args.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
     print(&lines[skip..].concat())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use dyad_cluster::status::{Dataplane, NodeStatus};
+
+    use super::*;
+
+    fn status(planes: &[Option<(&str, Option<&str>)>]) -> Status {
+        let node = |(index, plane): (usize, &Option<(&str, Option<&str>)>)| NodeStatus {
+            name: format!("node{}", index + 1),
+            status: "Ready".into(),
+            addresses: vec![format!("192.0.2.{index}"), format!("2001:db8::{index}")],
+            pod_cidrs: vec![format!("10.244.{index}.0/24")],
+            dataplane: plane.map(|(mode, why)| Dataplane { mode: mode.into(), why: why.map(str::to_owned) }),
+        };
+        Status {
+            name: "local".into(),
+            state: "running",
+            problems: Vec::new(),
+            context: "dyad-local".into(),
+            server: "https://127.0.0.1:6443".into(),
+            api_addresses: vec!["192.0.2.9".into()],
+            pod_ranges: vec!["10.244.0.0/16".into()],
+            service_ranges: vec!["10.96.0.0/16".into()],
+            nodes: planes.iter().enumerate().map(node).collect(),
+            processes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_node_shows_its_data_plane_and_each_reason_stands_once() {
+        let no_bpf = Some(("nftables", Some("no BPF here")));
+        let text = describe(&status(&[no_bpf, Some(("ebpf", None)), no_bpf, None]));
+        assert!(text.contains("NODE    STATUS   DATA PLANE   ADDRESSES"), "{text}");
+        assert!(text.contains("node2   Ready    ebpf         192.0.2.1"), "{text}");
+        assert!(text.contains("node4   Ready    -            192.0.2.3"), "{text}");
+        assert!(text.contains("ebpf on node2\n"), "{text}");
+        assert!(text.contains("nftables on node1, node3: no BPF here\n"), "{text}");
+        assert_eq!(reasons(&status(&[no_bpf, no_bpf])), ["nftables: no BPF here"]);
+        assert!(reasons(&status(&[None])).is_empty());
+    }
 }

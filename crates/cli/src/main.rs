@@ -1,7 +1,9 @@
 //! The `dyad` command.
 
+mod api;
 mod args;
 mod connectivity;
+mod explain;
 mod local;
 mod output;
 
@@ -49,5 +51,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             match dyad_cluster::shell::shell(&args.cluster.name, args.node.as_deref(), &args.command)? {}
         }
         Command::Connectivity(args) => connectivity::run(args),
+        Command::Explain(args) => explain::run(args),
     }
 }

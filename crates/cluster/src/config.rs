@@ -8,7 +8,7 @@ use dyad_net::{IpFamily, IpNet};
 use serde_json::Value;
 
 use crate::paths::check_name;
-use crate::spec::{MAX_NODES, NodeSpec};
+use crate::spec::{Dataplane, MAX_NODES, NodeSpec};
 
 /// The families of a cluster, as `--ip-family` and `networking.ipFamily` name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct ClusterConfig {
     pub api_port: Option<u16>,
     /// Search domains for pods.
     pub dns_search: Vec<String>,
+    /// What carries Services on the nodes.
+    pub dataplane: Dataplane,
 }
 
 /// What the command line says; it wins over the file.
@@ -60,6 +62,8 @@ pub struct Flags {
     pub nodes: Option<usize>,
     /// `--ip-family`.
     pub families: Option<Families>,
+    /// `--dataplane`.
+    pub dataplane: Dataplane,
 }
 
 const DEFAULT_NODES: usize = 3;
@@ -111,6 +115,7 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         },
         api_port: file.api_port,
         dns_search: file.dns_search,
+        dataplane: flags.dataplane,
     };
     Ok((config, warnings))
 }

@@ -12,6 +12,42 @@ use crate::paths::{ClusterDir, write_atomically};
 /// Port of the API server on the cluster's own network.
 pub const API_PORT: u16 = 6443;
 
+/// What carries Services on the nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dataplane {
+    /// eBPF where the kernel and the user's rights allow it, nftables elsewhere.
+    #[default]
+    Auto,
+    /// nftables alone.
+    Nftables,
+    /// eBPF, with nftables for what it does not do; a node without eBPF is an error.
+    Ebpf,
+}
+
+impl Dataplane {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Nftables, Self::Ebpf];
+
+    /// The name, as `--dataplane` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Nftables => "nftables",
+            Self::Ebpf => "ebpf",
+        }
+    }
+}
+
+impl std::str::FromStr for Dataplane {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|plane| plane.as_str() == text);
+        found.ok_or_else(|| format!("{text:?} is not a data plane: use auto, nftables or ebpf"))
+    }
+}
+
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
@@ -48,6 +84,9 @@ pub struct ClusterSpec {
     /// Search domains put into pods' resolv.conf after the cluster's own.
     #[serde(default)]
     pub dns_search: Vec<String>,
+    /// What carries Services on the nodes.
+    #[serde(default)]
+    pub dataplane: Dataplane,
     /// Whether this machine has a link to the cluster's network, with routes to its pods and Services; needs root.
     pub host_is_joined: bool,
 }
@@ -220,8 +259,21 @@ mod tests {
             api_port: 1,
             api_port_is_fixed: false,
             dns_search: Vec::new(),
+            dataplane: Dataplane::Auto,
             host_is_joined: true,
         }
+    }
+
+    #[test]
+    fn clusters_from_before_have_no_word_about_the_data_plane() {
+        let mut written = serde_json::to_value(spec("a", "10.244.0.0/16")).unwrap();
+        assert_eq!(written["dataplane"], "auto");
+        written.as_object_mut().unwrap().remove("dataplane");
+        assert_eq!(serde_json::from_value::<ClusterSpec>(written).unwrap(), spec("a", "10.244.0.0/16"));
+        for plane in Dataplane::ALL {
+            assert_eq!(plane.as_str().parse(), Ok(plane));
+        }
+        assert!("iptables".parse::<Dataplane>().unwrap_err().contains("use auto, nftables or ebpf"));
     }
 
     #[test]

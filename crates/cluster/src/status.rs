@@ -76,6 +76,32 @@ pub struct NodeStatus {
     /// Its pod ranges, primary family first.
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Vec<String>,
+    /// What carries Services there; absent until the node has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataplane: Option<Dataplane>,
+}
+
+/// What carries Services on a node, as the node says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dataplane {
+    /// `nftables` or `ebpf`.
+    pub mode: String,
+    /// Why it is that and nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Where nodes write it: the mode, and behind a colon the reason.
+const DATAPLANE_ANNOTATION: &str = "dyad.io/dataplane";
+
+impl Dataplane {
+    fn of(node: &Node) -> Option<Self> {
+        let text = node.metadata.annotations.as_ref()?.get(DATAPLANE_ANNOTATION)?;
+        Some(match text.split_once(':') {
+            Some((mode, why)) => Self { mode: mode.trim().into(), why: Some(why.trim().into()) },
+            None => Self { mode: text.trim().into(), why: None },
+        })
+    }
 }
 
 /// One process.
@@ -157,6 +183,7 @@ fn node_status(spec: &ClusterSpec, index: usize, name: &str, found: &[Node]) -> 
         status: node.map_or("Unknown", |node| if is_ready(node) { "Ready" } else { "NotReady" }).to_owned(),
         addresses: spec.addresses(Place::Node(index)).iter().map(|net| net.addr().to_string()).collect(),
         pod_cidrs: node.and_then(|node| node.spec.as_ref()?.pod_cidrs.clone()).unwrap_or_default(),
+        dataplane: node.and_then(Dataplane::of),
     }
 }
 
@@ -197,4 +224,23 @@ pub(crate) fn has_labels(node: &Node, labels: &BTreeMap<String, String>) -> bool
 pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|list| list.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_tell_their_data_plane_and_why() {
+        let of = |text: &str| {
+            let annotations = [(DATAPLANE_ANNOTATION.to_owned(), text.to_owned())].into();
+            let mut node = Node::default();
+            node.metadata.annotations = Some(annotations);
+            Dataplane::of(&node).map(|plane| (plane.mode, plane.why))
+        };
+        assert_eq!(of("ebpf"), Some(("ebpf".into(), None)));
+        let why = "no BPF: permission denied".to_owned();
+        assert_eq!(of("nftables: no BPF: permission denied"), Some(("nftables".into(), Some(why))));
+        assert_eq!(Dataplane::of(&Node::default()), None);
+    }
 }

@@ -199,8 +199,16 @@ async fn run(
 
 /// The configuration with every free choice made.
 fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
-    let ClusterConfig { name, pod_ranges, service_ranges, nodes, api_addresses, api_port, dns_search } =
-        config;
+    let ClusterConfig {
+        name,
+        pod_ranges,
+        service_ranges,
+        nodes,
+        api_addresses,
+        api_port,
+        dns_search,
+        dataplane,
+    } = config;
     let families: Vec<IpFamily> = service_ranges.iter().map(|range| (*range).into()).collect();
     let mut taken = fabric::host_ranges()?;
     for (_, other) in others(&name)? {
@@ -217,6 +225,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         api_port_is_fixed: api_port.is_some(),
         api_addresses,
         dns_search,
+        dataplane,
         host_is_joined: rustix::process::geteuid().is_root(),
     };
     check_overlaps(&spec)?;

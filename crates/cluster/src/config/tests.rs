@@ -101,8 +101,12 @@ fn nodes_are_named_and_tainted_as_kind_does() {
 
 #[test]
 fn flags_win_over_the_file() {
-    let flags =
-        Flags { name: Some("b".into()), nodes: Some(0), families: Some(Families::Single(IpFamily::V6)) };
+    let flags = Flags {
+        name: Some("b".into()),
+        nodes: Some(0),
+        families: Some(Families::Single(IpFamily::V6)),
+        ..Flags::default()
+    };
     let (config, _) = resolve(
         Some(&format!("{HEAD}name: a\nnodes: [{{role: worker}}]\nnetworking: {{ipFamily: ipv4}}")),
         &flags,
