@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dyad_net::{IpFamily, IpNet, Ipv4Net, Ipv6Net};
-use dyad_program::rule::{Direction, Member, SetKind};
+use dyad_program::rule::{Member, SetKind};
 use dyad_program::{self as program, Endpoint, Entry, Frontend, Protocol};
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
@@ -201,14 +201,9 @@ pub(crate) fn element(entry: &Entry) -> Option<Element> {
             return Some(Element { last: Some(edge(range.broadcast())), ..first });
         }
         Entry::Hairpin(ip) => ([octets(*ip), octets(*ip)].concat(), Data::Nothing),
-        Entry::Isolated(direction, ip, id) => {
+        Entry::Isolated(_, ip, id) => {
             let chain = chain_name(*id);
-            let verdict = match direction {
-                // Ingress has to be asked, too.
-                Direction::Egress => Verdict::Jump(chain),
-                Direction::Ingress => Verdict::Goto(chain),
-            };
-            (octets(*ip), Data::Verdict(verdict))
+            (octets(*ip), Data::Verdict(Verdict::Jump(chain)))
         }
         Entry::Member(_, Member::Peer(ip)) => (octets(*ip), Data::Nothing),
         Entry::Member(_, Member::NamedPort(ip, protocol, port)) => {
@@ -340,12 +335,7 @@ pub(crate) fn read_entry(set: SetId, family: IpFamily, element: &Element) -> Opt
             (same && last.bytes.is_empty()).then_some(Entry::Source(at, range))?
         }
         (SetId::Isolated(direction), Data::Verdict(verdict)) => {
-            let chain = match (direction, verdict) {
-                (Direction::Egress, Verdict::Jump(chain)) | (Direction::Ingress, Verdict::Goto(chain)) => {
-                    chain
-                }
-                _ => return None,
-            };
+            let Verdict::Jump(chain) = verdict else { return None };
             Entry::Isolated(direction, key.address()?, policy_id(chain)?)
         }
         (SetId::Policy(SetKind::Peers, id), Data::Nothing) => Entry::Member(id, Member::Peer(key.address()?)),

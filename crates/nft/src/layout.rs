@@ -17,7 +17,7 @@
 //!
 //! forward (filter)    denied: drop; established, control messages, hairpin: accept
 //!                     source in @isolated-egress: its policy chain, and back if that admits
-//!                     destination in @isolated-ingress: its policy chain
+//!                     destination in @isolated-ingress: its policy chain, and back if that decides nothing
 //!                     from outside the cluster to @closed: drop
 //! input (filter)      the same for pods of this node that talk to it, without ingress
 //! ```

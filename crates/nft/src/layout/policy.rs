@@ -173,8 +173,9 @@ impl Rules {
         }
         expressions.push(Expression::Counter);
         expressions.push(Expression::Verdict(match rule.decision {
-            // As far as this direction is concerned: back to where the chain was jumped to.
-            Decision::Accept => Verdict::Return,
+            // Back to where the chain was jumped to: ingress has to be asked, too, and is the last to be.
+            Decision::Accept if rule.direction == Direction::Egress => Verdict::Return,
+            Decision::Accept => Verdict::Accept,
             Decision::Deny => Verdict::Drop,
             Decision::Goto(id) => Verdict::Goto(chain_name(id)),
         }));
@@ -201,7 +202,7 @@ impl Rules {
                     SetId::Policy(SetKind::NamedPorts, id) => named = Some(id),
                     _ => return None,
                 },
-                Expression::Verdict(Verdict::Return) => decision = Some(Decision::Accept),
+                Expression::Verdict(Verdict::Return | Verdict::Accept) => decision = Some(Decision::Accept),
                 Expression::Verdict(Verdict::Drop) => decision = Some(Decision::Deny),
                 Expression::Verdict(Verdict::Goto(chain)) => {
                     decision = Some(Decision::Goto(policy_id(chain)?))

@@ -53,20 +53,21 @@ pub fn decide(table: &Table, flow: &Flow) -> Admission {
     if flow.payload == Payload::Control || to_itself {
         return admission;
     }
-    if let Some(ruling) = ruling(table, flow, Direction::Egress) {
-        admission.rulings.push(ruling);
-    }
+    let egress = ruling(table, flow, Direction::Egress);
+    admission.rulings.extend(egress.map(|(ruling, _)| ruling));
     if !admission.admitted() {
         return admission;
     }
-    match ruling(table, flow, Direction::Ingress) {
-        Some(ruling) => admission.rulings.push(ruling),
-        None if is_closed(table, flow) => admission.rulings.push(Ruling {
+    let ingress = ruling(table, flow, Direction::Ingress);
+    let is_decided = ingress.as_ref().is_some_and(|(_, is_decided)| *is_decided);
+    admission.rulings.extend(ingress.map(|(ruling, _)| ruling));
+    // Only a rule that accepts opens a closed pod, not one that has nothing against it.
+    if !is_decided && is_closed(table, flow) {
+        admission.rulings.push(Ruling {
             direction: Direction::Ingress,
             admitted: false,
             because: Some("the pod has a global address and is closed to the outside of the cluster".into()),
-        }),
-        None => {}
+        });
     }
     admission
 }
@@ -78,7 +79,8 @@ fn is_closed(table: &Table, flow: &Flow) -> bool {
         && !flow.translated
 }
 
-fn ruling(table: &Table, flow: &Flow, direction: Direction) -> Option<Ruling> {
+/// What the chain of an isolated pod says, and whether one of its rules has decided.
+fn ruling(table: &Table, flow: &Flow, direction: Direction) -> Option<(Ruling, bool)> {
     let subject = match direction {
         Direction::Ingress => flow.destination,
         Direction::Egress => flow.source,
@@ -89,17 +91,14 @@ fn ruling(table: &Table, flow: &Flow, direction: Direction) -> Option<Ruling> {
     for _ in 0..2 {
         let rules = table.chains.get(chain).map(|chain| &**chain).unwrap_or_default();
         let Some(rule) = rules.iter().find(|rule| matches(table, rule, flow)) else { break };
+        because = Some(rule.because.clone());
         match &rule.decision {
-            Decision::Accept => {
-                return Some(Ruling { direction, admitted: true, because: Some(rule.because.clone()) });
-            }
-            Decision::Deny => {
-                return Some(Ruling { direction, admitted: false, because: Some(rule.because.clone()) });
-            }
-            Decision::Goto(next) => (chain, because) = (next, Some(rule.because.clone())),
+            Decision::Accept => return Some((Ruling { direction, admitted: true, because }, true)),
+            Decision::Deny => return Some((Ruling { direction, admitted: false, because }, true)),
+            Decision::Goto(next) => chain = next,
         }
     }
-    Some(Ruling { direction, admitted: true, because })
+    Some((Ruling { direction, admitted: true, because }, false))
 }
 
 fn matches(table: &Table, rule: &Rule, flow: &Flow) -> bool {

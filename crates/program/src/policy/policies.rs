@@ -7,9 +7,9 @@ use std::sync::Arc;
 use dyad_model::selector::LabelSelector;
 use dyad_net::IpFamily;
 
-use super::rules::{Definition, Rules, in_order};
+use super::rules::{Definition, Rules, in_order, nowhere};
 use super::{ClusterNetworkPolicy, Labels, NetworkPolicy, PeerNode, Pod, Tier};
-use crate::rule::{Chain, Direction, Id, Member, SetKind};
+use crate::rule::{Chain, Decision, Direction, Id, Member, SetKind};
 use crate::{Entry, Name, Op};
 
 /// Compiles policy for one node. The result depends on the objects only, not on the order they came in.
@@ -30,6 +30,8 @@ pub struct Policies {
     sets: BTreeMap<Id, (Definition, usize)>,
     /// What each pod and each node puts into them.
     memberships: BTreeMap<Source, BTreeSet<(Id, Member)>>,
+    /// Who puts something into each of them.
+    sources: BTreeMap<Id, BTreeSet<Source>>,
     ledger: Ledger,
 }
 
@@ -75,6 +77,7 @@ impl Policies {
             claims: BTreeMap::new(),
             sets: BTreeMap::new(),
             memberships: BTreeMap::new(),
+            sources: BTreeMap::new(),
             ledger: Ledger::default(),
         }
     }
@@ -284,36 +287,72 @@ impl Policies {
     }
 
     fn update_memberships(&mut self, stale: &BTreeSet<Source>, gone: &BTreeSet<Id>, come: &[Id]) {
-        if !gone.is_empty() || !come.is_empty() {
-            let pods = self.pods.keys().cloned().map(Source::Pod);
-            let all: Vec<Source> = pods.chain(self.nodes.keys().cloned().map(Source::Node)).collect();
-            for source in all.into_iter().filter(|source| !stale.contains(source)) {
-                let new = self
-                    .memberships_of(&source, come.iter().filter_map(|id| Some((id, &self.sets.get(id)?.0))));
-                let known = self.memberships.entry(source.clone()).or_default();
-                for (id, member) in known.iter().filter(|(id, _)| gone.contains(id)) {
-                    self.ledger.member(*id, *member, -1);
-                }
-                known.retain(|(id, _)| !gone.contains(id));
-                for (id, member) in new {
-                    if known.insert((id, member)) {
-                        self.ledger.member(id, member, 1);
-                    }
-                }
-                if known.is_empty() {
+        for id in gone {
+            for source in self.sources.remove(id).unwrap_or_default() {
+                let Some(known) = self.memberships.get_mut(&source) else { continue };
+                let (out, left) = std::mem::take(known).into_iter().partition(|(of, _)| of == id);
+                *known = left;
+                let is_empty = known.is_empty();
+                let out: BTreeSet<(Id, Member)> = out;
+                out.into_iter().for_each(|(id, member)| self.ledger.member(id, member, -1));
+                if is_empty {
                     self.memberships.remove(&source);
                 }
             }
         }
+        for id in come {
+            let Some((definition, _)) = self.sets.get(id) else { continue };
+            for source in self.candidates(definition) {
+                if stale.contains(&source) {
+                    continue;
+                }
+                for (id, member) in self.memberships_of(&source, [(id, definition)].into_iter()) {
+                    if self.memberships.entry(source.clone()).or_default().insert((id, member)) {
+                        self.ledger.member(id, member, 1);
+                        self.sources.entry(id).or_default().insert(source.clone());
+                    }
+                }
+            }
+        }
         for source in stale {
-            let new =
-                self.memberships_of(source, self.sets.iter().map(|(id, (definition, _))| (id, definition)));
+            let all = self.sets.iter().map(|(id, (definition, _))| (id, definition));
+            let new = self.memberships_of(source, all);
             let old = self.memberships.remove(source).unwrap_or_default();
-            new.difference(&old).for_each(|(id, member)| self.ledger.member(*id, *member, 1));
-            old.difference(&new).for_each(|(id, member)| self.ledger.member(*id, *member, -1));
+            for (id, member) in old.difference(&new) {
+                self.ledger.member(*id, *member, -1);
+                if !new.iter().any(|(of, _)| of == id)
+                    && let Some(sources) = self.sources.get_mut(id)
+                {
+                    sources.remove(source);
+                }
+            }
+            for (id, member) in new.difference(&old) {
+                self.ledger.member(*id, *member, 1);
+                self.sources.entry(*id).or_default().insert(source.clone());
+            }
             if !new.is_empty() {
                 self.memberships.insert(source.clone(), new);
             }
+        }
+    }
+
+    /// Who may be in a set: looked at one by one.
+    fn candidates(&self, definition: &Definition) -> Vec<Source> {
+        let pods = || self.pods.iter();
+        match definition {
+            Definition::PodsOf(namespace, _) => {
+                // Names begin with their namespaces.
+                let of_namespace = self.pods.range(Name::new(namespace, "")..);
+                let of_namespace = of_namespace.take_while(|(name, _)| name.namespace() == &**namespace);
+                of_namespace.map(|(name, _)| Source::Pod(name.clone())).collect()
+            }
+            Definition::Pods(..) => pods().map(|(name, _)| Source::Pod(name.clone())).collect(),
+            Definition::NamedPort(..) => pods()
+                .filter(|(_, pod)| !pod.named_ports.is_empty())
+                .map(|(name, _)| Source::Pod(name.clone()))
+                .collect(),
+            Definition::Nodes(_) => self.nodes.keys().cloned().map(Source::Node).collect(),
+            Definition::Blocks(_) => Vec::new(),
         }
     }
 
@@ -382,6 +421,10 @@ impl Profile {
         }
         // Made from its rules: other rules are another chain, and nothing is ever rewritten in place.
         let id = Id::of(&format!("{:?}", rules.rules));
+        let leads = |to: Id| rules.rules.iter().any(|rule| rule.decision == Decision::Goto(to));
+        if leads(nowhere()) {
+            self.chains.insert(nowhere(), Chain::from([]));
+        }
         self.chains.insert(id, rules.rules.into());
         self.sets.extend(rules.definitions.into_iter().map(|definition| (definition.id(), definition)));
         Some(id)

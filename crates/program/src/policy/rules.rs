@@ -147,14 +147,14 @@ impl Rules {
         rules
     }
 
-    /// What a tier says about a pod; what passes goes to `next`, or is admitted if there is nothing more.
+    /// What a tier says about a pod; what passes goes to `next`, or to [`nowhere`] if there is nothing more.
     pub(super) fn of_tier(
         direction: Direction,
         policies: &[(&Name, &ClusterNetworkPolicy)],
         next: Option<Id>,
     ) -> Self {
         let mut rules = Self::default();
-        let pass = next.map_or(Decision::Accept, Decision::Goto);
+        let pass = Decision::Goto(next.unwrap_or_else(nowhere));
         let origin = Origin { direction, namespace: None };
         for (name, policy) in policies {
             let listed = match direction {
@@ -181,6 +181,11 @@ impl Rules {
         }
         rules
     }
+}
+
+/// The chain without rules: where connections go that nobody decides about.
+pub(super) fn nowhere() -> Id {
+    Id::of("nowhere")
 }
 
 /// Sorted as a tier asks for it.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::rule::{Direction, Member};
+use crate::rule::{Decision, Direction, Member};
 use crate::{Name, Op, Payload, Program, Table, apply};
 
 mod reference;
@@ -122,7 +122,7 @@ fn network_policies_admit_what_they_say() {
     /// From, to, what, and whether it arrives.
     type Case = (u8, u8, Payload, bool);
     #[rustfmt::skip]
-    let cases: [(&str, Value, Vec<Case>); 21] = [
+    let cases: [(&str, Value, Vec<Case>); 25] = [
         ("H5: default deny isolates in both families, in one direction",
             json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
             vec![(3, 1, TCP_80, false), (11, 1, TCP_80, false), (1, 3, TCP_80, true), (1, 3, echo, true), (3, 1, echo, false)]),
@@ -148,6 +148,10 @@ fn network_policies_admit_what_they_say() {
         ("H13: named ports", allow_port(json!({"port": "http"})), vec![(3, 1, TCP_8080, true), (3, 1, TCP_80, false)]),
         ("H13: a name is for its protocol only", allow_port(json!({"port": "dns"})), vec![(3, 1, udp_53, false)]),
         ("H13: named ports of destinations", json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": [{"port": "http"}]}]}), vec![(1, 13, TCP_8080, true), (1, 13, TCP_80, false)]),
+        ("H1: no selector selects everything", json!({"policyTypes": ["Ingress"]}), vec![(3, 1, TCP_80, false), (3, 2, TCP_80, false)]),
+        ("H1: null is none", json!({"podSelector": null, "policyTypes": ["Ingress"]}), vec![(3, 1, TCP_80, false)]),
+        ("a selector that can't be read isolates everybody", json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}, "ingress": [{}]}), vec![(3, 1, TCP_80, false), (3, 2, TCP_80, false)]),
+        ("a port that is none is nothing", allow_port(json!({"port": 80, "endPort": 70000})), vec![(3, 1, TCP_80, false)]),
         ("a peer that can't be read is nobody", allow_from(json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}})), vec![(11, 1, TCP_80, false)]),
     ];
     for (rule, spec, expected) in cases {
@@ -339,9 +343,22 @@ fn global_pods_are_closed_to_the_outside() {
     assert!(comes(&table, "2001:db8::7", TCP_80, false), "from inside");
     assert!(comes(&table, "2001:db8:ffff::1", Payload::Control, false), "errors pass");
     let id = crate::rule::Id::of("open");
-    table.chains.insert(id, Chain::from([]));
+    let rule = |decision| crate::rule::Rule {
+        direction: Direction::Ingress,
+        peers: crate::rule::Peers::Any,
+        ports: crate::rule::Ports::Range(Protocol::Tcp, 80, 80),
+        decision,
+        because: "a test".into(),
+    };
+    table.chains.insert(id, Chain::from([rule(Decision::Accept)]));
     table.isolated.insert((Direction::Ingress, pod), id);
-    assert!(comes(&table, "2001:db8:ffff::1", TCP_80, false), "a policy decides instead");
+    assert!(comes(&table, "2001:db8:ffff::1", TCP_80, false), "a policy accepts it");
+    assert!(
+        !comes(&table, "2001:db8:ffff::1", TCP_8080, false),
+        "a policy that has nothing to say opens nothing"
+    );
+    table.chains.insert(id, Chain::from([rule(Decision::Goto(crate::rule::Id::of("nowhere")))]));
+    assert!(!comes(&table, "2001:db8:ffff::1", TCP_80, false), "nor does one that passes");
 }
 
 /// A change of the cluster.

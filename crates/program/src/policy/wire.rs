@@ -37,8 +37,8 @@ struct Container {
 struct ContainerPort {
     name: Option<String>,
     protocol: Option<String>,
-    container_port: u16,
-    host_port: Option<u16>,
+    container_port: i64,
+    host_port: Option<i64>,
     #[serde(rename = "hostIP")]
     host_ip: Option<String>,
 }
@@ -104,7 +104,7 @@ struct IpBlock {
 struct PolicyPort {
     protocol: Option<String>,
     port: Option<Value>,
-    end_port: Option<u16>,
+    end_port: Option<i64>,
 }
 
 /// `spec` of a policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
@@ -163,15 +163,15 @@ struct DestinationPort {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct PortNumbers {
-    number: Option<u16>,
+    number: Option<i64>,
     range: Option<PortRange>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct PortRange {
-    start: u16,
-    end: u16,
+    start: i64,
+    end: i64,
 }
 
 /// A pod of `namespace`; `None` if it is finished: its addresses may be another's then.
@@ -189,7 +189,7 @@ pub fn pod(namespace: &str, labels: Option<&Labels>, spec: &PodSpec, status: &Po
     let ports = || containers.clone().flat_map(|container| container.ports.iter().flatten());
     let named = |port: &ContainerPort| {
         let name = port.name.clone().filter(|name| !name.is_empty())?;
-        Some((name, protocol(port.protocol.as_deref())?, port.container_port))
+        Some((name, protocol(port.protocol.as_deref())?, number(port.container_port)?))
     };
     let hosted = |port: &ContainerPort| {
         let ip = port.host_ip.as_deref().filter(|text| !text.is_empty());
@@ -201,8 +201,8 @@ pub fn pod(namespace: &str, labels: Option<&Labels>, spec: &PodSpec, status: &Po
                 Some(ip) => Some(ip?).filter(|ip| !ip.is_unspecified()),
             },
             protocol: protocol(port.protocol.as_deref())?,
-            port: port.host_port.filter(|port| *port != 0)?,
-            container_port: port.container_port,
+            port: number(port.host_port?)?,
+            container_port: number(port.container_port)?,
         })
     };
     Some(Pod {
@@ -214,6 +214,11 @@ pub fn pod(namespace: &str, labels: Option<&Labels>, spec: &PodSpec, status: &Po
         named_ports: ports().filter_map(named).collect(),
         host_ports: ports().filter_map(hosted).collect(),
     })
+}
+
+/// A port, unless it is none.
+fn number(port: i64) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
 fn protocol(name: Option<&str>) -> Option<Protocol> {
@@ -233,13 +238,23 @@ pub fn network_policy(namespace: &str, spec: &NetworkPolicySpec) -> NetworkPolic
     let (ingress, egress) = (spec.ingress.iter().flatten(), spec.egress.iter().flatten());
     let ingress = ingress.map(|rule| traffic(rule.from.as_deref(), rule.ports.as_deref()));
     let egress = egress.map(|rule| traffic(rule.to.as_deref(), rule.ports.as_deref()));
+    let pods = selector_or_all(&spec.pod_selector);
+    // A policy that can't be read isolates all pods rather than none, and lets nothing through to them.
+    let is_sound = pods.is_some();
     NetworkPolicy {
         namespace: namespace.into(),
-        // Isolates all rather than nobody.
-        pods: LabelSelector::from_object(&spec.pod_selector).unwrap_or_default(),
-        ingress: has("Ingress", true).then(|| ingress.collect()),
+        pods: pods.unwrap_or_default(),
+        ingress: has("Ingress", true).then(|| ingress.filter(|_| is_sound).collect()),
         egress: has("Egress", spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()))
-            .then(|| egress.collect()),
+            .then(|| egress.filter(|_| is_sound).collect()),
+    }
+}
+
+/// A selector that selects everything if it is left out; `None` if it makes no sense.
+fn selector_or_all(object: &Value) -> Option<LabelSelector> {
+    match object {
+        Value::Null => Some(LabelSelector::default()),
+        object => LabelSelector::from_object(object).ok(),
     }
 }
 
@@ -276,9 +291,9 @@ fn port(port: &PolicyPort) -> Option<Port> {
     match &port.port {
         None | Some(Value::Null) => Some(Port::Range(protocol, 0, u16::MAX)),
         Some(Value::String(name)) => Some(Port::Named(Some(protocol), name.clone())),
-        Some(number) => {
-            let first = u16::try_from(number.as_u64()?).ok()?;
-            let last = port.end_port.unwrap_or(first);
+        Some(first) => {
+            let first = number(first.as_i64()?)?;
+            let last = port.end_port.map_or(Some(first), number)?;
             (first <= last).then_some(Port::Range(protocol, first, last))
         }
     }
@@ -305,11 +320,7 @@ pub fn cluster_policy(spec: &ClusterNetworkPolicySpec) -> Option<ClusterNetworkP
 
 /// What a subject or a peer of a ClusterNetworkPolicy means; `None` if it makes no sense to us.
 fn subject(subject: &Subject) -> Option<Vec<Peer>> {
-    // Its selectors are required: one that is left out selects everything, as an empty one.
-    let selector = |object: &Value| match object {
-        Value::Null => Some(LabelSelector::default()),
-        object => LabelSelector::from_object(object).ok(),
-    };
+    let selector = selector_or_all;
     match subject {
         Subject { namespaces: Some(namespaces), .. } => {
             Some(vec![Peer::Pods { namespaces: Some(selector(namespaces)?), pods: LabelSelector::default() }])
@@ -364,10 +375,12 @@ fn cluster_port(of: &ClusterProtocol) -> Option<Port> {
     match &port.destination_port {
         None => Some(Port::Range(protocol, 0, u16::MAX)),
         Some(PortNumbers { range: Some(PortRange { start, end }), .. }) => {
-            (start <= end).then_some(Port::Range(protocol, *start, *end))
+            let (start, end) = (number(*start)?, number(*end)?);
+            (start <= end).then_some(Port::Range(protocol, start, end))
         }
-        Some(PortNumbers { number, range: None }) => {
-            number.map(|number| Port::Range(protocol, number, number))
+        Some(PortNumbers { number: exact, range: None }) => {
+            let exact = number((*exact)?)?;
+            Some(Port::Range(protocol, exact, exact))
         }
     }
 }
