@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 
 use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use serde_json::{Value, json};
 
 pub use report::{Cell, Report, Row};
 
 use crate::probe::Outcome;
-use plan::{Facts, Place, Plan};
+use plan::{BALANCED, Facts, Feature, Place, Plan};
 
 /// What to test.
 #[derive(Clone, Debug)]
@@ -114,22 +116,37 @@ async fn run(
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
     let mut made = BTreeMap::new();
     for place in facts.servers() {
-        let service = objects::service(&place.server(), facts.families.len());
-        let created =
-            services.create(&PostParams::default(), &service).await.map_err(api("create a Service"))?;
-        made.insert(place.server(), created);
+        let service = objects::service(&place.server(), facts.families.len(), &Value::Null);
+        made.insert(place.server(), create_service(&services, &service).await?);
     }
+    for feature in Feature::ALL {
+        let spec = feature.spec(&facts.far().server(), &facts.families);
+        let service = objects::service(feature.name(), facts.families.len(), &spec);
+        made.insert(feature.name().into(), create_service(&services, &service).await?);
+    }
+    let balanced = facts.families.iter().map(|family| json!({"ip": BALANCED.address(*family)}));
+    let status = json!({"status": {"loadBalancer": {"ingress": balanced.collect::<Vec<_>>()}}});
+    let patched = services
+        .patch_status(Feature::LoadBalancer.name(), &PatchParams::default(), &Patch::Merge(status))
+        .await;
+    patched.map_err(api("give a load balancer its addresses"))?;
+    Api::<NetworkPolicy>::namespaced(client.clone(), namespace)
+        .create(&PostParams::default(), &objects::policy())
+        .await
+        .map_err(api("create a NetworkPolicy"))?;
     for place in [Place::Here, Place::There] {
         if let Some(node) = facts.node(place) {
-            create_pod(&pods, objects::server(&place.server(), node)).await?;
+            create_pod(&pods, objects::server(&place.server(), node, place == facts.far())).await?;
+            create_pod(&pods, objects::policed(&place.policed(), node)).await?;
         }
     }
     progress("waiting for the servers");
     let mut servers = BTreeMap::new();
     for place in [Place::Here, Place::There] {
-        if let Some(node) = facts.node(place) {
-            let pod = wait(&pods, &place.server(), node, options.patience, is_ready).await?;
-            servers.insert(place.server(), pod);
+        let Some(node) = facts.node(place) else { continue };
+        for name in [place.server(), place.policed()] {
+            let pod = wait(&pods, &name, node, options.patience, is_ready).await?;
+            servers.insert(name, pod);
         }
     }
     let plan = Plan::new(&facts, &made, &servers, options)?;
@@ -150,6 +167,10 @@ async fn run(
         outcomes.extend(found.into_iter().map(|outcome| ((name.to_owned(), outcome.name.clone()), outcome)));
     }
     Ok(plan.report(&outcomes))
+}
+
+async fn create_service(services: &Api<Service>, service: &Service) -> Result<Service, TestError> {
+    services.create(&PostParams::default(), service).await.map_err(api("create a Service"))
 }
 
 async fn create_pod(pods: &Api<Pod>, pod: Pod) -> Result<(), TestError> {

@@ -1,7 +1,9 @@
 //! What runs inside the test's pods: connect to each target, say how it went, in the termination message.
 //!
 //! A target is `NAME=PROTOCOL://ADDRESS:PORT`. Protocols: `http` (an echo server over TCP), `udp` (the same over
-//! UDP), `api` (a Kubernetes API over TLS) and `reach` (anything that answers, be it with a refusal).
+//! UDP), `api` (a Kubernetes API over TLS), `reach` (anything that answers, be it with a refusal), `sticky` (one and the
+//! same echo server, however often it is asked), `source` (an echo server that sees the address of this end), `blocked`
+//! (no answer at all), `refused` and `refused-udp` (a refusal at once).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -18,6 +20,10 @@ const ATTEMPT: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Attempts that are timed.
 const MEASURED: usize = 5;
+/// Connections that session affinity has to lead to one server.
+const STICKY: usize = 20;
+/// How long nothing comes back from where policy blocks.
+const SILENCE: Duration = Duration::from_millis(400);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The cluster's CA, where the test mounts it.
@@ -63,7 +69,15 @@ pub(crate) fn main(targets: &[String]) -> ExitCode {
 /// One attempt to reach an address.
 type Attempt = fn(SocketAddr) -> Result<(), String>;
 
-fn parse(target: &str) -> Result<(Attempt, SocketAddr), String> {
+/// What a target asks for.
+struct Task {
+    attempt: Attempt,
+    at: SocketAddr,
+    /// Whether how long it takes says something.
+    timed: bool,
+}
+
+fn parse(target: &str) -> Result<Task, String> {
     let (_, url) = target.split_once('=').unwrap_or((target, ""));
     let parsed =
         url.split_once("://").and_then(|(protocol, at)| Some((protocol, at.parse::<SocketAddr>().ok()?)));
@@ -73,9 +87,14 @@ fn parse(target: &str) -> Result<(Attempt, SocketAddr), String> {
         "udp" => udp,
         "api" => api,
         "reach" => reach,
+        "sticky" => sticky,
+        "source" => source,
+        "blocked" => blocked,
+        "refused" => refused,
+        "refused-udp" => refused_udp,
         other => return Err(format!("{other:?} is not a protocol")),
     };
-    Ok((attempt, at))
+    Ok(Task { attempt, at, timed: protocol != "blocked" })
 }
 
 fn failed(target: &str, why: &str) -> Outcome {
@@ -85,8 +104,8 @@ fn failed(target: &str, why: &str) -> Outcome {
 
 /// Tries until it works or patience is over.
 fn probe(target: &str) -> Outcome {
-    let (attempt, at) = match parse(target) {
-        Ok(parsed) => parsed,
+    let Task { attempt, at, .. } = match parse(target) {
+        Ok(task) => task,
         Err(why) => return failed(target, &why),
     };
     let begun = Instant::now();
@@ -105,7 +124,9 @@ fn probe(target: &str) -> Outcome {
 
 /// The median time of a few more attempts, on a target that works.
 fn measure(outcome: Outcome, target: &str) -> Outcome {
-    let (Some(first), Ok((attempt, at))) = (outcome.micros, parse(target)) else { return outcome };
+    let (Some(first), Ok(Task { attempt, at, timed: true })) = (outcome.micros, parse(target)) else {
+        return outcome;
+    };
     let mut times: Vec<u64> = Vec::new();
     for _ in 0..MEASURED {
         let start = Instant::now();
@@ -138,33 +159,94 @@ fn reason(error: &std::io::Error) -> String {
 }
 
 fn http(at: SocketAddr) -> Result<(), String> {
-    let run = || -> std::io::Result<Vec<u8>> {
+    ask(at).map(drop)
+}
+
+/// Asks an echo server who asked it; returns the local address of the connection and the answer.
+fn ask(at: SocketAddr) -> Result<(SocketAddr, String), String> {
+    let run = || -> std::io::Result<(SocketAddr, Vec<u8>)> {
         let mut stream = connect(at)?;
+        let local = stream.local_addr()?;
         // One write, one segment.
         let request = format!("GET / HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.take(16 * 1024).read_to_end(&mut answer)?;
-        Ok(answer)
+        Ok((local, answer))
     };
-    let answer = run().map_err(|error| reason(&error))?;
-    if answer.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err("the answer is not HTTP 200".into()) }
+    let (local, answer) = run().map_err(|error| reason(&error))?;
+    if !answer.starts_with(b"HTTP/1.1 200") {
+        return Err("the answer is not HTTP 200".into());
+    }
+    Ok((local, String::from_utf8_lossy(&answer).into_owned()))
+}
+
+/// A line of an echo server's answer.
+fn told<'a>(answer: &'a str, key: &str) -> Result<&'a str, String> {
+    let line = answer.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    line.map(str::trim).ok_or_else(|| format!("the answer has no {key}"))
+}
+
+fn sticky(at: SocketAddr) -> Result<(), String> {
+    let mut servers = std::collections::BTreeSet::new();
+    for _ in 0..STICKY {
+        servers.insert(told(&ask(at)?.1, "hostname")?.to_owned());
+    }
+    match servers.len() {
+        1 => Ok(()),
+        count => Err(format!("{count} endpoints answered {STICKY} connections of one client")),
+    }
+}
+
+fn source(at: SocketAddr) -> Result<(), String> {
+    let (local, answer) = ask(at)?;
+    let peer = told(&answer, "peer")?;
+    match peer.parse::<SocketAddr>() {
+        Ok(seen) if seen.ip() == local.ip() => Ok(()),
+        _ => Err(format!("the server sees {peer} and not {}", local.ip())),
+    }
+}
+
+fn blocked(at: SocketAddr) -> Result<(), String> {
+    match TcpStream::connect_timeout(&at, SILENCE) {
+        Ok(_) => Err("connected, though policy does not admit it".into()),
+        Err(error) if error.kind() == ErrorKind::TimedOut => Ok(()),
+        Err(error) => Err(format!("{}: policy should drop without a word", reason(&error))),
+    }
+}
+
+fn refused(at: SocketAddr) -> Result<(), String> {
+    match connect(at) {
+        Ok(_) => Err("connected, though there is no endpoint".into()),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(format!("{} instead of a refusal", reason(&error))),
+    }
+}
+
+fn refused_udp(at: SocketAddr) -> Result<(), String> {
+    match exchange(at) {
+        Ok(_) => Err("answered, though there is no endpoint".into()),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(format!("{} instead of a refusal", reason(&error))),
+    }
 }
 
 fn udp(at: SocketAddr) -> Result<(), String> {
-    let run = || -> std::io::Result<usize> {
-        let any: SocketAddr = match at {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
-        };
-        let socket = UdpSocket::bind(any)?;
-        socket.set_read_timeout(Some(ATTEMPT))?;
-        // Connected, so that an answer from another address than the one asked does not count.
-        socket.connect(at)?;
-        socket.send(b"dyad")?;
-        socket.recv(&mut [0; 2048])
+    exchange(at).map(drop).map_err(|error| reason(&error))
+}
+
+/// Sends a datagram and waits for one to come back.
+fn exchange(at: SocketAddr) -> std::io::Result<usize> {
+    let any: SocketAddr = match at {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
     };
-    run().map(drop).map_err(|error| reason(&error))
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(ATTEMPT))?;
+    // Connected, so that an answer from another address than the one asked does not count.
+    socket.connect(at)?;
+    socket.send(b"dyad")?;
+    socket.recv(&mut [0; 2048])
 }
 
 fn reach(at: SocketAddr) -> Result<(), String> {
@@ -240,6 +322,56 @@ mod tests {
             });
             assert_eq!(udp(at), Ok(()), "{loopback}");
             server.join().unwrap();
+        }
+    }
+
+    /// An echo server that gives these answers, one a connection.
+    fn server(loopback: &str, answers: Vec<String>) -> (SocketAddr, std::thread::JoinHandle<()>) {
+        let listener = TcpListener::bind(loopback).unwrap();
+        let at = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                let answer = answer.replace("PEER", &stream.peer_addr().unwrap().to_string());
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{answer}\n").as_bytes()).unwrap();
+            }
+        });
+        (at, thread)
+    }
+
+    #[test]
+    fn who_answers_and_whom_it_sees_is_told_apart() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let mut names: Vec<String> = vec!["hostname: a".into(); STICKY];
+            let (at, thread) = server(loopback, names.clone());
+            assert_eq!(sticky(at), Ok(()), "{loopback}");
+            thread.join().unwrap();
+            names[7] = "hostname: b".into();
+            let (at, thread) = server(loopback, names);
+            assert_eq!(sticky(at), Err("2 endpoints answered 20 connections of one client".into()));
+            thread.join().unwrap();
+            let answers = ["peer: PEER", "peer: 192.0.2.1:1"].map(str::to_owned).to_vec();
+            let (at, thread) = server(loopback, answers);
+            assert_eq!(source(at), Ok(()), "{loopback}");
+            assert!(source(at).is_err_and(|why| why.contains("192.0.2.1:1")), "{loopback}");
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_no_silence_and_no_answer() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(loopback).unwrap();
+            let at = listener.local_addr().unwrap();
+            assert!(refused(at).is_err() && blocked(at).is_err(), "{loopback}: it listens");
+            drop(listener);
+            assert_eq!(refused(at), Ok(()), "{loopback}");
+            assert!(blocked(at).is_err(), "{loopback}: it refuses");
+            let socket = UdpSocket::bind(loopback).unwrap();
+            let at = socket.local_addr().unwrap();
+            drop(socket);
+            assert_eq!(refused_udp(at), Ok(()), "{loopback}");
         }
     }
 

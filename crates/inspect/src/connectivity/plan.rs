@@ -1,13 +1,14 @@
 //! Who connects to whom: facts of the cluster in, probe targets out, outcomes in, rows out. Pure.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use serde_json::{Value, json};
 
 use super::diagnose::{Evidence, lost_at};
-use super::objects::PORT;
+use super::objects::{HOST_PORT, PORT, selects, selects_all};
 use super::report::{Cell, Report, Row};
 use super::{Options, TestError};
 use crate::probe::Outcome;
@@ -16,6 +17,8 @@ use crate::probe::Outcome;
 pub(super) const CLIENT: &str = "client";
 /// The client that shares a pod with the server of the Service it asks.
 pub(super) const SELF: &str = "self";
+/// The plain pod that tries what Services and policies can do.
+pub(super) const FEATURES: &str = "features";
 /// The client that is a process of the node.
 pub(super) const HOST: &str = "host";
 /// A port nobody listens on: any answer to it shows that its host is reached.
@@ -32,6 +35,74 @@ pub(super) enum Place {
     Own,
 }
 
+/// A Service that shows what Services can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feature {
+    /// Keeps a client with one of all servers.
+    Sticky,
+    /// Node ports that lead to the servers of that node only, and keep the client's address.
+    Local,
+    /// An address of a load balancer, one that nobody else would serve.
+    LoadBalancer,
+    /// An external address.
+    ExternalIp,
+    /// No endpoints at all.
+    Nobody,
+}
+
+impl Feature {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Sticky, Self::Local, Self::LoadBalancer, Self::ExternalIp, Self::Nobody];
+
+    /// Name of the Service.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sticky => "sticky",
+            Self::Local => "local",
+            Self::LoadBalancer => "load-balancer",
+            Self::ExternalIp => "external-ip",
+            Self::Nobody => "nobody",
+        }
+    }
+
+    /// What its spec has beyond that of a plain Service; `far` is the server that is asked.
+    pub(super) fn spec(self, far: &str, families: &[IpFamily]) -> Value {
+        let external: Vec<IpAddr> = families.iter().map(|family| EXTERNAL.address(*family)).collect();
+        match self {
+            Self::Sticky => json!({"selector": selects_all(), "sessionAffinity": "ClientIP"}),
+            Self::Local => json!({"selector": selects_all(), "externalTrafficPolicy": "Local"}),
+            Self::LoadBalancer => json!({
+                "type": "LoadBalancer", "selector": selects(far), "allocateLoadBalancerNodePorts": false,
+                // Nobody's, so that no controller gives it addresses of its own.
+                "loadBalancerClass": "dyad.io/connectivity-test",
+            }),
+            Self::ExternalIp => {
+                json!({"type": "ClusterIP", "selector": selects(far), "externalIPs": external})
+            }
+            Self::Nobody => json!({"type": "ClusterIP"}),
+        }
+    }
+}
+
+/// An address of each family, from ranges for documentation that nothing routes.
+#[derive(Clone, Copy)]
+pub(super) struct Pair(Ipv4Addr, Ipv6Addr);
+
+/// What the test's load balancer would announce.
+pub(super) const BALANCED: Pair =
+    Pair(Ipv4Addr::new(198, 51, 100, 77), Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 0x77));
+const EXTERNAL: Pair =
+    Pair(Ipv4Addr::new(198, 51, 100, 78), Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 0x78));
+
+impl Pair {
+    pub(super) fn address(self, family: IpFamily) -> IpAddr {
+        match family {
+            IpFamily::V4 => self.0.into(),
+            IpFamily::V6 => self.1.into(),
+        }
+    }
+}
+
 impl Place {
     /// Name of the server and of its Service.
     pub(super) fn server(self) -> String {
@@ -41,6 +112,11 @@ impl Place {
             Self::Own => SELF,
         }
         .into()
+    }
+
+    /// Name of the server there that a policy protects.
+    pub(super) fn policed(self) -> String {
+        format!("policed-{}", self.server())
     }
 }
 
@@ -103,6 +179,11 @@ impl Facts {
         self.nodes.get(index).map(|(name, _)| name.as_str())
     }
 
+    /// The farthest place that there is a node for.
+    pub(super) fn far(&self) -> Place {
+        if self.node(Place::There).is_some() { Place::There } else { Place::Here }
+    }
+
     /// The servers that there are nodes for.
     pub(super) fn servers(&self) -> impl Iterator<Item = Place> {
         [Place::Here, Place::There, Place::Own].into_iter().filter(|place| self.node(*place).is_some())
@@ -113,6 +194,11 @@ fn node_ips(node: &Node) -> Vec<IpAddr> {
     let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
     let internal = addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
     internal.filter_map(|address| address.address.parse().ok()).collect()
+}
+
+fn pod_ips(pod: &Pod) -> Vec<IpAddr> {
+    let ips = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+    ips.filter_map(|ip| ip.ip.parse().ok()).collect()
 }
 
 fn addresses(service: &Service) -> Vec<IpAddr> {
@@ -149,6 +235,10 @@ enum Kind {
     Service,
     /// A port of this node, which translates it.
     NodePort(String),
+    /// A pod that a policy isolates, and whether it admits the client.
+    Policed(bool),
+    /// A Service without endpoints.
+    Nobody,
 }
 
 /// All targets.
@@ -190,13 +280,8 @@ impl Plan {
         let missing = |what: String| TestError::Unfit(format!("{what} has no {family} address"));
         for (place, title) in [(Place::Here, "same node"), (Place::There, "other node")] {
             let Some(pod) = servers.get(&place.server()) else { continue };
-            let ips: Vec<IpAddr> = pod
-                .status
-                .iter()
-                .flat_map(|status| status.pod_ips.iter().flatten())
-                .filter_map(|ip| ip.ip.parse().ok())
-                .collect();
-            let ip = of_family(&ips, family).ok_or_else(|| missing(format!("pod {}", place.server())))?;
+            let ip =
+                of_family(&pod_ips(pod), family).ok_or_else(|| missing(format!("pod {}", place.server())))?;
             self.add(
                 CLIENT,
                 Some(format!("pod to pod, {title}")),
@@ -264,7 +349,7 @@ impl Plan {
             Kind::Service,
             Some(Place::Own),
         );
-        let far = if facts.node(Place::There).is_some() { Place::There } else { Place::Here };
+        let far = facts.far();
         let port = node_port(&services[&far.server()]);
         for (index, (name, ips)) in facts.nodes.iter().enumerate() {
             let Some(ip) = of_family(ips, family) else { continue };
@@ -294,6 +379,7 @@ impl Plan {
                 self.add(HOST, None, family, "reach", ip, DISCARD, Kind::Address, Some(reached));
             }
         }
+        self.add_features(family, facts, services, servers)?;
         if let Some(ip) = of_family(&facts.api, family) {
             self.add(CLIENT, Some("pod to API server".into()), family, "api", ip, 443, Kind::Service, None);
         }
@@ -308,6 +394,59 @@ impl Plan {
                 Kind::Address,
                 None,
             );
+        }
+        Ok(())
+    }
+
+    /// What Services can do beyond a cluster IP, and policies.
+    fn add_features(
+        &mut self,
+        family: IpFamily,
+        facts: &Facts,
+        services: &BTreeMap<String, Service>,
+        servers: &BTreeMap<String, Pod>,
+    ) -> Result<(), TestError> {
+        let missing = |what: &str| TestError::Unfit(format!("{what} has no {family} address"));
+        let far = facts.far();
+        let vip = |feature: Feature| {
+            let service = &services[feature.name()];
+            of_family(&addresses(service), family).ok_or_else(|| missing(feature.name()))
+        };
+        let title = |text: &str| Some(text.to_owned());
+        let (sticky, nobody) = (vip(Feature::Sticky)?, vip(Feature::Nobody)?);
+        let (balanced, external) = (BALANCED.address(family), EXTERNAL.address(family));
+        #[rustfmt::skip]
+        let rows = [
+            (title("session affinity, 20 connections"),   "sticky",      sticky,   Kind::Service, Some(far)),
+            (title("pod to LoadBalancer"),                "http",        balanced, Kind::Service, Some(far)),
+            (title("pod to external IP"),                 "http",        external, Kind::Service, Some(far)),
+            (title("Service without endpoints refuses"),      "refused",     nobody, Kind::Nobody, Some(Place::Here)),
+            (title("Service without endpoints refuses, UDP"), "refused-udp", nobody, Kind::Nobody, Some(Place::Here)),
+        ];
+        for (title, protocol, ip, kind, place) in rows {
+            self.add(FEATURES, title, family, protocol, ip, PORT, kind, place);
+        }
+        let far_node = facts.nodes.get(usize::from(far == Place::There));
+        if let Some((name, ip)) = far_node.and_then(|(name, ips)| Some((name, of_family(ips, family)?))) {
+            let kind = || Kind::NodePort(name.clone());
+            let title = |who: &str| Some(format!("{who} to host port of {name}"));
+            self.add(FEATURES, title("pod"), family, "http", ip, HOST_PORT, kind(), Some(far));
+            if far == Place::There {
+                // From another machine, as from outside of the cluster.
+                self.add(HOST, title("host"), family, "http", ip, HOST_PORT, kind(), Some(far));
+                let port = node_port(&services[Feature::Local.name()]);
+                let title = format!("host to NodePort of {name}, source kept");
+                self.add(HOST, Some(title), family, "source", ip, port, kind(), Some(far));
+            }
+        }
+        for (place, where_to) in [(Place::Here, "same node"), (Place::There, "other node")] {
+            let Some(pod) = servers.get(&place.policed()) else { continue };
+            let ip = of_family(&pod_ips(pod), family).ok_or_else(|| missing(&place.policed()))?;
+            for (client, protocol, admits) in [(FEATURES, "http", true), (SELF, "blocked", false)] {
+                let verb = if admits { "admits" } else { "blocks" };
+                let title = Some(format!("NetworkPolicy {verb}, {where_to}"));
+                self.add(client, title, family, protocol, ip, PORT, Kind::Policed(admits), Some(place));
+            }
         }
         Ok(())
     }
@@ -379,11 +518,23 @@ impl Plan {
             similar.fold(None, |so_far: Option<bool>, target| Some(so_far.unwrap_or(false) || worked(target)))
         };
         let here = self.nodes.first().map_or("", String::as_str);
+        let there = self.nodes.get(1).or(self.nodes.first()).map_or("", String::as_str);
+        let of_place = if failed.place == Some(Place::There) { there } else { here };
+        match failed.kind {
+            Kind::Policed(false) => {
+                return format!("the policy of {of_place}: it lets through what it should not");
+            }
+            Kind::Policed(true) if tried(CLIENT, Kind::Pod, failed.place) == Some(true) => {
+                return format!("the policy of {of_place}: pods without one are reached");
+            }
+            Kind::Nobody => return format!("the Service rules of {here}"),
+            _ => {}
+        }
         let evidence = Evidence {
             from_host: failed.client == HOST,
             translated_by: match &failed.kind {
-                Kind::Pod | Kind::Address => None,
-                Kind::Service => Some(here),
+                Kind::Pod | Kind::Address | Kind::Policed(_) => None,
+                Kind::Service | Kind::Nobody => Some(here),
                 Kind::NodePort(node) => Some(node),
             },
             far: failed.place == Some(Place::There),
@@ -393,7 +544,6 @@ impl Plan {
             host_to_pod: tried(HOST, Kind::Pod, failed.place),
             host_to_node: tried(HOST, Kind::Address, failed.place),
         };
-        let there = self.nodes.get(1).or(self.nodes.first()).map_or("", String::as_str);
         lost_at(&evidence, here, there)
     }
 }

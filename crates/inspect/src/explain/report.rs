@@ -279,10 +279,10 @@ impl Path {
                     let _ = writeln!(text, "    {:<10}by {because}", "");
                 }
                 if let Some(counter) = &step.counter {
-                    let plural = if counter.packets == 1 { "connection" } else { "connections" };
+                    let plural = if counter.packets == 1 { "packet" } else { "packets" };
                     let _ = writeln!(
                         text,
-                        "    {:<10}so far {} {plural}, by the kernel's count",
+                        "    {:<10}so far {} {plural} of new connections, by the kernel's count",
                         "", counter.packets
                     );
                 }

@@ -186,7 +186,7 @@ IPv6  2001:db8:244:1::3 -> 2001:db8:244:2::7, TCP port 8080
     frontend  2001:db8:244:2::7 is no frontend of a Service: not translated
     policy    ingress of 2001:db8:244:2::7 from 2001:db8:244:1::3, TCP port 8080: dropped
               by NetworkPolicy default/deny isolates the pod for ingress
-              so far 7 connections, by the kernel's count
+              so far 7 packets of new connections, by the kernel's count
   ✗ dropped: [2001:db8:244:2::7]:8080, pod default/web-2 on node2
     NetworkPolicy default/deny isolates the pod for ingress
     → allow it in a NetworkPolicy of namespace default that selects pod default/web-2: an ingress rule from \
