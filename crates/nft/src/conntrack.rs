@@ -167,7 +167,7 @@ fn list(
     });
     match listed {
         // Connections come and go all the time: those that are missed are met the next time.
-        Ok(()) | Err(ListError::Interrupted) => Ok(()),
+        Ok(()) | Err(ListError::Interrupted | ListError::Gone) => Ok(()),
         Err(ListError::Failed(error)) => Err(error),
     }
 }

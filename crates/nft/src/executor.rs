@@ -12,6 +12,7 @@ use crate::element::Element;
 use crate::layout::{Kind, SetId, SetShape};
 use crate::read::{Kernel, read_counters, read_set};
 use crate::socket::{ListError, Socket};
+use crate::watch::Watch;
 use crate::{Error, Result};
 
 mod change;
@@ -35,6 +36,10 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Executor {
     socket: Socket,
+    /// Listens whenever there is a state.
+    watch: Watch,
+    /// Listens while somebody only looks.
+    looking: Watch,
     /// What our own last change left; `None` when that is not known.
     state: Option<State>,
 }
@@ -48,7 +53,7 @@ struct State {
 impl Executor {
     /// An executor for the network namespace of the calling thread; it stays there.
     pub fn open() -> Result<Self> {
-        Ok(Self { socket: Socket::open()?, state: None })
+        Ok(Self { socket: Socket::open()?, watch: Watch::open()?, looking: Watch::open()?, state: None })
     }
 
     /// Makes the kernel hold `program`: reads what is there and changes what differs.
@@ -56,10 +61,10 @@ impl Executor {
     /// Tables of families the program does not have are deleted. Costs a reading of all elements: for the start, and
     /// whenever [`is_current`](Self::is_current) says no.
     pub fn apply(&mut self, program: &Program) -> Result<Report> {
-        let mut report = Report::default();
         for attempt in 0..ATTEMPTS {
             self.state = None;
-            let kernel = Kernel::read(&mut self.socket)?;
+            let mut report = Report::default();
+            let kernel = Kernel::read(&mut self.socket, &self.watch)?;
             let mut changes = Changes::new(self.socket.batch_limit);
             let mut tables = BTreeMap::new();
             for family in IpFamily::BOTH {
@@ -95,7 +100,7 @@ impl Executor {
             }
             match self.commit(changes, kernel.generation) {
                 Ok(generation) => {
-                    self.state = Some(State { generation, tables });
+                    self.state = generation.map(|generation| State { generation, tables });
                     return Ok(report);
                 }
                 // Somebody was faster, or an answer was lost: look again.
@@ -110,10 +115,17 @@ impl Executor {
 
     /// Makes the kernel hold `program`, which differs by `ops` from what it was given last.
     ///
-    /// Costs microseconds per change. If anything but us has changed tables meanwhile, does what
+    /// Costs microseconds per change. If anything but us has changed our tables meanwhile, does what
     /// [`apply`](Self::apply) does.
     pub fn update(&mut self, program: &Program, ops: &[Op]) -> Result<Report> {
-        let Some(State { generation, mut tables }) = self.state.take() else { return self.apply(program) };
+        let Some(State { mut generation, mut tables }) = self.state.take() else {
+            return self.apply(program);
+        };
+        let news = self.watch.news(&mut self.socket.buffer);
+        if news.is_ours {
+            return self.apply(program);
+        }
+        generation = news.generation.unwrap_or(generation);
         let mut changes = Changes::new(self.socket.batch_limit);
         let mut report = Report { changes: ops.len(), rebuilt: Vec::new() };
         for (family, table) in program.iter() {
@@ -131,7 +143,7 @@ impl Executor {
         }
         match self.commit(changes, generation) {
             Ok(generation) => {
-                self.state = Some(State { generation, tables });
+                self.state = generation.map(|generation| State { generation, tables });
                 Ok(report)
             }
             Err(error) => {
@@ -141,12 +153,15 @@ impl Executor {
         }
     }
 
-    /// Whether nobody has changed any table of the namespace since our last change.
+    /// Whether nobody has changed our tables since our last change. What others do with tables of their own is no matter.
     pub fn is_current(&mut self) -> Result<bool> {
-        match &self.state {
-            Some(state) => Ok(self.socket.generation()? == state.generation),
-            None => Ok(false),
+        if let Some(mut state) = self.state.take()
+            && let Some(generation) = self.watch.catch_up(&mut self.socket, state.generation)?
+        {
+            state.generation = generation;
+            self.state = Some(state);
         }
+        Ok(self.state.is_some())
     }
 
     /// What our rules have counted since they were made: packets and bytes. Only rules that decide about new
@@ -155,7 +170,7 @@ impl Executor {
         for _ in 0..ATTEMPTS {
             match read_counters(&mut self.socket) {
                 Ok(counters) => return Ok(counters),
-                Err(ListError::Interrupted) => {}
+                Err(ListError::Interrupted | ListError::Gone) => {}
                 Err(ListError::Failed(error)) => return Err(error),
             }
         }
@@ -190,7 +205,8 @@ impl Executor {
 
     /// What the kernel holds, by family; tables that hold something no program asks for are left out.
     pub fn read_back(&mut self) -> Result<BTreeMap<IpFamily, Table>> {
-        let kernel = Kernel::read(&mut self.socket)?;
+        let kernel = Kernel::read(&mut self.socket, &self.looking)?;
+        self.looking.stop()?;
         Ok(kernel.tables.into_iter().filter_map(|(family, held)| Some((family, held.table?))).collect())
     }
 
@@ -198,11 +214,11 @@ impl Executor {
     pub fn cleanup(&mut self) -> Result<()> {
         self.state = None;
         for _ in 0..ATTEMPTS {
-            let kernel = Kernel::read(&mut self.socket)?;
+            let kernel = Kernel::read(&mut self.socket, &self.watch)?;
             let mut changes = Changes::new(self.socket.batch_limit);
             kernel.tables.keys().for_each(|family| changes.delete_table(*family));
             match self.commit(changes, kernel.generation) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return self.watch.stop(),
                 Err(error) if is_transient(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -210,19 +226,21 @@ impl Executor {
         Err(Error::Contended)
     }
 
-    /// Makes the changes if the tables are still of this generation; the generation after them.
-    fn commit(&mut self, changes: Changes, generation: u32) -> Result<u32> {
-        if changes.is_empty() {
-            return Ok(generation);
+    /// Makes the changes if the tables are still of this generation; the generation after them, if our tables are still
+    /// what was left.
+    fn commit(&mut self, changes: Changes, generation: u32) -> Result<Option<u32>> {
+        let mut after = generation;
+        if !changes.is_empty() {
+            self.watch.stop()?;
+            let first = self.socket.sequences(0);
+            for batch in &changes.seal(first, generation) {
+                self.socket.sequences(batch.sequences);
+                self.socket.commit(batch)?;
+                after = next_generation(after);
+            }
+            self.watch.start(&mut self.socket.buffer)?;
         }
-        let first = self.socket.sequences(0);
-        let (mut after, batches) = (generation, changes.seal(first, generation));
-        for batch in &batches {
-            self.socket.sequences(batch.sequences);
-            self.socket.commit(batch)?;
-            after = next_generation(after);
-        }
-        Ok(after)
+        self.watch.catch_up(&mut self.socket, after)
     }
 }
 

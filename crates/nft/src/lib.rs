@@ -1,11 +1,13 @@
 //! The nftables executor: makes the kernel's tables equal to a [`Program`](dyad_program::Program), over netlink.
 //!
 //! One table named `dyad` per family, in the network namespace the [`Executor`] was opened in. Its chains and rules
-//! never change (`layout`); Services are elements of maps (`element`), and a change of a Service is a change of
+//! hardly ever change (`layout`); Services are elements of maps (`element`), and a change of a Service is a change of
+//! elements. Policies have chains of their own, shared by all pods that they say the same about, and their peers are
 //! elements. Everything is a batch: the kernel takes all of it or nothing.
 //!
 //! Nothing is remembered across restarts: an executor reads the kernel's tables, and changes what differs. It never
-//! flushes what is right, so connections and new connections alike survive restarts of everything of ours.
+//! flushes what is right, so connections and new connections alike survive restarts of everything of ours. What
+//! somebody else does to our tables is noticed (`watch`) and undone; what they do to others is no matter.
 //!
 //! Needs Linux 5.10 or newer and `CAP_NET_ADMIN` in the namespace; not the `nft` program, whose `list table ip dyad` can
 //! be used to look at what is there.
@@ -21,6 +23,7 @@ mod expression;
 mod layout;
 mod read;
 mod socket;
+mod watch;
 
 pub use error::{Error, Result};
 pub use executor::{CounterKey, Executor, Report};

@@ -21,6 +21,7 @@ use crate::layout::{
     policy_id,
 };
 use crate::socket::{GET_CHAIN, GET_ELEMENT, GET_RULE, GET_SET, GET_TABLE, ListError, Socket};
+use crate::watch::Watch;
 use crate::{Error, Result, TABLE};
 
 const TABLE_FLAGS: u16 = 2;
@@ -45,13 +46,20 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn read(socket: &mut Socket) -> Result<Self> {
+    /// Reads it, and has `watch` listen from then on.
+    pub(crate) fn read(socket: &mut Socket, watch: &Watch) -> Result<Self> {
         for _ in 0..ATTEMPTS {
+            watch.start(&mut socket.buffer)?;
             let generation = socket.generation()?;
             match read_tables(socket) {
-                // The kernel tells of changes during one listing; between listings the generation does.
-                Ok(tables) if socket.generation()? == generation => return Ok(Self { generation, tables }),
-                Ok(_) | Err(ListError::Interrupted) => {}
+                // The kernel tells of changes during one listing; between listings the generation does. Those of
+                // tables that are not ours don't matter.
+                Ok(tables) => {
+                    if let Some(generation) = watch.catch_up(socket, generation)? {
+                        return Ok(Self { generation, tables });
+                    }
+                }
+                Err(ListError::Interrupted | ListError::Gone) => {}
                 Err(ListError::Failed(error)) => return Err(error),
             }
         }
@@ -191,10 +199,16 @@ pub(crate) fn read_set(
         message.put_text(TABLE_NAME, TABLE);
         message.put_text(ELEMENTS_SET, &set.name());
     };
-    socket.list("listing elements", GET_ELEMENT, layout::number(family), filter, |_, object| {
+    let listed = socket.list("listing elements", GET_ELEMENT, layout::number(family), filter, |_, object| {
         let elements = attributes(find(object, ELEMENTS_LIST).unwrap_or_default());
         elements.for_each(|(_, element)| read(Element::read(element)));
-    })
+    });
+    match listed {
+        // Only a change of this set itself would matter, and that is watched for: large sets would never be read
+        // where others change tables of theirs all the time.
+        Err(ListError::Interrupted) => Ok(()),
+        listed => listed,
+    }
 }
 
 fn read_elements(

@@ -30,16 +30,18 @@ pub(crate) const GET_CHAIN: u16 = 4;
 pub(crate) const GET_RULE: u16 = 7;
 pub(crate) const GET_SET: u16 = 10;
 pub(crate) const GET_ELEMENT: u16 = 13;
-const NEW_GENERATION: u16 = 15;
+pub(crate) const NEW_GENERATION: u16 = 15;
 const GET_GENERATION: u16 = 16;
-const GENERATION_ID: u16 = 1;
+pub(crate) const GENERATION_ID: u16 = 1;
 const UNSPECIFIED: u8 = 0;
 
 /// Where a listing came to nothing.
 #[derive(Debug)]
 pub(crate) enum ListError {
-    /// The tables changed meanwhile: ask again.
+    /// Tables of somebody changed meanwhile: something may be missing, or be listed twice, if it was these.
     Interrupted,
+    /// What was listed went away meanwhile.
+    Gone,
     /// It failed.
     Failed(Error),
 }
@@ -55,7 +57,7 @@ impl From<Error> for ListError {
 pub(crate) struct Socket {
     fd: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
     /// No batch may be longer.
     pub(crate) batch_limit: usize,
 }
@@ -138,7 +140,7 @@ impl Socket {
                 }
                 match refusal(message) {
                     // What was there when the listing began has gone.
-                    Some(Errno::NOENT) => return Err(ListError::Interrupted),
+                    Some(Errno::NOENT) => return Err(ListError::Gone),
                     Some(errno) => {
                         return Err(Error::Exchange { what, source: errno.into() }.into());
                     }

@@ -103,7 +103,8 @@ fn every_change_of_a_rule_or_set_is_noticed_and_repaired() {
         ];
         for (script, rebuilt) in cases {
             nft(script);
-            assert!(!executor.is_current().unwrap(), "{script}");
+            let foreign = script.starts_with("add table inet") || script.ends_with("ip other");
+            assert_eq!(executor.is_current().unwrap(), foreign, "{script}");
             let report = executor.apply(&program).unwrap();
             assert_eq!(report.rebuilt, rebuilt, "{script}");
             assert_eq!(executor.read_back().unwrap(), by_family(&program), "{script}");
@@ -133,6 +134,52 @@ fn an_update_notices_what_others_did() {
         assert_eq!(ours.update(&program, &ops).unwrap().rebuilt, BOTH, "the tables were gone");
         assert_eq!(ours.read_back().unwrap(), by_family(&program));
         assert!(ours.is_current().unwrap());
+    });
+}
+
+#[test]
+fn what_others_do_with_their_tables_is_no_matter() {
+    if !privileged("tables::what_others_do_with_their_tables_is_no_matter") {
+        return;
+    }
+    let namespace = netns::create().unwrap();
+    within(&namespace, || {
+        let mut executor = Executor::open().unwrap();
+        let mut program = sample();
+        executor.apply(&program).unwrap();
+        let Some(_) = nft("add table ip other; add set ip other numbers { type inet_service; }") else {
+            eprintln!("SKIPPED: there is no nft to make foreign changes with");
+            return;
+        };
+        for round in 1..=3u8 {
+            nft(&format!("add element ip other numbers {{ {round} }}"));
+            assert!(executor.is_current().unwrap());
+            nft(&format!("add table inet dyad; add chain ip other chain-{round}"));
+            // Unlooked, too.
+            let ops = [Op::Add(IpFamily::V4, Entry::Hairpin(IpAddr::from([10, 244, 1, 100 + round])))];
+            apply(&mut program, &ops);
+            let report = executor.update(&program, &ops).unwrap();
+            assert_eq!(report, Report { changes: 1, rebuilt: Vec::new() });
+            assert!(executor.is_current().unwrap());
+            assert_eq!(executor.read_back().unwrap(), by_family(&program));
+            // Ours among others, in one batch.
+            nft(
+                "add chain ip other more; delete element ip dyad hairpin { 10.244.1.2 . 10.244.1.2 }; delete chain ip other more",
+            );
+            assert!(!executor.is_current().unwrap());
+            executor.apply(&program).unwrap();
+            assert_eq!(executor.read_back().unwrap(), by_family(&program));
+        }
+        // A large change, too.
+        let many: Vec<String> = (1..8_000u32).map(|port| port.to_string()).collect();
+        let script = format!("add element ip other numbers {{ {} }}\n", many.join(","));
+        let mut nft =
+            Command::new("nft").args(["-f", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut nft.stdin.take().unwrap(), script.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success());
+        assert!(executor.is_current().unwrap());
+        assert_eq!(executor.apply(&program).unwrap(), nothing());
+        assert!(executor.is_current().unwrap());
     });
 }
 
