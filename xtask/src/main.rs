@@ -18,13 +18,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Measure, and print ours, the limit, the ratio and the spread
+    /// Measure, and print ours, the peer's or the limit, the ratio and the spread
+    #[command(disable_help_flag = true)]
     Bench {
-        /// Which benches; all if none is named
-        names: Vec<String>,
-        /// Print JSON for programs
-        #[arg(long, short, value_parser = ["table", "json"], default_value = "table")]
-        output: String,
+        /// Names of benches, all if there is none, and options: `-o json`, `--sizes 1000,5000`, `--rounds 5`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Build the eBPF programs and compare them with the object that is checked in
     Bpf {
@@ -47,7 +46,7 @@ enum Chore {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
-        Chore::Bench { names, output } => bench::run(&names, output == "json"),
+        Chore::Bench { arguments } => bench::run(&arguments),
         Chore::Bpf { write } => bpf::run(write),
         Chore::Lint => lint::run(),
         Chore::Schema { kubernetes, out } => schema::run(&kubernetes, &out),

@@ -1,0 +1,126 @@
+//! What processes use, from `/proc`; and clusters of a bench's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// A local cluster that goes when this is dropped.
+pub(crate) struct Cluster {
+    dyad: PathBuf,
+    home: tempfile::TempDir,
+    /// What `up` printed, and how long it took.
+    pub(crate) status: Value,
+    pub(crate) took: Duration,
+}
+
+impl Cluster {
+    pub(crate) fn up(dyad: &Path, nodes: usize) -> Result<Self> {
+        let dyad = dyad.canonicalize().with_context(|| {
+            format!("{}: build it by `cargo build --release`, or name it by --dyad", dyad.display())
+        })?;
+        let home = tempfile::Builder::new().prefix("dyad-bench-").tempdir()?;
+        let mut cluster = Self { dyad, home, status: Value::Null, took: Duration::ZERO };
+        let begun = Instant::now();
+        let output = cluster.run(&["up", "--nodes", &nodes.to_string(), "-o", "json"])?;
+        cluster.took = begun.elapsed();
+        if !output.status.success() {
+            bail!("dyad up: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        cluster.status = serde_json::from_slice(&output.stdout).context("dyad up printed no JSON")?;
+        Ok(cluster)
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Output> {
+        Command::new(&self.dyad)
+            .args(args)
+            .args(["--name", "bench"])
+            .env("XDG_DATA_HOME", self.home.path())
+            .env("KUBECONFIG", self.kubeconfig())
+            .output()
+            .context("can't run dyad")
+    }
+
+    /// Where the administrator's access is.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("config")
+    }
+
+    /// All processes, which have the cluster's directory, or that of a node, as an argument.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>> {
+        self.find(|word, dir| word == dir)
+    }
+
+    /// The process of a node.
+    pub(crate) fn node(&self, name: &str) -> Result<u32> {
+        let all = self.processes()?;
+        let is_node = |pid: &u32| words(*pid).iter().any(|word| word == name);
+        all.into_iter().find(is_node).with_context(|| format!("no process of {name}"))
+    }
+
+    fn find(&self, is_ours: impl Fn(&str, &str) -> bool) -> Result<Vec<u32>> {
+        let dir = self.home.path().join("dyad/bench");
+        let dir = dir.to_str().context("a directory in UTF-8")?;
+        let pids = std::fs::read_dir("/proc")?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        Ok(pids.filter(|pid| words(*pid).iter().any(|word| is_ours(word, dir))).collect())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.run(&["down"]) {
+            eprintln!("the cluster stays behind in {}: {error}", self.home.path().display());
+        }
+    }
+}
+
+fn words(pid: u32) -> Vec<String> {
+    let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    cmdline.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Megabytes in memory, where what is shared counts as many times less.
+pub(crate) fn proportional_megabytes(pid: u32) -> Result<f64> {
+    field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+/// Megabytes of the process in memory now, and at most since [`forget_peak`].
+pub(crate) fn resident_megabytes(pid: u32) -> Result<(f64, f64)> {
+    let file = format!("/proc/{pid}/status");
+    Ok((field(&file, "VmRSS:")?, field(&file, "VmHWM:")?))
+}
+
+/// The largest size begins anew.
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    Ok(std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
+fn field(file: &str, name: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("no {name} in {file}"))?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0 / 1e6)
+}
+
+/// Seconds of CPU a process has used.
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold anything; the fields behind it do not.
+    let fields: Vec<&str> =
+        text.rsplit_once(')').context("unreadable /proc stat")?.1.split_whitespace().collect();
+    let field = |index: usize| -> Result<f64> { Ok(fields.get(index).context("short /proc stat")?.parse()?) };
+    // Linux reports 100 ticks a second to programs on every architecture we run on.
+    Ok((field(11)? + field(12)?) / 100.0)
+}
+
+/// Percent of a core that processes use in a while.
+pub(crate) fn cpu_percent(pids: &[u32], watched: Duration) -> Result<f64> {
+    let used = || pids.iter().map(|pid| cpu_seconds(*pid)).sum::<Result<f64>>();
+    let (before, begun) = (used()?, Instant::now());
+    std::thread::sleep(watched);
+    Ok((used()? - before) * 100.0 / begun.elapsed().as_secs_f64())
+}
