@@ -187,8 +187,9 @@ pub struct NodeView {
     pub own_pods: Vec<IpNet>,
     /// The ranges of all pods. Their families are those of the program.
     pub cluster_pods: DualStack<IpNet>,
-    /// The ranges of all cluster IPs: an address of these without a Service is refused.
-    pub services: DualStack<IpNet>,
+    /// The ranges of all cluster IPs, however many there are (KEP-1880): an address of these without a Service is
+    /// refused.
+    pub services: Vec<IpNet>,
     /// The addresses of all nodes: like pods, they are no outside world.
     pub nodes: BTreeSet<IpAddr>,
     /// Its zone (`topology.kubernetes.io/zone`): what hints are about.

@@ -17,7 +17,7 @@ pub(crate) fn of_node(node: &NodeView, family: IpFamily) -> BTreeSet<(RangeSet, 
     let sets = [
         (RangeSet::Masqueraded, masqueraded),
         (RangeSet::Cluster, cluster.collect()),
-        (RangeSet::Services, node.services.iter().map(|(_, range)| *range).collect()),
+        (RangeSet::Services, node.services.clone()),
         (RangeSet::NodePorts, node.node_ports.clone()),
         (RangeSet::Closed, closed),
         (RangeSet::OwnPods, own),

@@ -49,7 +49,7 @@ mod tests {
             name: "node1".into(),
             own_pods: vec!["10.244.1.0/24".parse().unwrap()],
             cluster_pods: both("10.244.0.0/16", "fd00:10:244::/56"),
-            services: both("10.96.0.0/16", "fd00:10:96::/112"),
+            services: ["10.96.0.0/16", "fd00:10:96::/112"].map(|range| range.parse().unwrap()).to_vec(),
             nodes: Default::default(),
             zone: None,
             node_ports: vec!["0.0.0.0/0".parse().unwrap()],

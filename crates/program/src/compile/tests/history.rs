@@ -153,7 +153,7 @@ fn node_of(families: Option<IpFamily>) -> NodeView {
     let mut node = node();
     if let Some(family) = families {
         node.cluster_pods = DualStack::single(family, *node.cluster_pods.get(family).unwrap());
-        node.services = DualStack::single(family, *node.services.get(family).unwrap());
+        node.services.retain(|range| IpFamily::from(*range) == family);
     }
     node
 }
