@@ -1,7 +1,7 @@
 //! How long it takes to load Services, and to change one endpoint: `cargo bench -p dyad-nft`.
 //!
 //! Each Service is dual-stack, with one port and as many endpoints of each family as the second column says. Runs in a
-//! network namespace of its own.
+//! network namespace of its own. Then the same for policies.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use dyad_links::netns;
 use dyad_net::{DualStack, IpFamily};
 use dyad_nft::Executor;
+use dyad_program::policy::{Labels, Pod, wire};
 use dyad_program::{
     Compiler, EndpointSlice, Name, NodeView, Port, Protocol, Service, SliceEndpoint, SlicePort,
 };
@@ -96,6 +97,83 @@ fn main() {
         let namespace = netns::create().expect("needs root, or `unshare --user --map-root-user`");
         netns::within(namespace.as_fd(), || measure(count, endpoints)).unwrap();
     }
+    println!(
+        "\n{:>8} {:>12} {:>12} {:>26} {:>26}",
+        "policies", "compile", "load", "peer p50/max", "own pod p50/max"
+    );
+    for count in [100, 1_000] {
+        let namespace = netns::create().unwrap();
+        netns::within(namespace.as_fd(), || measure_policies(count)).unwrap();
+    }
+}
+
+/// A cluster of 100 pods on this node and 5000 elsewhere, and so many policies, each of which selects some of the pods
+/// of this node and has its own peers.
+fn measure_policies(count: u32) {
+    let mut compiler = Compiler::new(node());
+    compiler.set_namespace("default", Some(Labels::new()));
+    let pod = |number: u32, generation: u32| {
+        let here = number < 100;
+        let labels = [
+            ("app".to_owned(), (number % 100).to_string()),
+            ("peer".to_owned(), ((number + generation) % count).to_string()),
+        ];
+        Pod {
+            namespace: "default".into(),
+            labels: Labels::from(labels).into(),
+            ips: vec![IpAddr::V4((if here { 0x0a80_0100 } else { 0x0a81_0000 } + number).into())],
+            node: if here { "node1" } else { "node2" }.into(),
+            ..Pod::default()
+        }
+    };
+    let name = |number: u32| Name::new("default", &number.to_string());
+    for number in 0..5100 {
+        compiler.set_pod(name(number), Some(pod(number, 0)));
+    }
+    for number in 0..count {
+        let policy = serde_json::json!({
+            "metadata": {"namespace": "default", "name": number.to_string()},
+            "spec": {
+                "podSelector": {"matchLabels": {"app": (number % 100).to_string()}},
+                "policyTypes": ["Ingress"],
+                "ingress": [{
+                    "from": [{"podSelector": {"matchLabels": {"peer": number.to_string()}}}],
+                    "ports": [{"port": 8080}],
+                }],
+            },
+        });
+        let (name, policy) = wire::network_policy_from_value(&policy).unwrap();
+        compiler.set_network_policy(name, Some(policy));
+    }
+    let start = Instant::now();
+    compiler.step();
+    let compile = start.elapsed();
+    let mut executor = Executor::open().unwrap();
+    let start = Instant::now();
+    executor.apply(compiler.program()).unwrap();
+    let load = start.elapsed();
+    // A pod elsewhere becomes another's peer; a pod of this node comes or goes.
+    let peer = repeated(200, |round| {
+        compiler.set_pod(name(200 + round), Some(pod(200 + round, 1)));
+        let ops = compiler.step();
+        executor.update(compiler.program(), &ops).unwrap();
+    });
+    let own = repeated(200, |round| {
+        compiler.set_pod(name(7), (round % 2 == 1).then(|| pod(7, 0)));
+        let ops = compiler.step();
+        executor.update(compiler.program(), &ops).unwrap();
+    });
+    println!(
+        "{count:>8} {:>12} {:>12} {:>26} {:>26}",
+        format!("{compile:.1?}"),
+        format!("{load:.1?}"),
+        text(peer),
+        text(own)
+    );
+}
+
+fn text((median, worst): (Duration, Duration)) -> String {
+    format!("{median:.1?} / {worst:.1?}")
 }
 
 fn measure(count: u32, endpoints: u32) {
@@ -136,7 +214,6 @@ fn measure(count: u32, endpoints: u32) {
         executor.update(compiler.program(), &ops).unwrap();
     });
     assert!(executor.is_current().unwrap(), "all of it was done by updates");
-    let text = |(median, worst): (Duration, Duration)| format!("{median:.1?} / {worst:.1?}");
     println!(
         "{count:>8} {endpoints:>9} {:>12} {:>12} {:>12} {:>26} {:>26}",
         format!("{compile:.1?}"),
