@@ -1,31 +1,37 @@
 //! What has been heard, and making the kernel follow it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use dyad_links::{Handle, sysctl};
-use dyad_nft::{Executor, Report};
+use dyad_net::{IpFamily, IpNet};
 use dyad_program::policy::PeerNode;
-use dyad_program::{Compiler, HealthCheck, Name, NodeView, wire};
+use dyad_program::{Compiler, Name, NodeView};
+use jiff::Timestamp;
 use tracing::{info, warn};
 
+use crate::checks::{self, Checks};
+use crate::config::{NodePorts, OwnPods};
 use crate::gate::{Arrival, Pods};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::objects::Pod;
 use crate::routes::{self, Node};
 use crate::watch::{Change, Kind};
-use crate::{AgentError, Config, NodePortAddresses, Status};
+use crate::{AgentError, Config, Status, with_causes};
 
-/// Every so many looks the routes are compared although nothing has changed.
+mod kernel;
+mod listed;
+mod locality;
+
+use kernel::Kernel;
+use locality::NoLocal;
+
+/// Every so many looks routes and addresses are compared although nothing has changed.
 const LOOKS_PER_ROUTE_CHECK: u32 = 20;
-
-/// How the kernel's tables stand to the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tables {
-    /// Not looked at yet.
-    Unknown,
-    /// Not what they should be: all of them must be read and compared.
-    Behind,
-    /// What the program was after the last step.
-    Current,
-}
+/// Of so many changes at most is remembered when they happened, until they are programmed.
+const TRIGGERS: usize = 4096;
 
 /// Holds what the API says, and the kernel's end of it.
 pub(crate) struct Engine {
@@ -33,52 +39,75 @@ pub(crate) struct Engine {
     me: Name,
     compiler: Compiler,
     nodes: BTreeMap<Name, Node>,
+    service_ranges: BTreeMap<Name, Vec<IpNet>>,
+    /// Pods that have started, but of whose addresses the API does not tell yet.
     pods: Pods,
-    executor: Executor,
+    /// Addresses of this node's pods, without those that want to be left alone.
+    own_pods: BTreeMap<Name, Vec<IpAddr>>,
+    kernel: Kernel,
     links: Handle,
+    /// The addresses of this node, as of the last look.
+    addresses: BTreeSet<IpAddr>,
     listed: BTreeSet<Kind>,
-    tables: Tables,
-    /// Whether somebody else may have changed the tables since we looked.
+    /// Whether somebody else may have changed the kernel since we looked.
     look_due: bool,
-    nodes_changed: bool,
+    view_changed: bool,
+    pods_due: bool,
     routes_due: bool,
     looks: u32,
+    /// When changes of endpoints happened that the kernel does not know yet.
+    triggers: Vec<(IpFamily, Timestamp)>,
+    no_local: NoLocal,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
     status: Status,
 }
 
 impl Engine {
-    /// An engine for the network namespace of the calling thread. Switches forwarding on.
-    pub(crate) fn open(config: Config) -> Result<Self, AgentError> {
-        prepare();
+    /// An engine for the network namespace of the calling thread. Where the network is ours, switches forwarding on.
+    pub(crate) fn open(
+        config: Config,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Result<Self, AgentError> {
+        if config.routes {
+            prepare();
+        }
+        crate::sysctl::apply(&config.conntrack);
         let view = NodeView {
             name: config.node_name.clone(),
             own_pods: Vec::new(),
             cluster_pods: config.pod_ranges.clone(),
-            services: config.service_ranges.clone(),
+            services: config.service_ranges.clone().unwrap_or_default(),
             nodes: BTreeSet::new(),
             zone: None,
-            node_ports: match &config.node_ports {
-                NodePortAddresses::In(ranges) => ranges.clone(),
-                NodePortAddresses::Primary => Vec::new(),
-            },
+            node_ports: Vec::new(),
             open_pods: config.open_pods,
             masquerade_pods: config.masquerade_pods,
         };
+        let (kernel, dataplane) = Kernel::open(&config, Arc::clone(&metrics))?;
         Ok(Self {
             me: Name::new("", &config.node_name),
             config,
             compiler: Compiler::new(view),
             nodes: BTreeMap::new(),
+            service_ranges: BTreeMap::new(),
             pods: Pods::default(),
-            executor: Executor::open()?,
+            own_pods: BTreeMap::new(),
+            kernel,
             links: Handle::open()?,
+            addresses: BTreeSet::new(),
             listed: BTreeSet::new(),
-            tables: Tables::Unknown,
             look_due: false,
-            nodes_changed: true,
+            view_changed: true,
+            pods_due: true,
             routes_due: true,
             looks: 0,
-            status: Status::default(),
+            triggers: Vec::new(),
+            no_local: NoLocal::default(),
+            metrics,
+            health,
+            status: Status { dataplane, ..Status::default() },
         })
     }
 
@@ -88,17 +117,31 @@ impl Engine {
 
     /// Takes a change in.
     pub(crate) fn hear(&mut self, change: Change) {
+        if self.status.synced {
+            self.health.set_behind();
+        }
         match change {
-            Change::Service(name, service) => self.compiler.set_service(name, service),
-            Change::Slice(name, slice) => self.compiler.set_slice(name, slice),
-            Change::Node(name, node) => self.set_node(name, node),
-            Change::Pod(name, uid, pod) => {
-                let pod = self.pods.heard(&name, &uid, pod);
-                self.compiler.set_pod(name, pod);
+            Change::Service(name, service) => {
+                self.metrics.service_changed();
+                self.compiler.set_service(name, service);
             }
-            Change::Namespace(name, labels) => self.compiler.set_namespace(plain(&name), labels),
+            Change::Slice(name, slice, happened) => {
+                self.metrics.endpoints_changed();
+                // What was there before us was not programmed late by us.
+                if let (Some(happened), Some(slice), true) = (happened, &slice, self.status.synced)
+                    && let Some(endpoint) = slice.endpoints.first()
+                    && self.triggers.len() < TRIGGERS
+                {
+                    self.triggers.push((endpoint.ip.into(), happened));
+                }
+                self.compiler.set_slice(name, slice);
+            }
+            Change::Node(name, node) => self.set_node(name, node),
+            Change::Pod(name, pod) => self.set_pod(name, pod),
+            Change::Namespace(name, labels) => self.compiler.set_namespace(name.name(), labels),
             Change::NetworkPolicy(name, policy) => self.compiler.set_network_policy(name, policy),
             Change::ClusterPolicy(name, policy) => self.compiler.set_cluster_policy(name, policy),
+            Change::ServiceRange(name, ranges) => self.set_service_range(name, ranges),
             Change::Listed(kind, names) => {
                 self.listed.insert(kind);
                 self.forget_others(kind, &names);
@@ -109,17 +152,18 @@ impl Engine {
     /// Takes a pod in that is about to start, and answers it when the kernel is ready.
     pub(crate) fn arrive(&mut self, arrival: Arrival) {
         let pod = self.pods.arrived(arrival.name.clone(), arrival.uid, arrival.pod, arrival.ready);
+        // Its addresses may have been another's, whose link is no way to it.
+        self.pods_due = true;
         self.compiler.set_pod(arrival.name, Some(pod));
     }
 
-    /// The health check node ports there should be.
-    pub(crate) fn health_checks(&self) -> BTreeMap<u16, HealthCheck> {
-        self.compiler.health_checks()
-    }
-
-    /// Whether the node is about to be taken out of the cluster.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.nodes.get(&self.me).is_some_and(|node| node.leaving)
+    /// What load balancers may ask.
+    pub(crate) fn checks(&self) -> Checks {
+        let families = self.config.pod_ranges.families();
+        Checks {
+            services: self.compiler.health_checks(),
+            addresses: checks::addresses(&self.compiler.node().node_ports, families, &self.addresses),
+        }
     }
 
     /// Has the kernel looked at with the next work, although nothing was heard.
@@ -130,85 +174,71 @@ impl Engine {
     }
 
     fn set_node(&mut self, name: Name, node: Option<Node>) {
-        let peer = node.as_ref().map(|node| PeerNode { labels: node.labels.clone(), ips: node.ips.clone() });
-        self.compiler.set_peer_node(name.clone(), peer);
+        let peer = |node: &Node| PeerNode { labels: node.labels.clone(), ips: node.ips.clone() };
+        self.compiler.set_peer_node(name.clone(), node.as_ref().map(peer));
+        if name == self.me {
+            self.health.set_eligible(node.as_ref().is_some_and(|node| !node.leaving));
+            self.status.announced = node.as_ref().and_then(|node| node.dataplane.clone());
+        }
         let before = match &node {
             Some(node) => self.nodes.insert(name, node.clone()),
             None => self.nodes.remove(&name),
         };
-        self.nodes_changed |= before != node;
+        // Heartbeats change nothing that counts here.
+        self.view_changed |= before != node;
     }
 
-    fn forget_others(&mut self, kind: Kind, listed: &BTreeSet<Name>) {
-        let gone = |names: Vec<Name>| names.into_iter().filter(|name| !listed.contains(name));
-        match kind {
-            Kind::Services => {
-                let names = gone(self.compiler.service_names().cloned().collect());
-                names.for_each(|name| self.compiler.set_service(name, None));
-            }
-            Kind::Slices => {
-                let names = gone(self.compiler.slice_names().cloned().collect());
-                names.for_each(|name| self.compiler.set_slice(name, None));
-            }
-            Kind::Nodes => {
-                let names = gone(self.nodes.keys().cloned().collect());
-                names.for_each(|name| self.set_node(name, None));
-            }
-            Kind::Pods => {
-                for name in gone(self.compiler.policies().pod_names().cloned().collect()) {
-                    // One that has only just started may be newer than the listing.
-                    if !self.pods.is_arriving(&name) {
-                        self.compiler.set_pod(name, None);
-                    }
-                }
-            }
-            Kind::Namespaces => {
-                let names = self.compiler.policies().namespace_names();
-                let names = gone(names.map(|name| Name::new("", name)).collect());
-                names.for_each(|name| self.compiler.set_namespace(plain(&name), None));
-            }
-            Kind::NetworkPolicies => {
-                let names = gone(self.compiler.policies().network_policy_names().cloned().collect());
-                names.for_each(|name| self.compiler.set_network_policy(name, None));
-            }
-            Kind::ClusterPolicies => {
-                let names = gone(self.compiler.policies().cluster_policy_names().cloned().collect());
-                names.for_each(|name| self.compiler.set_cluster_policy(name, None));
+    fn set_pod(&mut self, name: Name, Pod { uid, pod, is_plain }: Pod) {
+        let pod = self.pods.heard(&name, &uid, pod);
+        let here = pod.as_ref().filter(|pod| *pod.node == *self.config.node_name && !pod.host_network);
+        let ips = here.filter(|_| !is_plain).map(|pod| pod.ips.clone());
+        if self.own_pods.get(&name) != ips.as_ref() {
+            self.pods_due = true;
+            match ips {
+                Some(ips) => drop(self.own_pods.insert(name.clone(), ips)),
+                None => drop(self.own_pods.remove(&name)),
             }
         }
+        self.compiler.set_pod(name, pod);
+    }
+
+    fn set_service_range(&mut self, name: Name, ranges: Option<Vec<IpNet>>) {
+        let before = match &ranges {
+            Some(ranges) => self.service_ranges.insert(name, ranges.clone()),
+            None => self.service_ranges.remove(&name),
+        };
+        self.view_changed |= before != ranges;
     }
 
     /// Makes the kernel follow what was heard. Failures are told of and tried again at the next look.
     pub(crate) fn work(&mut self) {
         // Before all is known, what is missing may only not have arrived yet.
-        if self.listed.len() < Kind::needed(self.config.policy).len() {
+        if self.listed != Kind::of(&self.config) {
             return;
         }
         self.status.synced = true;
-        let mut error = None;
-        if std::mem::take(&mut self.nodes_changed) {
+        if std::mem::take(&mut self.view_changed) {
             self.compiler.set_node(self.view());
             self.routes_due = true;
         }
+        // Before anything is served on them.
+        let addresses_due = self.routes_due;
+        let mut error = if addresses_due { self.read_addresses().err() } else { None };
         if let Err(failed) = self.program() {
-            (self.tables, error) = (Tables::Behind, Some(AgentError::Rules(failed)));
+            error.get_or_insert(failed);
         }
-        self.look_due = false;
-        if !self.config.routes {
-            (self.routes_due, self.status.routed) = (false, true);
+        if let Err(failed) = self.route() {
+            error.get_or_insert(failed);
         }
-        if self.routes_due {
-            match routes::apply(&mut self.links, &self.config, &self.me, &self.nodes) {
-                Ok(()) => (self.routes_due, self.status.routed) = (false, true),
-                Err(failed) => {
-                    self.status.routed = false;
-                    error.get_or_insert(AgentError::Routes(failed));
-                }
-            }
-        }
-        self.status.programmed = self.tables == Tables::Current;
+        self.status.programmed = self.kernel.is_current();
         if self.status.programmed {
             self.pods.answer();
+            self.kernel.reconcile(&self.compiler, &self.addresses);
+        }
+        if error.is_none() {
+            self.health.set_current();
+        } else {
+            self.health.set_behind();
         }
         self.status.services = self.compiler.service_names().count();
         let error = error.map(|error| with_causes(&error));
@@ -219,47 +249,83 @@ impl Engine {
         self.status.last_error = error;
     }
 
+    fn read_addresses(&mut self) -> Result<(), AgentError> {
+        let addresses = self.links.addresses()?;
+        self.addresses = addresses.into_iter().map(|address| address.net.addr()).collect();
+        self.kernel.set_addresses(&self.addresses)
+    }
+
+    fn program(&mut self) -> Result<(), AgentError> {
+        let ops = self.compiler.step();
+        if self.no_local.follow(&self.compiler, &ops) {
+            self.metrics.set_no_local(&self.no_local.counts());
+        }
+        let look = std::mem::take(&mut self.look_due);
+        self.kernel.follow(&self.compiler, &ops, look, &mut self.status)?;
+        for (family, happened) in self.triggers.drain(..) {
+            self.metrics.programmed(family, happened);
+        }
+        Ok(())
+    }
+
+    fn route(&mut self) -> Result<(), AgentError> {
+        if !self.config.routes {
+            (self.routes_due, self.status.routed) = (false, true);
+            return Ok(());
+        }
+        if self.routes_due {
+            let ranges = self.compiler.node().services.clone();
+            let applied = routes::apply(&mut self.links, &self.config, &self.me, &self.nodes, &ranges);
+            self.status.routed = applied.is_ok();
+            applied?;
+            self.routes_due = false;
+            // Links come and go without a word of the API.
+            self.pods_due = true;
+        }
+        if self.pods_due {
+            let pods = self.own_pods.values().flatten().copied().collect();
+            self.kernel.set_pods(&mut self.links, &pods)?;
+            self.pods_due = false;
+        }
+        Ok(())
+    }
+
     fn view(&self) -> NodeView {
         let me = self.nodes.get(&self.me);
+        let of_node = me.map(|node| node.pod_ranges.clone()).unwrap_or_default();
+        let own_pods = match self.config.own_pods {
+            // Nobody's source is kept then, as if they came from outside.
+            _ if self.config.masquerade_all => Vec::new(),
+            OwnPods::OfNode => of_node,
+            OwnPods::OfCluster => {
+                let known = |(family, range): (IpFamily, &IpNet)| match *range == family.everything() {
+                    true => of_node.iter().find(|range| IpFamily::from(**range) == family).copied(),
+                    false => Some(*range),
+                };
+                self.config.pod_ranges.iter().filter_map(known).collect()
+            }
+        };
+        let learnt = || self.service_ranges.values().flatten().copied().collect();
         NodeView {
-            own_pods: me.map(|node| node.pod_ranges.clone()).unwrap_or_default(),
-            zone: me.and_then(|node| wire::zone(Some(&node.labels))),
+            own_pods,
+            services: self.config.service_ranges.clone().unwrap_or_else(learnt),
+            zone: me.and_then(|node| node.zone.clone()),
             node_ports: match &self.config.node_ports {
-                NodePortAddresses::In(ranges) => ranges.clone(),
-                NodePortAddresses::Primary => me.map(Node::primary_ips).unwrap_or_default(),
+                NodePorts::All => IpFamily::BOTH.map(IpFamily::everything).to_vec(),
+                NodePorts::Primary => me.map(Node::primary_ips).unwrap_or_default(),
+                NodePorts::Ranges(ranges) => in_every_family(ranges),
             },
             nodes: self.nodes.values().flat_map(|node| node.ips.iter().copied()).collect(),
             ..self.compiler.node().clone()
         }
     }
-
-    fn program(&mut self) -> dyad_nft::Result<()> {
-        let ops = self.compiler.step();
-        let foreign = self.look_due && self.tables == Tables::Current && !self.executor.is_current()?;
-        let report = match self.tables {
-            Tables::Current if foreign => self.executor.apply(self.compiler.program())?,
-            Tables::Current if ops.is_empty() => return Ok(()),
-            Tables::Current => self.executor.update(self.compiler.program(), &ops)?,
-            Tables::Unknown | Tables::Behind => self.executor.apply(self.compiler.program())?,
-        };
-        let was = std::mem::replace(&mut self.tables, Tables::Current);
-        let Report { changes, rebuilt } = &report;
-        if foreign && report != Report::default() {
-            self.status.repairs += 1;
-            warn!(changes, ?rebuilt, "somebody else had changed our tables; repaired");
-        } else if was == Tables::Unknown {
-            let services = self.compiler.service_names().count();
-            info!(services, changes, ?rebuilt, "Services programmed; other tables were adopted");
-        } else if !rebuilt.is_empty() {
-            info!(changes, ?rebuilt, "tables made anew");
-        }
-        Ok(())
-    }
 }
 
-/// The name of an object without namespace.
-fn plain(name: &Name) -> &str {
-    name.name()
+/// The ranges, and everything in a family that has none.
+fn in_every_family(ranges: &[IpNet]) -> Vec<IpNet> {
+    let is_there = |family| ranges.iter().any(|range| IpFamily::from(*range) == family);
+    let others = IpFamily::BOTH.into_iter().filter(|family| !is_there(*family)).map(IpFamily::everything);
+    ranges.iter().copied().chain(others).collect()
 }
 
 /// Switches on what a node needs to route. In a container that may not, the host will have done so.
@@ -274,10 +340,4 @@ fn prepare() {
             warn!(error = with_causes(&error), "can't switch forwarding on; the node must do it");
         }
     }
-}
-
-/// An error with what caused it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

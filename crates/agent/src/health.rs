@@ -1,109 +1,204 @@
-//! Answers load balancers that ask, at a Service's `healthCheckNodePort`, whether this node has endpoints (A169).
+//! Whether the node forwards as it should: `/healthz` and `/livez` as kube-proxy has them (A169, KEP-3836).
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use dyad_program::HealthCheck;
+use bytes::Bytes;
+use dyad_net::IpFamily;
 use http::{Response, StatusCode};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use http_body_util::Full;
+use jiff::Timestamp;
+use serde::Serialize;
 
-/// How soon a port that was taken is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Longest wait for a request on a connection.
-const HEADER_MAX: Duration = Duration::from_secs(5);
+use crate::metrics::Metrics;
+use crate::server;
 
-type Checks = watch::Receiver<BTreeMap<u16, HealthCheck>>;
+/// What is shown as the time of something that never was.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// Serves the ports that are wanted, for as long as it is polled; each answers with what is true when it is asked.
-pub(crate) async fn serve(mut checks: Checks) {
-    let mut servers: BTreeMap<u16, JoinSet<()>> = BTreeMap::new();
-    loop {
-        let wanted: Vec<u16> = checks.borrow_and_update().keys().copied().collect();
-        servers.retain(|port, _| wanted.contains(port));
-        for port in wanted {
-            servers.entry(port).or_insert_with(|| {
-                let mut server = JoinSet::new();
-                server.spawn(keep(port, checks.clone()));
-                server
-            });
-        }
-        if checks.changed().await.is_err() {
-            return;
-        }
+/// What the engine says, and others ask.
+#[derive(Debug)]
+pub(crate) struct Health {
+    families: Vec<IpFamily>,
+    timeout: Duration,
+    facts: Mutex<Facts>,
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    updated: Option<Timestamp>,
+    /// Since when something that was heard is not in the kernel.
+    behind: Option<Instant>,
+    /// Whether load balancers may send this node anything new. Not known before its Node has been seen.
+    is_eligible: bool,
+}
+
+/// The body of an answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    last_updated: String,
+    current_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_eligible: Option<bool>,
+    healthy: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    status: BTreeMap<&'static str, OfFamily>,
+}
+
+/// The same for one family.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OfFamily {
+    last_updated: String,
+    healthy: bool,
+}
+
+impl Health {
+    /// Nothing is known yet. Changes may wait for `timeout`.
+    pub(crate) fn new(families: impl Iterator<Item = IpFamily>, timeout: Duration) -> Self {
+        Self { families: families.collect(), timeout, facts: Mutex::default() }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        // Every change is a whole one.
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was heard, or found to be wrong, that the kernel has not been told of.
+    pub(crate) fn set_behind(&self) {
+        self.facts().behind.get_or_insert_with(Instant::now);
+    }
+
+    /// The kernel has everything.
+    pub(crate) fn set_current(&self) {
+        let mut facts = self.facts();
+        (facts.behind, facts.updated) = (None, Some(Timestamp::now()));
+    }
+
+    /// Whether load balancers may send this node anything new.
+    pub(crate) fn set_eligible(&self, is_eligible: bool) {
+        self.facts().is_eligible = is_eligible;
+    }
+
+    /// Whether the rules are as they should be, or not behind for long.
+    pub(crate) fn is_healthy(&self) -> bool {
+        is_in_time(self.facts().behind, self.timeout)
+    }
+
+    /// The answer to `/healthz` or, without asking for the node's eligibility, to `/livez`.
+    fn answer(&self, asks_for_node: bool) -> (StatusCode, Body) {
+        let facts = self.facts();
+        let healthy = is_in_time(facts.behind, self.timeout);
+        let node_eligible = asks_for_node.then_some(facts.is_eligible);
+        let now = Timestamp::now();
+        let is_good = healthy && node_eligible.unwrap_or(true);
+        let updated = facts.updated.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
+        let status =
+            |family: &IpFamily| (family.as_str(), OfFamily { last_updated: updated.clone(), healthy });
+        let body = Body {
+            // What works was looked at just now.
+            last_updated: if is_good { now.to_string() } else { updated.clone() },
+            current_time: now.to_string(),
+            node_eligible,
+            healthy,
+            status: facts.updated.map(|_| self.families.iter().map(status).collect()).unwrap_or_default(),
+        };
+        (if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
     }
 }
 
-/// Serves one port, as soon as it can be had.
-async fn keep(port: u16, checks: Checks) {
-    let mut told = false;
-    let listener = loop {
-        match bind(port).await {
-            Ok(listener) => break listener,
-            Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(port, %error, "can't serve a health check node port; will be tried again");
-                }
-                tokio::time::sleep(AGAIN).await;
-            }
+fn is_in_time(behind: Option<Instant>, timeout: Duration) -> bool {
+    behind.is_none_or(|since| since.elapsed() < timeout)
+}
+
+fn show((status, body): (StatusCode, Body)) -> Response<Full<Bytes>> {
+    // A map with text keys always is JSON.
+    server::json(status, serde_json::to_vec(&body).unwrap_or_default())
+}
+
+/// What is served at the port for health.
+pub(crate) fn handler(health: &Arc<Health>, metrics: &Arc<Metrics>) -> server::Handler {
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    Arc::new(move |path| match path {
+        "/healthz" => {
+            let answer = health.answer(true);
+            metrics.asked_healthz(answer.0.as_u16());
+            show(answer)
         }
-    };
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Too many open files, perhaps.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let checks = checks.clone();
-        connections.spawn(async move {
-            let service = service_fn(move |_| {
-                let answer = answer(checks.borrow().get(&port));
-                async { Ok::<_, Infallible>(answer) }
-            });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_MAX);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(port, %error, "a health check was broken off");
-            }
-        });
+        "/livez" => {
+            let answer = health.answer(false);
+            metrics.asked_livez(answer.0.as_u16());
+            show(answer)
+        }
+        _ => server::not_found(),
+    })
+}
+
+/// What is served at the port for metrics.
+pub(crate) fn metrics_handler(
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    mode: &'static str,
+) -> server::Handler {
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    Arc::new(move |path| match path {
+        "/metrics" => {
+            server::answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.render())
+        }
+        "/proxyMode" => server::text(StatusCode::OK, mode),
+        "/healthz" => {
+            let answer = health.answer(false);
+            server::text(answer.0, if answer.0 == StatusCode::OK { "ok" } else { "not in time" })
+        }
+        _ => server::not_found(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_follows_what_is_known() {
+        let health = |timeout| Health::new([IpFamily::V4, IpFamily::V6].into_iter(), timeout);
+        let patient = health(Duration::from_secs(3600));
+        let (status, body) = patient.answer(true);
+        assert_eq!(
+            (status, body.node_eligible),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(false)),
+            "no Node yet"
+        );
+        let (status, body) = patient.answer(false);
+        assert_eq!((status, body.node_eligible), (StatusCode::OK, None), "alive while it starts");
+        assert!(body.status.is_empty());
+
+        patient.set_eligible(true);
+        patient.set_behind();
+        patient.set_current();
+        let (status, body) = patient.answer(true);
+        assert_eq!((status, body.healthy), (StatusCode::OK, true));
+        assert_eq!(body.last_updated, body.current_time);
+        assert_eq!(body.status.keys().copied().collect::<Vec<_>>(), ["IPv4", "IPv6"]);
+
+        patient.set_behind();
+        assert_eq!(patient.answer(true).0, StatusCode::OK, "not for long yet");
+        patient.set_eligible(false);
+        assert_eq!(patient.answer(true).0, StatusCode::SERVICE_UNAVAILABLE, "the node goes");
+        assert_eq!(patient.answer(false).0, StatusCode::OK, "but works");
+
+        let strict = health(Duration::ZERO);
+        strict.set_eligible(true);
+        strict.set_current();
+        strict.set_behind();
+        let (status, body) = strict.answer(false);
+        assert_eq!(
+            (status, body.healthy, body.status["IPv6"].healthy),
+            (StatusCode::SERVICE_UNAVAILABLE, false, false)
+        );
+        assert_ne!(body.last_updated, body.current_time);
+        strict.set_current();
+        assert_eq!(strict.answer(true).0, StatusCode::OK);
     }
-}
-
-/// All addresses of both families, or of IPv4 where there is no other.
-async fn bind(port: u16) -> std::io::Result<TcpListener> {
-    let (v6, v4) = (Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into());
-    TcpListener::bind([SocketAddr::new(v6, port), SocketAddr::new(v4, port)].as_slice()).await
-}
-
-fn answer(check: Option<&HealthCheck>) -> Response<String> {
-    let Some(check) = check else {
-        let mut gone = Response::new(String::new());
-        *gone.status_mut() = StatusCode::NOT_FOUND;
-        return gone;
-    };
-    // Endpoints of both families are the same pods, most of the time.
-    let count = check.local_endpoints.iter().map(|(_, count)| *count).max().unwrap_or(0);
-    let body = json!({
-        "service": {"namespace": check.service.namespace(), "name": check.service.name()},
-        "localEndpoints": count,
-        "serviceProxyHealthy": true,
-    });
-    let mut answer = Response::new(format!("{body:#}"));
-    *answer.status_mut() = if count > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let headers = answer.headers_mut();
-    headers.insert("content-type", http::HeaderValue::from_static("application/json"));
-    headers.insert("x-content-type-options", http::HeaderValue::from_static("nosniff"));
-    headers.insert("x-load-balancing-endpoint-weight", count.into());
-    answer
 }

@@ -5,29 +5,42 @@
 //! cost of a change follows the change. While the API is away, and while no agent runs at all, the kernel goes on
 //! with what it has; an agent that starts adopts what it finds. What somebody else breaks is mended within a second.
 //!
-//! The agent works in the network namespace of the thread that polls [`run`] for the first time.
+//! The agent works in the network namespace of the thread that polls [`run`] for the first time. It serves kube-proxy's
+//! health and metrics there, and what load balancers ask.
 #![forbid(unsafe_code)]
 
+mod announce;
+mod checks;
+mod cleanup;
+mod config;
+mod dataplane;
 mod engine;
 mod gate;
 mod health;
+mod metrics;
 mod objects;
 mod routes;
+mod server;
+mod sysctl;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use dyad_net::{DualStack, IpFamily, IpNet};
-use dyad_program::HealthCheck;
 use kube::Client;
 use tokio::sync::{mpsc, watch as status};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
+pub use announce::DATAPLANE;
+use checks::Checks;
+pub use cleanup::cleanup;
+pub use config::{Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods};
 use engine::Engine;
 pub use gate::{Arrivals, Gate, NotReady, gate};
+use health::Health;
+use metrics::Metrics;
 
 /// How often the kernel is asked whether somebody else has changed it, and how soon what failed is tried again.
 const LOOK: Duration = Duration::from_millis(500);
@@ -35,60 +48,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(2);
 /// How many changes may wait; the watches wait then.
 const QUEUE: usize = 4096;
-
-/// What an agent is told.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The node it runs on.
-    pub node_name: String,
-    /// The cluster's pod ranges: where pods come from, and what is never masqueraded. Their families are those the
-    /// agent works on.
-    pub pod_ranges: DualStack<IpNet>,
-    /// The cluster's Service ranges: addresses in them without a Service are refused.
-    pub service_ranges: DualStack<IpNet>,
-    /// Where node ports are served.
-    pub node_ports: NodePortAddresses,
-    /// Whether policies are carried out.
-    pub policy: bool,
-    /// Whether pods with global addresses accept what nobody asked for from outside the cluster.
-    pub open_pods: bool,
-    /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside.
-    pub masquerade_pods: bool,
-    /// Whether routes to the pods of other nodes are kept.
-    pub routes: bool,
-}
-
-impl Config {
-    /// Everything, on the node with this name, in a cluster with these ranges of pods and of Services.
-    pub fn new(node_name: &str, pod_ranges: DualStack<IpNet>, service_ranges: DualStack<IpNet>) -> Self {
-        Self {
-            node_name: node_name.to_owned(),
-            pod_ranges,
-            service_ranges,
-            node_ports: NodePortAddresses::default(),
-            policy: true,
-            open_pods: false,
-            masquerade_pods: true,
-            routes: true,
-        }
-    }
-}
-
-/// Addresses of the node that node ports are served on (`--nodeport-addresses`); never loopback.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// Those in these ranges.
-    In(Vec<IpNet>),
-    /// The first internal address of each family that the Node object has.
-    Primary,
-}
-
-impl Default for NodePortAddresses {
-    /// All of them.
-    fn default() -> Self {
-        Self::In(IpFamily::BOTH.map(IpFamily::everything).to_vec())
-    }
-}
 
 /// What an agent is connected to, besides the API.
 #[derive(Debug, Default)]
@@ -114,6 +73,10 @@ pub struct Status {
     pub repairs: u64,
     /// What went wrong last, if it still does.
     pub last_error: Option<String>,
+    /// What executes the program: `ebpf`, or `nftables` and why.
+    pub dataplane: String,
+    /// What the Node object says of that.
+    pub announced: Option<String>,
 }
 
 impl Status {
@@ -133,6 +96,9 @@ pub enum AgentError {
     /// The kernel does not let us see links and routes.
     #[error("can't work on routes")]
     Routes(#[from] dyad_links::Error),
+    /// The kernel does not let us program sockets.
+    #[error("can't work on sockets (--dataplane nftables does without)")]
+    Sockets(#[from] dyad_ebpf::Error),
     /// A part of the agent ended, which is a bug.
     #[error("a part of the agent ended")]
     Ended(#[from] JoinError),
@@ -154,18 +120,51 @@ pub async fn run_wired(
     wires: Wires,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
+    let metrics = Arc::new(Metrics::new(&config.pod_ranges));
+    let health = Arc::new(Health::new(config.pod_ranges.families(), config.health_timeout));
     let (sender, changes) = mpsc::channel(QUEUE);
-    let mut watches = JoinSet::new();
-    watch::start(&client, &config, &sender, &mut watches);
-    let (checks, wanted) = status::channel(BTreeMap::new());
-    watches.spawn(health::serve(wanted));
+    let mut tasks = JoinSet::new();
     // Opened here: sockets belong to the namespace of the thread that opens them.
-    let engine = Engine::open(config)?;
+    let engine = Engine::open(config.clone(), Arc::clone(&metrics), Arc::clone(&health))?;
+    watch::start(&client, &config, &sender, &mut tasks);
+    let (checks, wanted) = status::channel(Checks::default());
+    tasks.spawn(checks::serve(wanted, Arc::clone(&health)));
+    tasks.spawn(announce::keep(client, config.node_name.clone(), wires.status.subscribe()));
+    for at in config.healthz.into_iter().flat_map(server::in_both_families) {
+        tasks.spawn(server::serve(at, "health".into(), health::handler(&health, &metrics)));
+    }
+    for at in config.metrics.into_iter().flat_map(server::in_both_families) {
+        tasks.spawn(server::serve(
+            at,
+            "metrics".into(),
+            health::metrics_handler(&health, &metrics, PROXY_MODE),
+        ));
+    }
     tokio::select! {
         () = shutdown => Ok(()),
         ended = keep(engine, changes, wires, checks) => Err(ended.into()),
-        Some(Err(ended)) = watches.join_next() => Err(ended.into()),
+        ended = first_panic(&mut tasks) => Err(ended.into()),
     }
+}
+
+/// What `/proxyMode` says: of the modes kube-proxy has, the one whose rules ours are most like.
+const PROXY_MODE: &str = "nftables";
+
+/// Waits until a task has panicked.
+async fn first_panic(tasks: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(ended)) => return ended,
+            None => return std::future::pending().await,
+        }
+    }
+}
+
+/// An error with what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Keeps the kernel current for as long as it is polled; ends only by a panic.
@@ -173,7 +172,7 @@ async fn keep(
     mut engine: Engine,
     mut changes: mpsc::Receiver<watch::Change>,
     Wires { status, arrivals }: Wires,
-    checks: status::Sender<BTreeMap<u16, HealthCheck>>,
+    checks: status::Sender<Checks>,
 ) -> JoinError {
     // Without anybody at the other end, nobody ever comes.
     let (_nobody, nothing) = mpsc::channel(1);
@@ -207,7 +206,7 @@ async fn keep(
             Err(ended) => return ended,
         };
         checks.send_if_modified(|now| {
-            let wanted = engine.health_checks();
+            let wanted = engine.checks();
             let changed = *now != wanted;
             *now = wanted;
             changed

@@ -2,23 +2,34 @@
 
 use std::borrow::Cow;
 
-use dyad_program::policy::{self, ClusterNetworkPolicy, Labels, NetworkPolicy, Pod};
-use dyad_program::{EndpointSlice, Name, Service, wire};
+use dyad_program::policy::{self, wire as policy_wire};
+use dyad_program::{Name, wire};
+use jiff::Timestamp;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use serde::Deserialize;
 
 use crate::routes::Node;
+use crate::watch::{Change, Kind};
+
+/// When the change of endpoints was made that a slice tells of, as the one who made it has noted.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// Pods with this annotation and `"false"` are not served at their sockets, and not redirected to.
+const SOCKET_LOAD_BALANCING: &str = "dyad.io/socket-load-balancing";
 
 /// A kind, and what an object of it means to the agent.
 pub(crate) trait Object: Sized {
+    /// The kind.
+    const KIND: Kind;
     /// Which objects are asked for at all.
-    const LABELS: Option<&'static str>;
-    /// What becomes of an object; `None` if the agent has no use for it.
-    type Meaning: Send;
+    const LABELS: Option<&'static str> = None;
 
-    fn meaning(&self) -> Option<Self::Meaning>;
+    /// The object is there, or has changed.
+    fn heard(self, name: Name) -> Change;
+
+    /// It is gone.
+    fn gone(self, name: Name) -> Change;
 }
 
 /// The name of any object.
@@ -65,7 +76,7 @@ resource!(NodeObject, ClusterResourceScope, "", "v1", "Node", "nodes");
 resource!(PodObject, NamespaceResourceScope, "", "v1", "Pod", "pods");
 resource!(NamespaceObject, ClusterResourceScope, "", "v1", "Namespace", "namespaces");
 resource!(
-    NetworkPolicyObject,
+    PolicyObject,
     NamespaceResourceScope,
     "networking.k8s.io",
     "v1",
@@ -80,6 +91,7 @@ resource!(
     "ClusterNetworkPolicy",
     "clusternetworkpolicies"
 );
+resource!(ServiceRangeObject, ClusterResourceScope, "networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs");
 
 /// A core/v1 Service.
 #[derive(Clone, Debug, Deserialize)]
@@ -92,11 +104,15 @@ pub(crate) struct ServiceObject {
 }
 
 impl Object for ServiceObject {
+    const KIND: Kind = Kind::Services;
     const LABELS: Option<&'static str> = Some("!service.kubernetes.io/service-proxy-name");
-    type Meaning = Service;
 
-    fn meaning(&self) -> Option<Service> {
-        wire::service(self.metadata.labels.as_ref(), &self.spec, &self.status)
+    fn heard(self, name: Name) -> Change {
+        Change::Service(name, wire::service(self.metadata.labels.as_ref(), &self.spec, &self.status))
+    }
+
+    fn gone(self, name: Name) -> Change {
+        Change::Service(name, None)
     }
 }
 
@@ -113,19 +129,25 @@ pub(crate) struct SliceObject {
 }
 
 impl Object for SliceObject {
+    const KIND: Kind = Kind::Slices;
     const LABELS: Option<&'static str> = Some(
         "kubernetes.io/service-name,!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name",
     );
-    type Meaning = EndpointSlice;
 
-    fn meaning(&self) -> Option<EndpointSlice> {
-        wire::endpoint_slice(
+    fn heard(self, name: Name) -> Change {
+        let slice = wire::endpoint_slice(
             self.metadata.namespace.as_deref().unwrap_or_default(),
             self.metadata.labels.as_ref(),
             &self.address_type,
             self.endpoints.as_deref().unwrap_or_default(),
             self.ports.as_deref().unwrap_or_default(),
-        )
+        );
+        let noted = self.metadata.annotations.as_ref().and_then(|all| all.get(TRIGGER_TIME));
+        Change::Slice(name, slice, noted.and_then(|time| time.parse::<Timestamp>().ok()))
+    }
+
+    fn gone(self, name: Name) -> Change {
+        Change::Slice(name, None, None)
     }
 }
 
@@ -140,17 +162,37 @@ pub(crate) struct NodeObject {
 }
 
 impl Object for NodeObject {
-    const LABELS: Option<&'static str> = None;
-    type Meaning = Node;
+    const KIND: Kind = Kind::Nodes;
 
-    fn meaning(&self) -> Option<Node> {
-        Some(Node {
-            ips: wire::internal_ips(&self.status),
-            pod_ranges: wire::pod_ranges(&self.spec),
-            labels: self.metadata.labels.clone().unwrap_or_default(),
-            leaving: self.metadata.deletion_timestamp.is_some() || wire::is_to_be_deleted(&self.spec),
-        })
+    fn heard(self, name: Name) -> Change {
+        let annotation = |key| self.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+        Change::Node(
+            name,
+            Some(Node {
+                ips: wire::internal_ips(&self.status),
+                pod_ranges: wire::pod_ranges(&self.spec),
+                zone: wire::zone(self.metadata.labels.as_ref()),
+                leaving: wire::is_to_be_deleted(&self.spec) || self.metadata.deletion_timestamp.is_some(),
+                dataplane: annotation(crate::announce::DATAPLANE),
+                labels: self.metadata.labels.unwrap_or_default(),
+            }),
+        )
     }
+
+    fn gone(self, name: Name) -> Change {
+        Change::Node(name, None)
+    }
+}
+
+/// A pod, with what only its own node needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pod {
+    /// Which of the pods that ever had its name.
+    pub(crate) uid: String,
+    /// What it means to policy and host ports; `None` once it is finished or gone.
+    pub(crate) pod: Option<policy::Pod>,
+    /// Whether it wants to be left alone by the socket-level data plane.
+    pub(crate) is_plain: bool,
 }
 
 /// A core/v1 Pod.
@@ -158,18 +200,33 @@ impl Object for NodeObject {
 pub(crate) struct PodObject {
     metadata: ObjectMeta,
     #[serde(default)]
-    spec: policy::wire::PodSpec,
+    spec: policy_wire::PodSpec,
     #[serde(default)]
-    status: policy::wire::PodStatus,
+    status: policy_wire::PodStatus,
+}
+
+impl PodObject {
+    /// What the object means.
+    pub(crate) fn meaning(self) -> Pod {
+        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
+        let plain = self.metadata.annotations.as_ref().and_then(|all| all.get(SOCKET_LOAD_BALANCING));
+        Pod {
+            pod: policy_wire::pod(namespace, self.metadata.labels.as_ref(), &self.spec, &self.status),
+            is_plain: plain.is_some_and(|value| value == "false"),
+            uid: self.metadata.uid.unwrap_or_default(),
+        }
+    }
 }
 
 impl Object for PodObject {
-    const LABELS: Option<&'static str> = None;
-    type Meaning = Pod;
+    const KIND: Kind = Kind::Pods;
 
-    fn meaning(&self) -> Option<Pod> {
-        let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
-        policy::wire::pod(namespace, self.metadata.labels.as_ref(), &self.spec, &self.status)
+    fn heard(self, name: Name) -> Change {
+        Change::Pod(name, self.meaning())
+    }
+
+    fn gone(self, name: Name) -> Change {
+        Change::Pod(name, Pod { uid: self.metadata.uid.unwrap_or_default(), pod: None, is_plain: false })
     }
 }
 
@@ -180,29 +237,35 @@ pub(crate) struct NamespaceObject {
 }
 
 impl Object for NamespaceObject {
-    const LABELS: Option<&'static str> = None;
-    type Meaning = Labels;
+    const KIND: Kind = Kind::Namespaces;
 
-    fn meaning(&self) -> Option<Labels> {
-        Some(self.metadata.labels.clone().unwrap_or_default())
+    fn heard(self, name: Name) -> Change {
+        Change::Namespace(name, Some(self.metadata.labels.unwrap_or_default()))
+    }
+
+    fn gone(self, name: Name) -> Change {
+        Change::Namespace(name, None)
     }
 }
 
 /// A networking.k8s.io/v1 NetworkPolicy.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct NetworkPolicyObject {
+pub(crate) struct PolicyObject {
     metadata: ObjectMeta,
     #[serde(default)]
-    spec: policy::wire::NetworkPolicySpec,
+    spec: policy_wire::NetworkPolicySpec,
 }
 
-impl Object for NetworkPolicyObject {
-    const LABELS: Option<&'static str> = None;
-    type Meaning = NetworkPolicy;
+impl Object for PolicyObject {
+    const KIND: Kind = Kind::NetworkPolicies;
 
-    fn meaning(&self) -> Option<NetworkPolicy> {
+    fn heard(self, name: Name) -> Change {
         let namespace = self.metadata.namespace.as_deref().unwrap_or_default();
-        Some(policy::wire::network_policy(namespace, &self.spec))
+        Change::NetworkPolicy(name, Some(policy_wire::network_policy(namespace, &self.spec)))
+    }
+
+    fn gone(self, name: Name) -> Change {
+        Change::NetworkPolicy(name, None)
     }
 }
 
@@ -211,14 +274,45 @@ impl Object for NetworkPolicyObject {
 pub(crate) struct ClusterPolicyObject {
     metadata: ObjectMeta,
     #[serde(default)]
-    spec: policy::wire::ClusterNetworkPolicySpec,
+    spec: policy_wire::ClusterNetworkPolicySpec,
 }
 
 impl Object for ClusterPolicyObject {
-    const LABELS: Option<&'static str> = None;
-    type Meaning = ClusterNetworkPolicy;
+    const KIND: Kind = Kind::ClusterPolicies;
 
-    fn meaning(&self) -> Option<ClusterNetworkPolicy> {
-        policy::wire::cluster_policy(&self.spec)
+    fn heard(self, name: Name) -> Change {
+        Change::ClusterPolicy(name, policy_wire::cluster_policy(&self.spec))
+    }
+
+    fn gone(self, name: Name) -> Change {
+        Change::ClusterPolicy(name, None)
+    }
+}
+
+/// `spec` of a ServiceCIDR.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServiceRangeSpec {
+    cidrs: Option<Vec<String>>,
+}
+
+/// A networking.k8s.io/v1 ServiceCIDR.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ServiceRangeObject {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: ServiceRangeSpec,
+}
+
+impl Object for ServiceRangeObject {
+    const KIND: Kind = Kind::ServiceRanges;
+
+    fn heard(self, name: Name) -> Change {
+        let ranges = self.spec.cidrs.iter().flatten().filter_map(|text| text.parse().ok()).collect();
+        Change::ServiceRange(name, Some(ranges))
+    }
+
+    fn gone(self, name: Name) -> Change {
+        Change::ServiceRange(name, None)
     }
 }

@@ -19,10 +19,14 @@ pub(crate) struct Node {
     pub(crate) ips: Vec<IpAddr>,
     /// Its pod ranges.
     pub(crate) pod_ranges: Vec<IpNet>,
+    /// Its zone.
+    pub(crate) zone: Option<String>,
     /// Its labels.
     pub(crate) labels: Labels,
     /// Whether it is about to be taken out of the cluster.
     pub(crate) leaving: bool,
+    /// What its annotation says of the data plane.
+    pub(crate) dataplane: Option<String>,
 }
 
 impl Node {
@@ -38,9 +42,9 @@ impl Node {
 
 /// The routes there should be. A range whose family a node has no address of is left out.
 fn wanted(
-    config: &Config,
     me: &Name,
     nodes: &BTreeMap<Name, Node>,
+    service_ranges: &[IpNet],
     link_of: &BTreeMap<IpAddr, u32>,
 ) -> Vec<Route> {
     let others = nodes.iter().filter(|(name, _)| *name != me);
@@ -50,8 +54,8 @@ fn wanted(
             Some(Route::via(*range, node.ip((*range).into())?, 0))
         })
     });
-    let to_services = config.service_ranges.iter().filter_map(|(family, range)| {
-        let ip = nodes.get(me)?.ip(family)?;
+    let to_services = service_ranges.iter().filter_map(|range| {
+        let ip = nodes.get(me)?.ip((*range).into())?;
         // The link matters for its MTU only: nothing is sent to a cluster IP itself.
         Some(Route::on_link(*range, *link_of.get(&ip)?).from_source(Some(ip)))
     });
@@ -76,13 +80,14 @@ pub(crate) fn apply(
     config: &Config,
     me: &Name,
     nodes: &BTreeMap<Name, Node>,
+    service_ranges: &[IpNet],
 ) -> dyad_links::Result<()> {
     let link_of = kernel.addresses()?.into_iter().map(|address| (address.net.addr(), address.link)).collect();
-    let wanted = wanted(config, me, nodes, &link_of);
+    let wanted = wanted(me, nodes, service_ranges, &link_of);
     // The routes of this node's own pods, and the way out, are others' to keep.
     let is_ours = |route: &Route| {
         let through_a_node = || route.hops.iter().any(|hop| hop.via.is_some());
-        config.service_ranges.iter().any(|(_, range)| *range == route.destination)
+        service_ranges.contains(&route.destination)
             || config.pod_ranges.iter().any(|(_, range)| range.contains(&route.destination))
                 && through_a_node()
     };
@@ -104,8 +109,6 @@ pub(crate) fn apply(
 
 #[cfg(test)]
 mod tests {
-    use dyad_net::DualStack;
-
     use super::*;
 
     #[test]
@@ -122,10 +125,7 @@ mod tests {
             (named("half"), node(&["172.30.1.13"], &["10.244.2.0/24", "fd01:2::/64"])),
             (named("new"), node(&["172.30.1.14"], &[])),
         ]);
-        let both =
-            |v4: &str, v6: &str| DualStack::dual(IpFamily::V4, v4.parse().unwrap(), v6.parse().unwrap());
-        let ranges = (both("10.244.0.0/16", "fd01::/32"), both("10.96.0.0/16", "fd02::/112"));
-        let config = Config::new("me", ranges.0, ranges.1);
+        let service_ranges = ["10.96.0.0/16", "fd02::/112"].map(|range| range.parse().unwrap());
         let links = [("172.30.1.11".parse().unwrap(), 7)].into();
         let text = |route: Route| {
             let hop = &route.hops[0];
@@ -133,7 +133,8 @@ mod tests {
             let source = route.source.map(|source| format!(" from {source}")).unwrap_or_default();
             format!("{} {via}{source}", route.destination)
         };
-        let ways: Vec<String> = wanted(&config, &named("me"), &nodes, &links).into_iter().map(text).collect();
+        let ways: Vec<String> =
+            wanted(&named("me"), &nodes, &service_ranges, &links).into_iter().map(text).collect();
         let expected = [
             "10.244.2.0/24 172.30.1.13",
             "10.244.1.0/24 172.30.1.12",
@@ -142,6 +143,6 @@ mod tests {
             "10.96.0.0/16 link 7 from 172.30.1.11",
         ];
         assert_eq!(ways, expected);
-        assert!(wanted(&config, &named("unknown"), &BTreeMap::new(), &links).is_empty());
+        assert!(wanted(&named("unknown"), &BTreeMap::new(), &service_ranges, &links).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use dyad_apiserver::tls::{ServingCertificate, server_config};
 use dyad_apiserver::{Server, ServerConfig};
 use dyad_links::{Handle, NewLink, OURS, netns, sysctl};
 use dyad_model::ClusterNet;
-use dyad_net::IpFamily;
+use dyad_net::{DualStack, IpFamily};
 use dyad_nft::Executor;
 use dyad_program::{Action, Frontend, Protocol, RangeSet, Scope, Table};
 use dyad_store::MemoryStore;

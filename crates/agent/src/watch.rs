@@ -2,41 +2,43 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::future::Future;
 use std::time::Duration;
 
-use dyad_program::policy::{ClusterNetworkPolicy, Labels, NetworkPolicy, Pod};
+use dyad_net::IpNet;
+use dyad_program::policy::{ClusterNetworkPolicy, Labels, NetworkPolicy};
 use dyad_program::{EndpointSlice, Name, Service};
-use futures::{Stream, TryStreamExt, pin_mut};
-use kube::api::ObjectMeta;
-use kube::runtime::watcher::{self, Config, Event, watcher};
+use futures::{TryStreamExt, pin_mut};
+use jiff::Timestamp;
+use kube::runtime::watcher::{self, Config as Selection, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::{info, warn};
 
+use crate::Config;
 use crate::objects::{
-    ClusterPolicyObject, NamespaceObject, NetworkPolicyObject, NodeObject, Object, PodObject, ServiceObject,
-    SliceObject, name,
+    ClusterPolicyObject, NamespaceObject, NodeObject, Object, Pod, PodObject, PolicyObject, ServiceObject,
+    ServiceRangeObject, SliceObject, name,
 };
 use crate::routes::Node;
 
 /// First and longest wait after a watch was interrupted.
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// How often is looked whether a kind that the API does not have has come.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How soon is looked again for a kind that the API does not have.
+const MISSING: Duration = Duration::from_secs(60);
 
 /// A change of one object; `None` when it is gone, or means nothing to us any more.
 pub(crate) enum Change {
     Service(Name, Option<Service>),
-    Slice(Name, Option<EndpointSlice>),
+    /// With the time at which what the slice tells of has happened, if it says so.
+    Slice(Name, Option<EndpointSlice>, Option<Timestamp>),
     Node(Name, Option<Node>),
-    /// With the identity of the object.
-    Pod(Name, String, Option<Pod>),
+    Pod(Name, Pod),
     Namespace(Name, Option<Labels>),
     NetworkPolicy(Name, Option<NetworkPolicy>),
     ClusterPolicy(Name, Option<ClusterNetworkPolicy>),
+    ServiceRange(Name, Option<Vec<IpNet>>),
     /// All objects of a kind have been listed: others than these are gone.
     Listed(Kind, BTreeSet<Name>),
 }
@@ -51,137 +53,119 @@ pub(crate) enum Kind {
     Namespaces,
     NetworkPolicies,
     ClusterPolicies,
+    ServiceRanges,
 }
 
 impl Kind {
-    /// What has to be listed before anything is done.
-    pub(crate) const fn needed(policy: bool) -> &'static [Self] {
-        const ALL: [Kind; 7] = [
-            Kind::Services,
-            Kind::Slices,
-            Kind::Nodes,
-            Kind::Pods,
-            Kind::Namespaces,
-            Kind::NetworkPolicies,
-            Kind::ClusterPolicies,
-        ];
-        if policy { &ALL } else { ALL.first_chunk::<4>().expect("there are seven") }
+    /// The kinds an agent watches.
+    pub(crate) fn of(config: &Config) -> BTreeSet<Self> {
+        let mut kinds = BTreeSet::from([Self::Services, Self::Slices, Self::Nodes, Self::Pods]);
+        if config.network_policy {
+            kinds.extend([Self::Namespaces, Self::NetworkPolicies, Self::ClusterPolicies]);
+        }
+        if config.service_ranges.is_none() {
+            kinds.insert(Self::ServiceRanges);
+        }
+        kinds
+    }
+
+    /// Whether an API that does not know the kind, or does not let us see it, is one that has no objects of it.
+    ///
+    /// Never so for policy that can't be seen: what it forbids must not be let through.
+    fn may_be_missing(self, config: &Config, error: &watcher::Error) -> bool {
+        use watcher::Error::{InitialListFailed, WatchStartFailed};
+        let (InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status))) =
+            error
+        else {
+            return false;
+        };
+        match self {
+            Self::ClusterPolicies => status.code == 404,
+            Self::ServiceRanges => matches!(status.code, 403 | 404),
+            // Only for host ports then.
+            Self::Pods => status.code == 403 && !config.network_policy,
+            Self::Services | Self::Slices | Self::Nodes | Self::Namespaces | Self::NetworkPolicies => false,
+        }
     }
 }
 
 /// Starts watching everything, for ever.
-pub(crate) fn start(
-    client: &Client,
-    config: &crate::Config,
-    to: &mpsc::Sender<Change>,
-    tasks: &mut JoinSet<()>,
-) {
-    // Without policy only pods of this node matter, for their ports.
-    let own = (!config.policy).then(|| format!("spec.nodeName={}", config.node_name));
-    tasks.spawn(follow::<ServiceObject>(client, Kind::Services, None, to, |meta, service| {
-        Change::Service(name(meta), service)
-    }));
-    tasks.spawn(follow::<SliceObject>(client, Kind::Slices, None, to, |meta, slice| {
-        Change::Slice(name(meta), slice)
-    }));
-    tasks.spawn(follow::<NodeObject>(client, Kind::Nodes, None, to, |meta, node| {
-        Change::Node(name(meta), node)
-    }));
-    tasks.spawn(follow::<PodObject>(client, Kind::Pods, own, to, |meta, pod| {
-        Change::Pod(name(meta), meta.uid.clone().unwrap_or_default(), pod)
-    }));
-    if config.policy {
-        tasks.spawn(follow::<NamespaceObject>(client, Kind::Namespaces, None, to, |meta, labels| {
-            Change::Namespace(name(meta), labels)
-        }));
-        tasks.spawn(follow::<NetworkPolicyObject>(
-            client,
-            Kind::NetworkPolicies,
-            None,
-            to,
-            |meta, policy| Change::NetworkPolicy(name(meta), policy),
-        ));
-        tasks.spawn(follow::<ClusterPolicyObject>(
-            client,
-            Kind::ClusterPolicies,
-            None,
-            to,
-            |meta, policy| Change::ClusterPolicy(name(meta), policy),
-        ));
+pub(crate) fn start(client: &Client, config: &Config, to: &mpsc::Sender<Change>, tasks: &mut JoinSet<()>) {
+    for kind in Kind::of(config) {
+        let (client, config, to) = (client.clone(), config.clone(), to.clone());
+        match kind {
+            Kind::Services => tasks.spawn(follow::<ServiceObject>(client, config, to)),
+            Kind::Slices => tasks.spawn(follow::<SliceObject>(client, config, to)),
+            Kind::Nodes => tasks.spawn(follow::<NodeObject>(client, config, to)),
+            Kind::Pods => tasks.spawn(follow::<PodObject>(client, config, to)),
+            Kind::Namespaces => tasks.spawn(follow::<NamespaceObject>(client, config, to)),
+            Kind::NetworkPolicies => tasks.spawn(follow::<PolicyObject>(client, config, to)),
+            Kind::ClusterPolicies => tasks.spawn(follow::<ClusterPolicyObject>(client, config, to)),
+            Kind::ServiceRanges => tasks.spawn(follow::<ServiceRangeObject>(client, config, to)),
+        };
     }
 }
 
-fn follow<K>(
-    client: &Client,
-    kind: Kind,
-    fields: Option<String>,
-    to: &mpsc::Sender<Change>,
-    change: fn(&ObjectMeta, Option<K::Meaning>) -> Change,
-) -> impl Future<Output = ()> + Send + use<K>
+async fn follow<K>(client: Client, config: Config, to: mpsc::Sender<Change>)
 where
     K: Object + Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let labels = K::LABELS.map(str::to_owned);
-    // What is a moment old will do: changes follow.
-    let config =
-        Config { label_selector: labels, field_selector: fields, ..Config::default().any_semantic() };
-    let stream = watcher(Api::<K>::all(client.clone()), config);
-    tell(stream, kind, to.clone(), change)
-}
-
-async fn tell<K: Object + Resource<DynamicType = ()>>(
-    stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
-    kind: Kind,
-    to: mpsc::Sender<Change>,
-    change: fn(&ObjectMeta, Option<K::Meaning>) -> Change,
-) {
+    let kind = K::KIND;
+    // Lists come in pages: that of a large cluster is never in memory as a whole.
+    let is_own_only = kind == Kind::Pods && !config.network_policy;
+    let selection = Selection {
+        label_selector: K::LABELS.map(str::to_owned),
+        field_selector: is_own_only.then(|| format!("spec.nodeName={}", config.node_name)),
+        ..Selection::default()
+    };
+    let stream = watcher(Api::<K>::all(client), selection);
     pin_mut!(stream);
-    let (mut listed, mut wait) = (BTreeSet::new(), WAITS.0);
+    let (mut listed, mut wait, mut is_missing) = (BTreeSet::new(), WAITS.0, false);
     loop {
-        let heard = match stream.try_next().await {
-            Ok(Some(Event::Init)) => {
-                listed.clear();
-                continue;
-            }
-            Ok(Some(Event::InitApply(object))) => {
-                listed.insert(name(object.meta()));
-                change(object.meta(), object.meaning())
-            }
-            Ok(Some(Event::InitDone)) => Change::Listed(kind, std::mem::take(&mut listed)),
-            Ok(Some(Event::Apply(object))) => change(object.meta(), object.meaning()),
-            Ok(Some(Event::Delete(object))) => change(object.meta(), None),
+        let event = match stream.try_next().await {
+            Ok(Some(event)) => event,
             Ok(None) => return,
-            Err(error) if is_unknown_kind(&error) => {
-                tracing::info!(?kind, "the API does not have this kind");
+            Err(error) if kind.may_be_missing(&config, &error) => {
+                if !std::mem::replace(&mut is_missing, true) {
+                    info!(?kind, %error, "the API has none of these for us; will look again every minute");
+                }
                 if to.send(Change::Listed(kind, BTreeSet::new())).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(MISSING).await;
                 continue;
             }
             Err(error) => {
-                tracing::warn!(?kind, %error, "watch interrupted; the kernel goes on with what it has");
+                warn!(?kind, %error, "watch interrupted; the kernel goes on with what it has");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(WAITS.1);
                 continue;
             }
         };
-        wait = WAITS.0;
+        let heard = match event {
+            // No answer yet.
+            Event::Init => {
+                listed.clear();
+                continue;
+            }
+            Event::InitApply(object) => {
+                let name = name(object.meta());
+                listed.insert(name.clone());
+                object.heard(name)
+            }
+            Event::InitDone => Change::Listed(kind, std::mem::take(&mut listed)),
+            Event::Apply(object) => {
+                let name = name(object.meta());
+                object.heard(name)
+            }
+            Event::Delete(object) => {
+                let name = name(object.meta());
+                object.gone(name)
+            }
+        };
+        (wait, is_missing) = (WAITS.0, false);
         if to.send(heard).await.is_err() {
             return;
         }
-    }
-}
-
-/// Whether the API server does not serve the kind at all.
-fn is_unknown_kind(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => {
-            matches!(error, kube::Error::Api(status) if status.code == 404)
-        }
-        watcher::Error::WatchError(status) => status.code == 404,
-        watcher::Error::NoResourceVersion => false,
     }
 }

@@ -10,7 +10,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::control_plane::{client_of, log_to_stderr, until_terminated};
 use crate::labels::is_reserved;
 use crate::paths::ClusterDir;
-use crate::spec::{ClusterSpec, Place};
+use crate::spec::{ClusterSpec, Dataplane, Place};
 use crate::stop::{MERGED_INTO, cgroup_root};
 
 /// `dyad internal node DIR NAME`.
@@ -43,7 +43,7 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     let (gate, arrivals) = dyad_agent::gate();
     let agent = dyad_agent::run_wired(
         client.clone(),
-        dyad_agent::Config::new(&node.name, spec.pods()?, spec.services()?),
+        agent_config(dir, spec, index)?,
         dyad_agent::Wires { arrivals: Some(arrivals), ..dyad_agent::Wires::default() },
         shutdown(),
     );
@@ -59,6 +59,20 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     // Pods and packets go on without this process; what it was writing is dropped with it.
     drop(stop);
     Ok(())
+}
+
+fn agent_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<dyad_agent::Config> {
+    let node = &spec.nodes[index];
+    Ok(dyad_agent::Config {
+        dataplane: match spec.dataplane {
+            Dataplane::Auto => dyad_agent::Dataplane::Auto,
+            Dataplane::Nftables => dyad_agent::Dataplane::Nftables,
+            Dataplane::Ebpf => dyad_agent::Dataplane::Ebpf,
+        },
+        // Where the kubelet puts pods that have not opted out.
+        cgroup: cgroup_root(dir, &spec.name).map(|root| root.join(&node.name).join("pods")),
+        ..dyad_agent::Config::new(&node.name, spec.pods()?, spec.services()?)
+    })
 }
 
 /// Pods start when the agent has what concerns them in the kernel.

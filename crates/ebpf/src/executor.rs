@@ -360,6 +360,15 @@ impl Executor {
         Ok(changed)
     }
 
+    /// Attaches again what somebody has detached since; whether anything was missing. Before the first
+    /// [`apply`](Self::apply) there is nothing to attach.
+    pub fn mend(&self) -> Result<bool> {
+        match &self.programs {
+            Some(_) => self.attach(self.pods()?.into_values().collect()),
+            None => Ok(false),
+        }
+    }
+
     /// What the programs have counted.
     pub fn counters(&self) -> Result<Counters> {
         let count = |number: u32| -> Result<u64> {

@@ -1,0 +1,143 @@
+//! What an agent is told.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dyad_net::{DualStack, IpNet};
+
+/// What an agent is told.
+///
+/// [`Config::new`] is for a node whose whole network is Dyad's; [`Config::beside_cni`] for one whose pods somebody
+/// else connects, in place of kube-proxy.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node it runs on.
+    pub node_name: String,
+    /// The cluster's pod ranges: where pods come from, and what is never masqueraded. Their families are those the
+    /// agent works on. A family whose range is not known has the range of everything: nobody is outside then.
+    pub pod_ranges: DualStack<IpNet>,
+    /// The cluster's Service ranges: addresses in them without a Service are refused. `None` to learn them from the
+    /// cluster's ServiceCIDR objects.
+    pub service_ranges: Option<Vec<IpNet>>,
+    /// What counts as a pod of this node.
+    pub own_pods: OwnPods,
+    /// Whether routes to the pods of other nodes and to Services are kept, and the node is made to forward.
+    pub routes: bool,
+    /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside of it.
+    pub masquerade_pods: bool,
+    /// Whether everything that goes to a Service is masqueraded, that of own pods too.
+    pub masquerade_all: bool,
+    /// Whether pods with global addresses accept new connections from outside the cluster although neither a Service
+    /// nor a host port nor a policy asks for it.
+    pub open_pods: bool,
+    /// Whether NetworkPolicies and ClusterNetworkPolicies are enforced.
+    pub network_policy: bool,
+    /// Where node ports are served.
+    pub node_ports: NodePorts,
+    /// What executes the program.
+    pub dataplane: Dataplane,
+    /// The cgroup (a directory of a cgroup2 mount) whose processes the eBPF data plane serves; it is made if it is
+    /// missing. Without one, nftables does everything.
+    pub cgroup: Option<PathBuf>,
+    /// Where `/healthz` and `/livez` are. Those of the unspecified address are in both families.
+    pub healthz: Option<SocketAddr>,
+    /// Where `/metrics` and `/proxyMode` are, likewise; those of loopback are in both families, too.
+    pub metrics: Option<SocketAddr>,
+    /// For how long changes may wait to be programmed before `/healthz` and `/livez` complain.
+    pub health_timeout: Duration,
+    /// The kernel's connection tracking; left as it is if not given.
+    pub conntrack: ConntrackLimits,
+}
+
+/// The port of `/healthz`, as kube-proxy's.
+pub const HEALTHZ_PORT: u16 = 10256;
+/// The port of `/metrics`, as kube-proxy's.
+pub const METRICS_PORT: u16 = 10249;
+
+impl Config {
+    /// For a node whose network is Dyad's, in a cluster with these ranges of pods and of Services.
+    pub fn new(node_name: &str, pod_ranges: DualStack<IpNet>, service_ranges: DualStack<IpNet>) -> Self {
+        let service_ranges = service_ranges.iter().map(|(_, range)| *range).collect();
+        Self { service_ranges: Some(service_ranges), ..Self::of_node(node_name, pod_ranges) }
+    }
+
+    /// For a node whose pods somebody else connects: routes and the masquerade of what leaves the cluster are theirs.
+    pub fn beside_cni(node_name: &str, pod_ranges: DualStack<IpNet>) -> Self {
+        Self { routes: false, masquerade_pods: false, ..Self::of_node(node_name, pod_ranges) }
+    }
+
+    fn of_node(node_name: &str, pod_ranges: DualStack<IpNet>) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            pod_ranges,
+            service_ranges: None,
+            own_pods: OwnPods::OfNode,
+            routes: true,
+            masquerade_pods: true,
+            masquerade_all: false,
+            open_pods: false,
+            network_policy: true,
+            node_ports: NodePorts::All,
+            dataplane: Dataplane::Auto,
+            cgroup: None,
+            healthz: Some((Ipv4Addr::UNSPECIFIED, HEALTHZ_PORT).into()),
+            metrics: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
+            health_timeout: Duration::from_secs(60),
+            conntrack: ConntrackLimits::default(),
+        }
+    }
+}
+
+/// What counts as a pod of this node: its traffic to Services keeps its source, and may go to endpoints anywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnPods {
+    /// Addresses in `spec.podCIDRs` of the Node (kube-proxy's `NodeCIDR`).
+    #[default]
+    OfNode,
+    /// Addresses in the cluster's pod ranges (kube-proxy's `ClusterCIDR`): those of other nodes come by rarely.
+    OfCluster,
+}
+
+/// Where node ports are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePorts {
+    /// On every address of the node but loopback.
+    #[default]
+    All,
+    /// On the Node's first internal address of each family.
+    Primary,
+    /// On addresses in one of these ranges; in a family that has none, on every address (as kube-proxy has it).
+    Ranges(Vec<IpNet>),
+}
+
+/// What executes the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dataplane {
+    /// eBPF where this machine can, with nftables behind it; else nftables.
+    #[default]
+    Auto,
+    /// nftables alone.
+    Nftables,
+    /// eBPF, with nftables behind it. It is an error if it can't be had.
+    Ebpf,
+}
+
+/// Limits of the kernel's connection tracking, by kube-proxy's names. What is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConntrackLimits {
+    /// How many connections there may be per processor.
+    pub max_per_core: Option<u32>,
+    /// How many there may be at least, where there is a limit per processor.
+    pub min: u32,
+    /// For how long an idle TCP connection is kept.
+    pub tcp_established: Option<Duration>,
+    /// For how long a TCP connection is kept that one side has closed.
+    pub tcp_close_wait: Option<Duration>,
+    /// Whether packets out of the window pass as part of their connection.
+    pub tcp_be_liberal: bool,
+    /// For how long UDP is kept that nobody has answered.
+    pub udp: Option<Duration>,
+    /// For how long UDP is kept that goes both ways.
+    pub udp_stream: Option<Duration>,
+}

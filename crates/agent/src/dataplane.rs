@@ -1,0 +1,188 @@
+//! Which data plane runs, and the eBPF one beside nftables, which always does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use dyad_ebpf::Executor;
+use dyad_links::netns;
+use dyad_net::IpFamily;
+use dyad_program::{Compiler, Endpoint, Entry, Frontend, Op, Program, Scope};
+use tracing::{debug, info, warn};
+
+use crate::config::{Config, Dataplane};
+
+/// What was chosen.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    /// eBPF, if that is it.
+    pub(crate) sockets: Option<Sockets>,
+    /// `ebpf`, or `nftables` and why.
+    pub(crate) text: String,
+}
+
+/// Chooses what the configuration and this machine allow. An error only if eBPF is asked for and can't be had.
+pub(crate) fn choose(config: &Config) -> Result<Choice, dyad_ebpf::Error> {
+    let nftables = |why: String| Choice { sockets: None, text: format!("nftables: {why}") };
+    let opened = match (config.dataplane, &config.cgroup) {
+        (Dataplane::Nftables, cgroup) => {
+            // What an agent with other orders has left would go on as it was.
+            if let Some(cgroup) = cgroup.as_deref().filter(|cgroup| cgroup.exists()) {
+                detach(cgroup);
+            }
+            return Ok(nftables("chosen by configuration".into()));
+        }
+        (Dataplane::Auto, None) => return Ok(nftables("no cgroup is given whose processes to serve".into())),
+        (Dataplane::Ebpf, None) => Err(dyad_ebpf::Why::NoCgroup.into()),
+        (Dataplane::Auto | Dataplane::Ebpf, Some(cgroup)) => Sockets::open(cgroup),
+    };
+    match opened {
+        Ok(sockets) => Ok(Choice { sockets: Some(sockets), text: "ebpf".into() }),
+        Err(error) if config.dataplane == Dataplane::Ebpf => Err(error),
+        Err(error) => Ok(nftables(crate::with_causes(&error))),
+    }
+}
+
+/// Takes programs of ours from a cgroup, where that can be done at all.
+pub(crate) fn detach(cgroup: &Path) -> bool {
+    match Executor::open(cgroup).and_then(|mut executor| executor.cleanup()) {
+        Ok(()) => true,
+        Err(error) => {
+            debug!(error = crate::with_causes(&error), "looking for eBPF programs of ours");
+            false
+        }
+    }
+}
+
+/// The eBPF data plane.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    executor: Executor,
+    cgroup: PathBuf,
+    /// Whether its maps must be compared with the whole program.
+    is_behind: bool,
+    /// The node's ends of the pods' links, as they were told last.
+    pods: BTreeMap<IpAddr, u32>,
+    addresses: BTreeSet<IpAddr>,
+    /// Endpoints that frontends led to, and that have not ended yet.
+    leaving: BTreeSet<(IpFamily, Frontend, Endpoint)>,
+}
+
+impl Sockets {
+    fn open(cgroup: &Path) -> Result<Self, dyad_ebpf::Error> {
+        dyad_ebpf::probe()?;
+        if let Err(error) = fs::create_dir_all(cgroup) {
+            warn!(cgroup = %cgroup.display(), %error, "can't make the cgroup");
+        }
+        Ok(Self {
+            executor: Executor::open(cgroup)?,
+            cgroup: cgroup.to_path_buf(),
+            is_behind: true,
+            pods: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+        })
+    }
+
+    /// Carries out what has changed. If that fails, the next time everything is compared.
+    pub(crate) fn follow(&mut self, program: &Program, ops: &[Op]) -> Result<(), dyad_ebpf::Error> {
+        let done = match self.is_behind {
+            true => self.executor.apply(program),
+            false if ops.is_empty() => return Ok(()),
+            false => self.executor.update(program, ops),
+        };
+        if std::mem::replace(&mut self.is_behind, done.is_err()) && !self.is_behind {
+            info!(report = ?done, "eBPF programs serve the sockets of pods");
+        }
+        done.map(drop)
+    }
+
+    /// Attaches again what somebody has detached; whether there was anything.
+    pub(crate) fn mend(&mut self) -> Result<bool, dyad_ebpf::Error> {
+        self.executor.mend()
+    }
+
+    /// The addresses of the node.
+    pub(crate) fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), dyad_ebpf::Error> {
+        if self.addresses != *addresses {
+            self.executor.set_node_addresses(addresses)?;
+            self.addresses.clone_from(addresses);
+        }
+        Ok(())
+    }
+
+    /// The pods that packets may take the short way to: their addresses, and the node's ends of their links.
+    pub(crate) fn set_pods(&mut self, pods: BTreeMap<IpAddr, u32>) -> Result<(), dyad_ebpf::Error> {
+        if self.pods != pods {
+            self.executor.attach_pods(&pods)?;
+            self.pods = pods;
+        }
+        Ok(())
+    }
+
+    /// Ends connections to endpoints that have gone for good, in every network namespace of the cgroup: nobody else
+    /// would tell their clients.
+    pub(crate) fn reset_gone(&mut self, compiler: &Compiler, ops: &[Op]) {
+        for op in ops {
+            if let Op::Remove(family, Entry::Endpoint(Scope::Cluster, at, _, endpoint)) = op {
+                self.leaving.insert((*family, *at, *endpoint));
+            }
+        }
+        let ended = |(family, at, endpoint): &(IpFamily, Frontend, Endpoint)| {
+            !compiler.serves(*family, *at, *endpoint)
+        };
+        let mut gone: BTreeSet<Endpoint> =
+            self.leaving.extract_if(.., |leaving| ended(leaving)).map(|(_, _, endpoint)| endpoint).collect();
+        if gone.is_empty() {
+            return;
+        }
+        // One that has gone from one Service may serve another.
+        for (_, _, endpoint) in &self.leaving {
+            gone.remove(endpoint);
+        }
+        for endpoint in compiler.program().iter().flat_map(|(_, table)| table.endpoints.values()) {
+            gone.remove(endpoint);
+        }
+        if gone.is_empty() {
+            return;
+        }
+        let mut ended = 0;
+        for pid in one_per_namespace(&self.cgroup) {
+            let (executor, gone) = (&self.executor, &gone);
+            // A pod that has ended meanwhile has no connections any more.
+            let reset = netns::of_process(pid).and_then(|netns| {
+                netns::within(std::os::fd::AsFd::as_fd(&netns), || executor.reset_sockets(gone))
+            });
+            match reset {
+                Ok(Ok(count)) => ended += count,
+                Ok(Err(error)) => debug!(pid, error = crate::with_causes(&error), "ending connections"),
+                Err(error) => debug!(pid, error = crate::with_causes(&error), "entering a pod's namespace"),
+            }
+        }
+        if ended > 0 {
+            info!(ended, "ended connections to endpoints that have gone");
+        }
+    }
+}
+
+/// One process for each network namespace of a cgroup and those below it.
+fn one_per_namespace(cgroup: &Path) -> Vec<u32> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    let mut open = vec![cgroup.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        let below = fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok);
+        open.extend(
+            below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|of| of.path()),
+        );
+        let processes = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in processes.lines().filter_map(|line| line.parse::<u32>().ok()) {
+            let namespace = fs::read_link(format!("/proc/{pid}/ns/net"));
+            if namespace.is_ok_and(|namespace| seen.insert(namespace)) {
+                found.push(pid);
+            }
+        }
+    }
+    found
+}
