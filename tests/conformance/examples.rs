@@ -28,7 +28,7 @@ fn every_example_works() {
     }
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
     cluster.kubectl(&["apply", "-f", examples]);
-    for workload in ["deployment/web", "deployment/web-ipv6", "daemonset/peer"] {
+    for workload in ["deployment/web", "deployment/web-ipv6", "deployment/shop", "daemonset/peer"] {
         cluster.kubectl(&["rollout", "status", workload, "--timeout=60s"]);
     }
     assert_eq!(families(&cluster, "web-single"), ["IPv4"]);
@@ -46,6 +46,9 @@ fn every_example_works() {
             ("peers", "IPv4", 2),
             ("peers", "IPv6", 2),
             ("elsewhere", "IPv6", 1),
+            ("guarded", "IPv4", 1),
+            ("guarded", "IPv6", 1),
+            ("shop-near", "IPv6", 2),
         ] {
             let found = endpoints(&cluster, service, family);
             if found.len() != count {
@@ -54,4 +57,17 @@ fn every_example_works() {
         }
         Ok(())
     });
+    let path = |from: &str| {
+        let explained = cluster.dyad(&["explain", "path", from, "svc/guarded", "--name", &cluster.name]);
+        cluster::text(&explained.stdout)
+    };
+    assert!(path("pod/client").contains("delivered"), "{}", path("pod/client"));
+    let refused = path("pod/guest");
+    assert!(refused.contains("dropped") && refused.contains("guarded"), "{refused}");
+    let slices = cluster.get(&["endpointslices", "-l", "kubernetes.io/service-name=shop-near"]);
+    for slice in slices["items"].as_array().into_iter().flatten() {
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            assert_eq!(endpoint["hints"]["forNodes"][0]["name"], endpoint["nodeName"], "{slice}");
+        }
+    }
 }

@@ -64,9 +64,8 @@ impl Answer {
 }
 
 /// `in_pod ID COMMAND...` for scripts.
-const IN_POD: &str = r#"in_pod() { local id=$1; shift
-  local pid=$(grep -lzx "POD_ID=$id" /proc/[0-9]*/environ 2>/dev/null | head -1 | cut -d/ -f3)
-  [ -n "$pid" ] && nsenter -t "$pid" -n "$@"; }"#;
+const IN_POD: &str = r#"pid_of() { grep -lzx "POD_ID=$1" /proc/[0-9]*/environ 2>/dev/null | head -1 | cut -d/ -f3; }
+in_pod() { local pid=$(pid_of "$1"); shift; [ -n "$pid" ] && nsenter -t "$pid" -n "$@"; }"#;
 
 /// Any node: its shell sees the processes of all pods.
 pub const ANY: &str = "";
@@ -90,10 +89,11 @@ impl From<'_> {
         }
     }
 
-    fn prefix(self) -> String {
+    /// What makes `here COMMAND...` run a command there.
+    fn here(self) -> String {
         match self {
-            Self::Pod(id) => format!("in_pod {id} "),
-            Self::Node(_) | Self::Outside => String::new(),
+            Self::Pod(id) => format!("pid=$(pid_of {id}); here() {{ nsenter -t \"$pid\" -n \"$@\"; }}"),
+            Self::Node(_) | Self::Outside => "here() { \"$@\"; }".to_owned(),
         }
     }
 }
@@ -101,10 +101,10 @@ impl From<'_> {
 /// Asks `http://ADDRESS:PORT/` as often as told, each on a connection of its own.
 pub fn ask(cluster: &Cluster, from: From<'_>, at: &str, times: usize) -> Vec<Answer> {
     let curl = format!(
-        "{}curl -s --connect-timeout {PATIENCE} --max-time 2 -w '\\nstatus: %{{http_code}}\\n' http://{at}/; echo \"code: $?\"; echo '--- end'",
-        from.prefix()
+        "here curl -s --connect-timeout {PATIENCE} --max-time 2 -w '\\nstatus: %{{http_code}}\\n' http://{at}/; echo \"code: $?\"; echo '--- end'"
     );
-    let printed = script(cluster, &from.node(), &format!("for i in $(seq {times}); do {curl}; done"));
+    let printed =
+        script(cluster, &from.node(), &format!("{}\nfor i in $(seq {times}); do {curl}; done", from.here()));
     printed.split("--- end\n").filter(|part| !part.is_empty()).map(answer).collect()
 }
 
@@ -133,7 +133,7 @@ pub fn ask_udp(cluster: &Cluster, from: From<'_>, ip: &str, port: u16) -> bool {
     let printed = script(
         cluster,
         &from.node(),
-        &format!("{}timeout {PATIENCE} bash -c '{ask}' 2>/dev/null", from.prefix()),
+        &format!("{}\nhere timeout {PATIENCE} bash -c '{ask}' 2>/dev/null", from.here()),
     );
     printed.starts_with("protocol")
 }

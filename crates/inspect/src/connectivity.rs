@@ -20,7 +20,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-pub use report::{Cell, Report, Row};
+pub use report::{Cell, Report, Row, Untested};
 
 use crate::probe::Outcome;
 use plan::{BALANCED, Facts, Feature, Place, Plan};
@@ -108,7 +108,7 @@ async fn create_namespace(client: &Client) -> Result<String, TestError> {
 async fn run(
     client: &Client,
     namespace: &str,
-    facts: Facts,
+    mut facts: Facts,
     options: &Options,
     progress: &mut impl FnMut(&str),
 ) -> Result<Report, TestError> {
@@ -129,7 +129,10 @@ async fn run(
     let patched = services
         .patch_status(Feature::LoadBalancer.name(), &PatchParams::default(), &Patch::Merge(status))
         .await;
-    patched.map_err(api("give a load balancer its addresses"))?;
+    match patched {
+        Err(kube::Error::Api(status)) if status.code == 403 => facts.no_balancer = Some(status.message),
+        patched => drop(patched.map_err(api("give a load balancer its addresses"))?),
+    }
     Api::<NetworkPolicy>::namespaced(client.clone(), namespace)
         .create(&PostParams::default(), &objects::policy())
         .await

@@ -1,6 +1,7 @@
 //! Which nodes a pod fits on, and which of them is best. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use dyad_model::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration};
@@ -28,17 +29,17 @@ struct OnNode {
 
 #[derive(Clone, Debug, PartialEq)]
 struct HostPort {
-    ip: String,
+    /// The only address, or all of them.
+    ip: Option<IpAddr>,
     protocol: String,
     port: i32,
 }
 
 impl HostPort {
     fn conflicts(&self, other: &Self) -> bool {
-        let wild = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
         self.port == other.port
             && self.protocol == other.protocol
-            && (self.ip == other.ip || wild(&self.ip) || wild(&other.ip))
+            && (self.ip.is_none() || other.ip.is_none() || self.ip == other.ip)
     }
 }
 
@@ -83,12 +84,21 @@ fn requests(pod: &Pod) -> (u64, u64) {
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let spec = pod.spec.iter();
+    // Sidecars hold their ports as long as the pod runs.
+    let sidecars = spec.clone().flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.flat_map(|spec| &spec.containers).chain(sidecars);
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
             Some(HostPort {
-                ip: port.host_ip.clone().unwrap_or_default(),
+                // The unspecified address of either family stands for all addresses, as none does.
+                ip: port
+                    .host_ip
+                    .as_ref()
+                    .and_then(|ip| ip.parse().ok())
+                    .filter(|ip: &IpAddr| !ip.is_unspecified()),
                 protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
                 port: port.host_port.filter(|port| *port > 0)?,
             })
@@ -333,6 +343,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn host_ports_conflict_by_address_protocol_and_number() {
+        let with_port = |port: &Value| pod(json!({"containers": [{"name": "c", "ports": [port]}]}));
+        let node = node("n", json!({}));
+        #[rustfmt::skip]
+        let rows = [
+            (json!({"hostPort": 80}),                                  json!({"hostPort": 80}), true),
+            (json!({"hostPort": 80}),                                  json!({"hostPort": 81}), false),
+            (json!({"hostPort": 80}),                                  json!({"hostPort": 80, "protocol": "UDP"}), false),
+            (json!({"hostPort": 80, "hostIP": "10.0.0.1"}),            json!({"hostPort": 80, "hostIP": "10.0.0.2"}), false),
+            (json!({"hostPort": 80, "hostIP": "fd00::1"}),             json!({"hostPort": 80, "hostIP": "fd00:0::1"}), true),
+            (json!({"hostPort": 80, "hostIP": "10.0.0.1"}),            json!({"hostPort": 80, "hostIP": "fd00::1"}), false),
+            (json!({"hostPort": 80, "hostIP": "10.0.0.1"}),            json!({"hostPort": 80}), true),
+            (json!({"hostPort": 80, "hostIP": "0.0.0.0"}),             json!({"hostPort": 80, "hostIP": "10.0.0.2"}), true),
+            (json!({"hostPort": 80, "hostIP": "::"}),                  json!({"hostPort": 80, "hostIP": "fd00::1"}), true),
+            (json!({"containerPort": 80}),                             json!({"containerPort": 80}), false),
+        ];
+        for (taken, wanted, conflict) in rows {
+            for (taken, wanted) in [(&taken, &wanted), (&wanted, &taken)] {
+                let mut load = Load::default();
+                load.add("n", &with_port(taken));
+                assert_eq!(
+                    choose(&with_port(wanted), &[&node], &load).is_err(),
+                    conflict,
+                    "{taken} {wanted}"
+                );
+            }
+        }
+        let sidecar = pod(json!({"containers": [{"name": "c"}], "initContainers": [
+            {"name": "s", "restartPolicy": "Always", "ports": [{"hostPort": 80}]}, {"name": "i", "ports": [{"hostPort": 81}]}]}));
+        let mut load = Load::default();
+        load.add("n", &sidecar);
+        assert!(choose(&with_port(&json!({"hostPort": 80})), &[&node], &load).is_err(), "a sidecar's");
+        assert!(choose(&with_port(&json!({"hostPort": 81})), &[&node], &load).is_ok(), "an init container's");
     }
 
     #[test]

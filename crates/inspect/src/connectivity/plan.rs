@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::diagnose::{Evidence, lost_at};
 use super::objects::{HOST_PORT, PORT, selects, selects_all};
-use super::report::{Cell, Report, Row};
+use super::report::{Cell, Report, Row, Untested};
 use super::{Options, TestError};
 use crate::probe::Outcome;
 
@@ -21,6 +21,7 @@ pub(super) const SELF: &str = "self";
 pub(super) const FEATURES: &str = "features";
 /// The client that is a process of the node.
 pub(super) const HOST: &str = "host";
+const LOAD_BALANCER: &str = "pod to LoadBalancer";
 /// A port nobody listens on: any answer to it shows that its host is reached.
 const DISCARD: u16 = 9;
 
@@ -127,6 +128,8 @@ pub(super) struct Facts {
     pub(super) families: Vec<IpFamily>,
     nodes: Vec<(String, Vec<IpAddr>)>,
     api: Vec<IpAddr>,
+    /// Why Services can't be given addresses of a load balancer, if they can't.
+    pub(super) no_balancer: Option<String>,
 }
 
 impl Facts {
@@ -167,7 +170,7 @@ impl Facts {
         if nodes.is_empty() {
             return Err(TestError::Unfit("the cluster has no ready node: see `kubectl get nodes`".into()));
         }
-        Ok(Self { families, nodes, api })
+        Ok(Self { families, nodes, api, no_balancer: None })
     }
 
     /// The node a server runs on.
@@ -248,6 +251,7 @@ pub(super) struct Plan {
     nodes: Vec<String>,
     targets: Vec<Target>,
     args: BTreeMap<&'static str, Vec<String>>,
+    untested: Vec<Untested>,
 }
 
 impl Plan {
@@ -262,7 +266,17 @@ impl Plan {
             nodes: facts.nodes.iter().map(|(name, _)| name.clone()).collect(),
             targets: Vec::new(),
             args: BTreeMap::new(),
+            untested: Vec::new(),
         };
+        if let Some(why) = &facts.no_balancer {
+            plan.untested.push(Untested { title: LOAD_BALANCER.into(), why: why.clone() });
+        }
+        if facts.far() == Place::Here {
+            let why = "there is one node only";
+            for title in ["connections between nodes", "host to NodePort, source kept"] {
+                plan.untested.push(Untested { title: title.into(), why: why.into() });
+            }
+        }
         for family in &facts.families {
             plan.add_family(*family, facts, services, servers, options)?;
         }
@@ -418,12 +432,15 @@ impl Plan {
         #[rustfmt::skip]
         let rows = [
             (title("session affinity, 20 connections"),   "sticky",      sticky,   Kind::Service, Some(far)),
-            (title("pod to LoadBalancer"),                "http",        balanced, Kind::Service, Some(far)),
+            (title(LOAD_BALANCER),                        "http",        balanced, Kind::Service, Some(far)),
             (title("pod to external IP"),                 "http",        external, Kind::Service, Some(far)),
             (title("Service without endpoints refuses"),      "refused",     nobody, Kind::Nobody, Some(Place::Here)),
             (title("Service without endpoints refuses, UDP"), "refused-udp", nobody, Kind::Nobody, Some(Place::Here)),
         ];
         for (title, protocol, ip, kind, place) in rows {
+            if ip == balanced && facts.no_balancer.is_some() {
+                continue;
+            }
             self.add(FEATURES, title, family, protocol, ip, PORT, kind, place);
         }
         let far_node = facts.nodes.get(usize::from(far == Place::There));
@@ -503,7 +520,7 @@ impl Plan {
                 None => rows.push(Row { title: title.clone(), cells: vec![cell] }),
             }
         }
-        Report { families: self.families.clone(), rows, seconds: 0.0 }
+        Report { families: self.families.clone(), rows, untested: self.untested.clone(), seconds: 0.0 }
     }
 
     fn hop(&self, failed: &Target, worked: &dyn Fn(&Target) -> bool) -> String {

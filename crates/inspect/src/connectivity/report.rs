@@ -22,6 +22,15 @@ pub struct Cell {
     pub hop: Option<String>,
 }
 
+/// One kind of connection that could not be tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Untested {
+    /// From where to where.
+    pub title: String,
+    /// What the cluster lacks.
+    pub why: String,
+}
+
 /// One kind of connection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
@@ -38,6 +47,9 @@ pub struct Report {
     pub families: Vec<IpFamily>,
     /// The connections.
     pub rows: Vec<Row>,
+    /// What this cluster could not be asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub untested: Vec<Untested>,
     /// How long the test took.
     pub seconds: f64,
 }
@@ -81,6 +93,9 @@ impl Report {
                 let _ = write!(text, "\n✗ {title}, {}: {error}\n  lost at: {hop}\n", cell.family);
             }
         }
+        for Untested { title, why } in &self.untested {
+            let _ = write!(text, "\n- {title}: not tested, {why}\n");
+        }
         let (passed, failed) = self.counts();
         let _ = writeln!(text, "\n{passed} connections work, {failed} fail; {:.1} s", self.seconds);
         text
@@ -90,8 +105,9 @@ impl Report {
     pub fn junit(&self) -> String {
         let (passed, failed) = self.counts();
         let mut text = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"dyad connectivity test\" tests=\"{}\" failures=\"{failed}\" time=\"{:.3}\">\n",
-            passed + failed,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"dyad connectivity test\" tests=\"{}\" failures=\"{failed}\" skipped=\"{}\" time=\"{:.3}\">\n",
+            passed + failed + self.untested.len(),
+            self.untested.len(),
             self.seconds
         );
         for (title, cell) in self.cells() {
@@ -114,6 +130,14 @@ impl Report {
                     );
                 }
             }
+        }
+        for Untested { title, why } in &self.untested {
+            let _ = writeln!(
+                text,
+                "  <testcase classname=\"connectivity\" name=\"{}\"><skipped message=\"{}\"/></testcase>",
+                escape(title),
+                escape(why)
+            );
         }
         text.push_str("</testsuite>\n");
         text
@@ -152,6 +176,7 @@ mod tests {
         Report {
             families: vec![IpFamily::V4, IpFamily::V6],
             rows: vec![row("pod to pod", vec![good.clone(), bad]), row("egress", vec![good])],
+            untested: vec![Untested { title: "VIP".into(), why: "<forbidden>".into() }],
             seconds: 1.25,
         }
     }
@@ -162,6 +187,7 @@ mod tests {
                         pod to pod      ✓ 1.23 ms              ✗\n\
                         egress          ✓ 1.23 ms              -\n\
                         \n✗ pod to pod, IPv6: no <answer>\n  lost at: node1\n\
+                        \n- VIP: not tested, <forbidden>\n\
                         \n2 connections work, 1 fail; 1.2 s\n";
         assert_eq!(report().table(), expected);
     }
@@ -169,7 +195,8 @@ mod tests {
     #[test]
     fn junit_escapes_what_xml_does_not_take() {
         let text = report().junit();
-        assert!(text.contains("tests=\"3\" failures=\"1\""), "{text}");
+        assert!(text.contains("tests=\"4\" failures=\"1\" skipped=\"1\""), "{text}");
+        assert!(text.contains("<skipped message=\"&lt;forbidden&gt;\"/>"), "{text}");
         assert!(text.contains("message=\"no &lt;answer&gt;\""), "{text}");
     }
 }
