@@ -21,6 +21,7 @@ mod metrics;
 mod objects;
 mod routes;
 mod server;
+pub mod settings;
 mod sysctl;
 mod watch;
 

@@ -8,6 +8,8 @@ use dyad_cluster::config::Families;
 use dyad_cluster::spec::Dataplane;
 use dyad_net::IpNet;
 
+use crate::agent::AgentArgs;
+
 /// Kubernetes IPv4/IPv6 dual-stack networking: local clusters that carry real packets.
 #[derive(Debug, Parser)]
 #[command(name = "dyad", version, disable_help_subcommand = true)]
@@ -58,6 +60,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  dyad explain path pod/web-0 svc/db"
     )]
     Explain(ExplainArgs),
+    /// Carry Services and policy on a node of any cluster, in place of kube-proxy
+    #[command(
+        after_help = "Examples:\n  dyad agent --kubeconfig /etc/kubernetes/kube-proxy.conf --node-name node1 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56\n  dyad agent --config /var/lib/kube-proxy/config.conf\n  dyad agent --cleanup"
+    )]
+    Agent(Box<AgentArgs>),
 }
 
 /// Which cluster.

@@ -1,5 +1,6 @@
 //! The `dyad` command.
 
+mod agent;
 mod api;
 mod args;
 mod connectivity;
@@ -52,5 +53,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Connectivity(args) => connectivity::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Agent(args) => agent::run(*args),
     }
 }
