@@ -78,16 +78,16 @@ impl Figure {
 
     pub(crate) fn line(&self) -> String {
         if let Some(why) = &self.skipped {
-            return format!("{:<50} skipped: {why}", self.name);
+            return format!("{:<58} skipped: {why}", self.name);
         }
         let held = match (self.against, self.ratio) {
             (Some((what, value)), Some(ratio)) => {
-                format!("{what:<12} {:>9} {:<5} ratio {ratio:>6.3}", number(value), self.unit)
+                format!("{what:<12} {:>8} {:<5} ratio {:>6}", number(value), self.unit, number(ratio))
             }
             _ => String::new(),
         };
         format!(
-            "{:<50} {:>9} {:<5} {held:<42} spread {} to {}",
+            "{:<58} {:>8} {:<5} {held:<41} spread {} to {}",
             self.name,
             number(self.ours),
             self.unit,
@@ -108,13 +108,15 @@ impl Figure {
     }
 }
 
-/// Three or four digits that matter.
+/// Three digits that matter.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 0.1 => format!("{value:.3}"),
-        _ => format!("{value:.4}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        size if size >= 0.01 => format!("{value:.3}"),
+        size if size > 0.0 => format!("{value:.5}"),
+        _ => "0".into(),
     }
 }
 

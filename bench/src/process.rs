@@ -117,6 +117,13 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((field(11)? + field(12)?) / 100.0)
 }
 
+/// Seconds of CPU the calling thread has used, in the kernel too.
+pub(crate) fn thread_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds: f64 = text.split(' ').next().unwrap_or_default().parse()?;
+    Ok(nanoseconds / 1e9)
+}
+
 /// Percent of a core that processes use in a while.
 pub(crate) fn cpu_percent(pids: &[u32], watched: Duration) -> Result<f64> {
     let used = || pids.iter().map(|pid| cpu_seconds(*pid)).sum::<Result<f64>>();

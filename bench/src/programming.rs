@@ -39,11 +39,13 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         let mut compiler = world::compiler(services, endpoints);
         compiler.step();
         let text = kube_proxy::layout(compiler.program());
-        let (mut loads, mut load_pairs, mut changes, mut change_pairs) = (vec![], vec![], vec![], vec![]);
+        let (mut loads, mut cpu, mut changes) = (vec![], vec![], vec![]);
+        let (mut load_pairs, mut change_pairs) = (vec![], vec![]);
         let mut gave_up = false;
         for _ in 0..plan.rounds {
-            let (load, change) = ours(&mut compiler, services, endpoints)?;
+            let (load, used, change) = ours(&mut compiler, services, endpoints)?;
             loads.push(load);
+            cpu.push(used);
             changes.push(change);
             let theirs = if gave_up { None } else { theirs(&text, services, endpoints)? };
             gave_up |= theirs.is_none();
@@ -56,6 +58,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
         // The targets are for these two; smaller ones take less.
         let limit = if endpoints > 2 { 5.0 } else { 1.0 };
         report.add(Figure::limited(format!("programming: {words}"), "s", &loads, limit));
+        report.add(Figure::limited(format!("programming: {words}, CPU"), "s", &cpu, limit));
         report.add(Figure::limited(format!("programming: {words}, one slice"), "us", &changes, 1_000.0));
         let name = format!("programming: {words}, beside nft -f");
         if load_pairs.is_empty() {
@@ -70,15 +73,15 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Seconds to load everything into an empty kernel, and microseconds for a change of one slice in the median, compiler
-/// included.
-fn ours(compiler: &mut Compiler, services: u32, endpoints: u32) -> Result<(f64, f64)> {
+/// Seconds to load everything into an empty kernel, those of them that a CPU worked for it, and microseconds for a change
+/// of one slice in the median, compiler included.
+fn ours(compiler: &mut Compiler, services: u32, endpoints: u32) -> Result<(f64, f64, f64)> {
     let namespace = netns::create().context("needs root, or `unshare --user --map-root-user`")?;
     netns::within(namespace.as_fd(), || {
         let mut executor = Executor::open()?;
-        let begun = Instant::now();
+        let (begun, used) = (Instant::now(), crate::process::thread_seconds()?);
         executor.apply(compiler.program())?;
-        let load = begun.elapsed().as_secs_f64();
+        let (load, used) = (begun.elapsed().as_secs_f64(), crate::process::thread_seconds()? - used);
         let mut changes = Vec::new();
         for round in 0..CHANGES {
             let number = round * 7 % services;
@@ -97,7 +100,7 @@ fn ours(compiler: &mut Compiler, services: u32, endpoints: u32) -> Result<(f64, 
             }
         }
         ensure!(executor.is_current()?, "somebody else changes the tables");
-        Ok((load, crate::figure::median(&changes)))
+        Ok((load, used, crate::figure::median(&changes)))
     })?
 }
 
