@@ -339,6 +339,10 @@ fn endpoints_come_and_go() {
         lab.answered_by("no endpoints", From::Pod("client-1"), &at(vip, 80), &["Refused"]);
         lab.answered_by("no endpoints", From::Node("node2"), &at(vip, 80), &["Refused"]);
     }
+    for ip in ["10.250.62.250", "fd00:dad:62:100::fff0"] {
+        assert!(!vips.iter().any(|vip| vip == ip), "{ip} is nobody's");
+        lab.answered_by("no such Service", From::Pod("client-1"), &at(ip, 80), &["Refused"]);
+    }
     for ip in lab.node_ips("node1") {
         lab.answered_by("no endpoints behind a node port", From::Outside, &at(&ip, port), &["Refused"]);
     }
