@@ -131,6 +131,12 @@ impl Metrics {
         (counts.services.pending, counts.endpoints.pending) = (0, 0);
     }
 
+    /// What was heard changes nothing in the kernel.
+    pub(crate) fn settled(&self) {
+        let mut counts = self.counts();
+        (counts.services.pending, counts.endpoints.pending) = (0, 0);
+    }
+
     pub(crate) fn failed(&self) {
         self.counts().failures += 1;
     }

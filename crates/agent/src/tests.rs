@@ -25,6 +25,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 
+mod policies;
+mod proxy;
+
 /// Longer than anything takes here, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -142,7 +145,10 @@ impl Writer {
             version: version.into(),
             api_version: api_version.into(),
             kind: kind.into(),
-            plural: format!("{}s", kind.to_lowercase()),
+            plural: match kind {
+                "NetworkPolicy" => "networkpolicies".into(),
+                kind => format!("{}s", kind.to_lowercase()),
+            },
         };
         if namespaced {
             Api::namespaced_with(self.0.clone(), "default", &resource)
@@ -205,16 +211,21 @@ struct Agent {
     ended: tokio::task::JoinHandle<Result<(), AgentError>>,
 }
 
+fn test_config() -> Config {
+    Config::new("node1", both("10.244.0.0/16", "fd00:10:244::/56"), both("10.96.0.0/16", "fd00:10:96::/112"))
+}
+
 impl Agent {
     fn start(client: Client) -> Self {
-        let ranges = (both("10.244.0.0/16", "fd00:10:244::/56"), both("10.96.0.0/16", "fd00:10:96::/112"));
-        let config = Config::new("node1", ranges.0, ranges.1);
+        Self::start_with(client, test_config(), None)
+    }
+
+    fn start_with(client: Client, config: Config, arrivals: Option<Arrivals>) -> Self {
         let (sender, status) = status::channel(Status::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        let ended =
-            tokio::spawn(run_wired(client, config, Wires { status: sender, arrivals: None }, async {
-                let _ = stopped.await;
-            }));
+        let ended = tokio::spawn(run_wired(client, config, Wires { status: sender, arrivals }, async {
+            let _ = stopped.await;
+        }));
         Self { status, stop, ended }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dyad_links::{Handle, pod};
 use dyad_nft::conntrack::{Conntrack, Expected};
 use dyad_nft::{Executor, Report};
-use dyad_program::{Compiler, Op};
+use dyad_program::{Compiler, Entry, Frontend, Op, Protocol};
 use tracing::{debug, info, warn};
 
 use crate::dataplane::{self, Sockets};
@@ -51,6 +51,25 @@ struct Connections {
     has_complained: bool,
 }
 
+/// Whether connections that run may be wrong after a change. TCP ends by itself, so most changes of Services are none
+/// of those.
+fn concerns_running(op: &Op) -> bool {
+    let is_udp = |at: &Frontend| match at {
+        Frontend::Address(_, protocol, _) | Frontend::NodePort(protocol, _) => *protocol == Protocol::Udp,
+    };
+    let (Op::Add(_, entry) | Op::Remove(_, entry)) = op;
+    match entry {
+        Entry::Frontend(_, at, _) | Entry::Endpoint(_, at, ..) | Entry::Sticky(_, at, _) => is_udp(at),
+        Entry::Range(..)
+        | Entry::Member(..)
+        | Entry::Chain(..)
+        | Entry::Isolated(..)
+        | Entry::Source(..)
+        | Entry::Guarded(_) => true,
+        Entry::Hairpin(_) | Entry::Set(..) => false,
+    }
+}
+
 impl Kernel {
     /// That of the namespace of the calling thread; and which data plane it is, and why.
     pub(super) fn open(config: &Config, metrics: Arc<Metrics>) -> Result<(Self, String), AgentError> {
@@ -87,7 +106,7 @@ impl Kernel {
         look: bool,
         status: &mut Status,
     ) -> Result<(), AgentError> {
-        self.connections.is_due |= !ops.is_empty();
+        self.connections.is_due |= ops.iter().any(concerns_running);
         let start = Instant::now();
         let before = self.state;
         match self.follow_tables(compiler, ops, look, status) {
@@ -95,7 +114,7 @@ impl Kernel {
                 let is_full = before != Tables::Current;
                 self.metrics.synced(Sync { took: start.elapsed(), is_full });
             }
-            Ok(false) => {}
+            Ok(false) => self.metrics.settled(),
             Err(error) => {
                 self.state = Tables::Behind;
                 self.metrics.failed();
