@@ -52,7 +52,10 @@ impl Cluster {
     pub fn start(&self, args: &[&str]) -> Output {
         let config = self.home.path().join("cluster.yaml");
         let config = config.to_str().expect("a path in UTF-8");
-        self.dyad(&[&["up", "--name", &self.name, "--config", config], args].concat())
+        // The same tests are for every data plane: DYAD_TEST_DATAPLANE=nftables.
+        let dataplane = std::env::var("DYAD_TEST_DATAPLANE").unwrap_or_default();
+        let dataplane = if dataplane.is_empty() { Vec::new() } else { vec!["--dataplane", &dataplane] };
+        self.dyad(&[&["up", "--name", &self.name, "--config", config], &dataplane[..], args].concat())
     }
 
     /// Runs `dyad` with this cluster's directories.
