@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use cluster::Cluster;
-use network::{ANY, Answer, From, Talk, ask, ask_once, ask_udp, at, ips, script};
+use network::{Answer, From, Talk, ask, ask_once, ask_udp, at, ips, script};
 use serde_json::{Value, json};
 
 /// A pod of echo servers on port 8080; `extra` goes into the spec.
