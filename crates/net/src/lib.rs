@@ -5,6 +5,7 @@
 
 mod blocks;
 mod dual;
+mod embed;
 mod family;
 mod intervals;
 mod pool;
@@ -14,6 +15,7 @@ mod text;
 
 pub use blocks::{BlockError, BlockPool};
 pub use dual::DualStack;
+pub use embed::{Pref64, Pref64Error};
 pub use family::IpFamily;
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use pool::{Pool, PoolError, StaticBand};
