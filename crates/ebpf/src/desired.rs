@@ -8,7 +8,7 @@
 //! have any bound: each endpoint is there once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use dyad_net::IpFamily;
 use dyad_program::{Action, Endpoint, Frontend, Program, Scope, Table};
@@ -55,10 +55,8 @@ impl Desired {
                 self.endpoints.insert(layout::block_key(key, number), layout::block(endpoints));
             }
             if sticky.is_some() {
-                let first = Endpoint { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
-                let members = table.sticky.range((Scope::Cluster, at, first)..);
-                let members = members.take_while(|(scope, of, _)| (*scope, *of) == (Scope::Cluster, at));
-                self.members.extend(members.map(|(_, _, endpoint)| layout::member_key(key, *endpoint)));
+                let members = table.members(Scope::Cluster, at);
+                self.members.extend(members.map(|endpoint| layout::member_key(key, endpoint)));
             }
         }
         self.frontends.insert(key, value);

@@ -220,11 +220,17 @@ impl Executor {
     ) -> Result<usize> {
         let mut desired = Desired::default();
         let mut old: BTreeMap<FrontendKey, FrontendValue> = BTreeMap::new();
+        let mut surplus = members.clone();
         for (family, at) in frontends {
+            let key = layout::frontend_key(*family, *at);
             if let Some(table) = program.get(*family) {
                 desired.add(*family, table, *at);
+                // A frontend that nftables takes over keeps its members in the program, but not here.
+                if desired.frontends.get(&key).is_none_or(|value| value.sticky_secs == 0) {
+                    surplus
+                        .extend(table.members(Scope::Cluster, *at).map(|to| layout::member_key(key, to)));
+                }
             }
-            let key = layout::frontend_key(*family, *at);
             let value = self.map(FRONTENDS)?.get(&key)?;
             old.extend(value.and_then(|value| FrontendValue::parse(&value)).map(|value| (key, value)));
         }
@@ -239,7 +245,7 @@ impl Executor {
             (first..value.blocks()).map(|number| layout::block_key(*at, number))
         });
         changes += remove_all(self.map(ENDPOINTS)?, blocks)?;
-        changes += remove_all(self.map(MEMBERS)?, members.difference(&desired.members))?;
+        changes += remove_all(self.map(MEMBERS)?, surplus.difference(&desired.members))?;
         Ok(changes)
     }
 

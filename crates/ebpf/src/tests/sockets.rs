@@ -153,6 +153,33 @@ fn sticky_clients_come_back_to_a_member_until_their_time_is_over() {
 }
 
 #[test]
+fn a_sticky_frontend_that_nftables_takes_over_leaves_no_members_behind() {
+    if !permitted("members") {
+        return;
+    }
+    let (lab, cgroup) = (Lab::new(), Cgroup::new());
+    let mut compiler = Compiler::new(node());
+    let balancer = |ranges: Value| {
+        let mut service = service(
+            1,
+            json!({"type": "LoadBalancer", "sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ranges}),
+        );
+        service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.8"}, {"ip": "2001:db8:113::8"}]}});
+        service
+    };
+    hear(&mut compiler, &[balancer(json!([]))], &slices(1, &[(1, 3), (2, 2)]));
+    compiler.step();
+    let mut executor = lab.executor(&cgroup, compiler.program());
+    for ranges in [json!(["10.244.1.0/24"]), json!([])] {
+        hear(&mut compiler, &[balancer(ranges)], &[]);
+        let ops = compiler.step();
+        assert!(!ops.is_empty());
+        within(&lab.node, || executor.update(compiler.program(), &ops).unwrap());
+        assert_holds(&executor, compiler.program());
+    }
+}
+
+#[test]
 fn no_connection_fails_while_endpoints_change() {
     if !permitted("updates") {
         return;
