@@ -23,7 +23,7 @@ const FORBIDDEN: [(&str, &str); 9] = [
 ];
 
 /// The floor of each crate: it may use crates of lower floors only.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("dyad-bench", 7),
     ("dyad-cli", 6),
     ("dyad-cluster", 5),
@@ -32,6 +32,7 @@ const FLOORS: [(&str, u8); 16] = [
     ("dyad-kubelet", 4),
     ("dyad-apiserver", 4),
     ("dyad-controllers", 4),
+    ("dyad-dns", 4),
     ("dyad-nft", 3),
     ("dyad-ebpf", 3),
     ("dyad-links", 3),

@@ -1,0 +1,4 @@
+//! Cluster DNS: the names of Services and pods in both families, forwarding with a cache, DNS64.
+
+pub mod corefile;
+pub mod wire;
