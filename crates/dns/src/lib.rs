@@ -1,5 +1,6 @@
 //! Cluster DNS: the names of Services and pods in both families, forwarding with a cache, DNS64.
 
+pub mod cache;
 pub mod corefile;
 pub mod dns64;
 pub mod reverse;
