@@ -24,6 +24,7 @@ mod words;
 pub use cache::{Cache, Keep, Prefetch};
 pub use disk::Disk;
 pub use dns64::{Dns64, Prefix, Synthesize};
+pub(crate) use forward::address as upstream_address;
 pub use forward::{Forward, Policy, Transport, Upstream};
 pub use hosts::Hosts;
 pub use kubernetes::{Kubernetes, Pods};

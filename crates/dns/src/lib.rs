@@ -3,5 +3,6 @@
 pub mod cache;
 pub mod corefile;
 pub mod dns64;
+pub mod forward;
 pub mod reverse;
 pub mod wire;
