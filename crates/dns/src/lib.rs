@@ -1,8 +1,11 @@
 //! Cluster DNS: the names of Services and pods in both families, forwarding with a cache, DNS64.
 
 pub mod cache;
+pub mod chain;
 pub mod corefile;
 pub mod dns64;
 pub mod forward;
+pub mod respond;
 pub mod reverse;
 pub mod wire;
+pub mod zone;

@@ -23,4 +23,4 @@ pub use read::Reader;
 pub use write::{MAX_MESSAGE, Writer};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,6 +7,8 @@ use super::*;
 mod fuzz;
 mod oracle;
 
+pub(crate) use fuzz::Dice;
+
 pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
