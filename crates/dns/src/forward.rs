@@ -316,4 +316,4 @@ fn clean(mut answer: Message) -> Message {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,12 +4,11 @@ use std::time::Instant;
 
 use super::entry::{Entry, Kind};
 use super::{Asked, Hit};
+use crate::respond::UDP_SIZE;
 use crate::wire::{HEADER, Message};
 
 /// Seconds an answer holds whose time was over (RFC 8767 §4).
 const STALE_TTL: u32 = 30;
-/// What we take over UDP.
-const UDP_SIZE: u16 = 1232;
 /// Code of the option with an extended error (RFC 8914 §2).
 const EXTENDED_ERROR: u16 = 15;
 

@@ -108,13 +108,19 @@ fn plugin(server: &mut Server, directive: &Directive, notes: &mut Vec<Note>) -> 
         }
         "nodecache" => once(name, &mut server.nodecache, small::nodecache(directive)?)?,
         "rewrite" => server.rewrites.push(rewrite::read(directive)?),
-        "template" => server.templates.push(template::read(directive)?),
-        "hosts" => once(name, &mut server.hosts, hosts::read(directive)?)?,
+        "template" => {
+            let mut read = template::read(directive)?;
+            own_zones(server, &mut read.zones, &directive.arguments, 2);
+            server.templates.push(read);
+        }
+        "hosts" => {
+            let mut read = hosts::read(directive)?;
+            own_zones(server, &mut read.zones, &directive.arguments, 1);
+            once(name, &mut server.hosts, read)?;
+        }
         "kubernetes" => {
             let mut read = kubernetes::read(directive)?;
-            if directive.arguments.is_empty() {
-                read.zones = server.zones.iter().map(|key| key.zone.clone()).collect();
-            }
+            own_zones(server, &mut read.zones, &directive.arguments, 0);
             once(name, &mut server.kubernetes, read)?;
         }
         "cache" => once(name, &mut server.cache, cache::read(directive)?)?,
@@ -136,6 +142,13 @@ fn plugin(server: &mut Server, directive: &Directive, notes: &mut Vec<Note>) -> 
         }
     }
     Ok(())
+}
+
+/// Without zones after its first arguments, a plugin is for those of its block.
+fn own_zones(server: &Server, zones: &mut Vec<String>, arguments: &[Word], first: usize) {
+    if arguments.len() <= first {
+        *zones = server.zones.iter().map(|key| key.zone.clone()).collect();
+    }
 }
 
 fn once<T>(name: &Word, into: &mut Option<T>, read: T) -> Result<(), CorefileError> {

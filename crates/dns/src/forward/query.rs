@@ -1,9 +1,7 @@
 //! What is sent to an upstream, and whether what comes back is its answer (RFC 5452 §9, RFC 7873 §5.3).
 
+use crate::respond::UDP_SIZE;
 use crate::wire::{Cookie, Edns, EdnsOption, HEADER, Header, Message, Name, Opcode, Question, Rcode};
-
-/// What we take over UDP (A.9).
-const UDP_SIZE: u16 = 1232;
 
 /// A query under way.
 #[derive(Clone, Debug)]

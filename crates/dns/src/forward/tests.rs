@@ -63,7 +63,7 @@ fn is_good(answer: &Message, letter: u8) -> bool {
     matches!(&*answer.answers, [record] if record.data == Rdata::A([192, 0, 2, letter].into()))
 }
 
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..2000 {
         if is_so() {
             return;
