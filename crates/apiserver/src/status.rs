@@ -159,6 +159,11 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "Conflict", message).with(about.by_resource())
     }
 
+    /// What is to be deleted is not what the client meant (J49). Kubernetes names the kind here, not the resource.
+    pub(crate) fn not_meant(about: About<'_>, why: &str) -> Self {
+        Self::conflict(About { resource: about.kind, ..about }, why)
+    }
+
     /// The resourceVersion of an update is not the current one (Q4).
     pub(crate) fn modified(about: About<'_>) -> Self {
         Self::conflict(
@@ -226,6 +231,19 @@ impl ApiError {
             format!("{action} is not supported on resources of kind {:?}", about.qualified_resource());
         let details = Details { name: String::new(), ..about.by_resource() };
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(details)
+    }
+
+    /// No handler is there for the method.
+    pub(crate) fn method_not_routed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(Details::default())
+    }
+
+    /// No handler is there for this type of patch.
+    pub(crate) fn patch_not_routed() -> Self {
+        let message = "415: Unsupported Media Type";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+            .with(Details::default())
     }
 
     pub(crate) fn not_acceptable(supported: &[&str]) -> Self {

@@ -3,7 +3,8 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use crate::{Context, FieldError, Strategy, meta, names, wire};
+use crate::meta::{self, Checks};
+use crate::{Context, FieldError, Strategy, names, wire};
 
 /// The strategy of ConfigMaps.
 pub static CONFIG_MAP: ConfigMap = ConfigMap;
@@ -47,6 +48,10 @@ impl Strategy for ConfigMap {
         let mut errors = immutable_errors(new, old, &["data", "binaryData"]);
         errors.extend(self.validate_create(new, cx));
         errors
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {
@@ -124,6 +129,10 @@ impl Strategy for Secret {
         errors
     }
 
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         names::dns1123_subdomain(name)
     }
@@ -151,6 +160,10 @@ impl Strategy for ServiceAccount {
 
     fn prepare_update(&self, new: &mut Value, _old: &Value, _cx: &Context<'_>) {
         Self::clean(new);
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

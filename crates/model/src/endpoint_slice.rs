@@ -3,7 +3,8 @@
 use dyad_net::IpFamily;
 use serde_json::Value;
 
-use crate::{Context, ErrorType, FieldError, Strategy, addresses, lifecycle, meta, names, slices, wire};
+use crate::meta::{self, Checks};
+use crate::{Context, ErrorType, FieldError, Strategy, addresses, lifecycle, names, slices, wire};
 
 /// The strategy of EndpointSlices.
 pub static ENDPOINT_SLICE: EndpointSlice = EndpointSlice;
@@ -234,6 +235,10 @@ impl Strategy for EndpointSlice {
         warnings
     }
 
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks { whole: true, change: false, ..Checks::CHANGE }
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         names::dns1123_subdomain(name)
     }
@@ -342,6 +347,10 @@ impl Strategy for Endpoints {
 
     fn create_on_update(&self) -> bool {
         true
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::meta::Checks;
 use crate::{Context, FieldError, Strategy, names, wire};
 
 /// The strategy of core Events.
@@ -148,6 +149,11 @@ impl Strategy for Event {
 
     fn create_on_update(&self) -> bool {
         true
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        // Events of the core group are checked like every kind and no more.
+        if self.strict { Checks::CHANGE } else { Checks { whole: false, change: false, finalizers: false } }
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

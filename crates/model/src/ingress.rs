@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::{Context, FieldError, Strategy, addresses, lifecycle, meta, names, wire};
+use crate::meta::{self, Checks};
+use crate::{Context, FieldError, Strategy, addresses, lifecycle, names, wire};
 
 /// The strategy of Ingresses.
 pub static INGRESS: Ingress = Ingress;
@@ -298,6 +299,10 @@ impl Strategy for IngressClass {
         }
         errors.extend(self.validate_create(new, cx));
         errors
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::meta::Checks;
 use crate::{Context, FieldError, Strategy, names, wire};
 
 /// The strategy of Leases.
@@ -52,6 +53,10 @@ impl Strategy for Lease {
 
     fn create_on_update(&self) -> bool {
         true
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks { finalizers: false, ..Checks::CHANGE }
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::meta::Checks;
 use crate::{Context, FieldError, Strategy, names, wire};
 
 /// The strategy of Namespaces.
@@ -89,6 +90,10 @@ impl Strategy for Namespace {
             "finalize" => Self::finalizers(new, |index| format!("spec.finalizers[{index}]")),
             _ => Self::finalizers(new, |_| "spec.finalizers".to_owned()),
         }
+    }
+
+    fn meta_checks(&self, cx: &Context<'_>) -> Checks {
+        if cx.subresource.is_empty() { Checks::WHOLE_AND_CHANGE } else { Checks::CHANGE }
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::meta::Checks;
 use crate::{Allocator, Context, FieldError, Refusal, Strategy, addresses, lifecycle, names, pod_spec, wire};
 
 /// The strategy of Nodes.
@@ -160,6 +161,10 @@ impl Strategy for Node {
             }
         }
         warnings
+    }
+
+    fn meta_checks(&self, cx: &Context<'_>) -> Checks {
+        if cx.subresource.is_empty() { Checks::WHOLE_AND_CHANGE } else { Checks::CHANGE }
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -7,6 +7,7 @@ mod update;
 
 use serde_json::{Value, json};
 
+use crate::meta::Checks;
 use crate::{Allocator, Context, FieldError, Refusal, Strategy, lifecycle, names, pod_spec, wire};
 
 /// The strategy of Pods.
@@ -92,6 +93,10 @@ impl Strategy for Pod {
             )],
             _ => Vec::new(),
         }
+    }
+
+    fn meta_checks(&self, cx: &Context<'_>) -> Checks {
+        if cx.subresource.is_empty() { Checks::WHOLE_AND_CHANGE } else { Checks::CHANGE }
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

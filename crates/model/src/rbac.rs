@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::meta::Checks;
 use crate::{Context, FieldError, Strategy, names, selector, wire};
 
 /// The strategy of Roles.
@@ -78,6 +79,10 @@ impl Strategy for Role {
 
     fn create_on_update(&self) -> bool {
         true
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
     }
 }
 
@@ -175,6 +180,10 @@ impl Strategy for RoleBinding {
 
     fn create_on_update(&self) -> bool {
         true
+    }
+
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
     }
 }
 

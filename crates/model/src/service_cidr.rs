@@ -3,6 +3,7 @@
 use dyad_net::IpFamily;
 use serde_json::{Value, json};
 
+use crate::meta::Checks;
 use crate::{Context, FieldError, Strategy, lifecycle, names, wire};
 
 /// The strategy of ServiceCIDRs.
@@ -139,6 +140,10 @@ impl Strategy for IpAddress {
     }
 
     /// C5: the name is the address.
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::WHOLE_AND_CHANGE
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         dyad_net::check_canonical_ip(name).err().map(|error| error.to_string()).into_iter().collect()
     }

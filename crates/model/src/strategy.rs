@@ -6,6 +6,7 @@ use dyad_net::{DualStack, IpFamily, IpNet};
 use serde_json::Value;
 
 use crate::FieldError;
+use crate::meta::Checks;
 
 /// What the cluster was configured with; the one place every component derives the primary family from.
 #[derive(Clone, Debug)]
@@ -140,6 +141,11 @@ pub trait Strategy: Send + Sync {
     /// Whether PUT to a missing name creates it (Q3).
     fn create_on_update(&self) -> bool {
         false
+    }
+
+    /// How the metadata of a new object, or of a change, is checked.
+    fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
+        Checks::CHANGE
     }
 
     /// Whether names are RFC 1123 labels (Services, Namespaces), not subdomains; and other name rules.

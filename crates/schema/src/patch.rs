@@ -76,8 +76,8 @@ pub enum PatchError {
         /// Why.
         detail: String,
     },
-    /// 500 InternalError: upstream has no better answer to some malformed strategic patches.
-    #[error("Internal error occurred: {0}")]
+    /// 500 without a reason: upstream has no better answer to some malformed strategic patches.
+    #[error("{0}")]
     Internal(String),
 }
 

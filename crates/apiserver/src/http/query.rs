@@ -1,5 +1,7 @@
 //! The query string of a request.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use crate::status::ApiError;
 
 /// The parameters of a query string, decoded, in their order.
@@ -31,14 +33,38 @@ impl Query {
     }
 
     /// A number, `None` if absent or empty.
-    pub(crate) fn number<N: std::str::FromStr>(&self, key: &str) -> Result<Option<N>, ApiError> {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<i64>, ApiError> {
         match self.get(key) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| ApiError::bad_request(format!("{key}: {text:?} is not a number that fits"))),
+            text => text.parse().map(Some).map_err(|error| {
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {}", go_error(&error)))
+            }),
         }
+    }
+
+    /// The resourceVersion that a read of one object demands.
+    pub(crate) fn version(&self) -> Result<Option<u64>, ApiError> {
+        match self.get("resourceVersion") {
+            "" => Ok(None),
+            text => parse_version(text).map(Some).map_err(ApiError::unknown),
+        }
+    }
+}
+
+/// A natural number, or what Go says of a text that is none.
+pub(crate) fn parse_unsigned(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|error| format!("strconv.ParseUint: parsing {text:?}: {}", go_error(&error)))
+}
+
+/// The resourceVersion of a read.
+pub(crate) fn parse_version(text: &str) -> Result<u64, String> {
+    parse_unsigned(text).map_err(|why| format!("resourceVersion: Invalid value: {text:?}: {why}"))
+}
+
+fn go_error(error: &ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
     }
 }
 
@@ -77,9 +103,22 @@ mod tests {
         let query = Query::parse("labelSelector=a%3Db%2Cc+in+(d)&watch&limit=5&x=%zz");
         assert_eq!(query.get("labelSelector"), "a=b,c in (d)");
         assert!(query.flag("watch"));
-        assert_eq!(query.number::<usize>("limit").unwrap(), Some(5));
+        assert_eq!(query.number("limit").unwrap(), Some(5));
         assert_eq!(query.get("x"), "%zz");
         assert!(!query.flag("absent"));
-        assert!(query.number::<usize>("x").is_err());
+        let error = query.number("x").unwrap_err();
+        assert_eq!(error.to_string(), "strconv.ParseInt: parsing \"%zz\": invalid syntax");
+    }
+
+    #[test]
+    fn versions_are_natural_numbers() {
+        let refused =
+            |text: &str| Query::parse(&format!("resourceVersion={text}")).version().unwrap_err().to_string();
+        assert_eq!(
+            refused("x"),
+            "resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax"
+        );
+        assert!(refused("99999999999999999999").ends_with("value out of range"));
+        assert_eq!(Query::parse("resourceVersion=7").version().unwrap(), Some(7));
     }
 }

@@ -26,6 +26,9 @@ use crate::registry::{
 };
 use crate::status::{About, ApiError};
 
+/// Server-side apply, a type of patch that is not there yet.
+const APPLY: &str = "application/apply-patch+yaml";
+
 /// Largest body of a request (J16).
 const BODY_MAX: usize = 3 << 20;
 
@@ -222,7 +225,7 @@ impl Api {
             },
         };
         if !allowed {
-            return Err(ApiError::method_not_allowed(scope.about(), scope.verb));
+            return Err(ApiError::method_not_routed());
         }
         match scope.subresource {
             "" | "status" | "finalize" => self.object(call, served, scope, body, warnings).await,
@@ -268,8 +271,7 @@ impl Api {
         };
         match scope.verb {
             "get" => {
-                let rev = call.query.number("resourceVersion")?;
-                let stored = registry.get(scope, rev).await?;
+                let stored = registry.get(scope, call.query.version()?).await?;
                 let object = show::object(served, show, &stored, stored.rev);
                 Ok(respond::json(StatusCode::OK, format, object))
             }
@@ -316,7 +318,7 @@ impl Api {
                 let listed = registry.delete_collection(scope, &list, &options).await?;
                 Ok(respond::json(StatusCode::OK, format, show::list(served, show, &listed)))
             }
-            other => Err(ApiError::method_not_allowed(scope.about(), other)),
+            _ => Err(ApiError::method_not_routed()),
         }
     }
 
@@ -354,8 +356,7 @@ impl Api {
         let registry = &self.registry;
         let scale = match scope.verb {
             "get" => {
-                let rev = call.query.number("resourceVersion")?;
-                let stored = registry.get(scope, rev).await?;
+                let stored = registry.get(scope, call.query.version()?).await?;
                 scale_of(&stored.value())
             }
             "update" => {
@@ -367,7 +368,7 @@ impl Api {
                 let options = WriteOptions::parse(&call.query, "PatchOptions")?;
                 registry.patch_scale(scope, kind, body, &options, warnings).await?
             }
-            other => return Err(ApiError::method_not_allowed(scope.about(), other)),
+            _ => return Err(ApiError::method_not_routed()),
         };
         Ok(respond::value(StatusCode::OK, format, &scale))
     }
@@ -381,15 +382,12 @@ fn verb(method: &Method, place: &ResourcePath, query: &Query) -> Result<&'static
         Method::GET | Method::HEAD if watch => "watch",
         Method::GET | Method::HEAD if named => "get",
         Method::GET | Method::HEAD => "list",
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
+        Method::POST if !named || !place.subresource.is_empty() => "create",
+        Method::PUT if named => "update",
+        Method::PATCH if named => "patch",
         Method::DELETE if named => "delete",
         Method::DELETE => "deletecollection",
-        _ => {
-            let about = About { group: &place.group, resource: &place.plural, kind: "", name: "" };
-            return Err(ApiError::method_not_allowed(about, method.as_str()));
-        }
+        _ => return Err(ApiError::method_not_routed()),
     })
 }
 
@@ -404,10 +402,12 @@ fn selected_name(place: &ResourcePath, query: &Query) -> String {
 
 /// J41: the kinds of patches that there are.
 fn patch_type(body: &Body) -> Result<PatchType, ApiError> {
-    let refused = || ApiError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type));
     match &body.media {
-        Media::Other(name) => PatchType::from_content_type(name).ok_or_else(refused),
-        Media::Json | Media::Yaml => Err(refused()),
+        Media::Other(name) if name == APPLY => {
+            Err(ApiError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type)))
+        }
+        Media::Other(name) => PatchType::from_content_type(name).ok_or_else(ApiError::patch_not_routed),
+        Media::Json | Media::Yaml => Err(ApiError::patch_not_routed()),
     }
 }
 

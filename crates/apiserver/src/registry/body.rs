@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use dyad_schema::fields::Schema;
+use dyad_schema::kinds;
 use dyad_schema::normalize::{Decoded, strict_message};
 use serde::Deserialize;
 use serde_json::Value;
@@ -49,6 +50,45 @@ struct TypeMeta {
     kind: String,
 }
 
+impl TypeMeta {
+    /// With what was left out.
+    fn or(self, api_version: &str, kind: &str) -> Self {
+        let or = |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
+        Self { api_version: or(self.api_version, api_version), kind: or(self.kind, kind) }
+    }
+}
+
+/// Refuses an object of another kind than expected: one that nobody knows, one that is no such object, or one that
+/// is, but is served elsewhere.
+fn check_type(given: &TypeMeta, (group, version, kind): (&str, &str, &str)) -> Result<(), ApiError> {
+    let TypeMeta { api_version: given_version, kind: given_kind } = given;
+    let (given_group, number) = given_version.split_once('/').unwrap_or(("", given_version));
+    if (given_group, number, given_kind.as_str()) == (group, version, kind) {
+        return Ok(());
+    }
+    let mut known = kinds::all().iter();
+    if !known.any(|row| row.kind == *given_kind && row.group == given_group && row.version == number) {
+        return Err(ApiError::bad_request(format!(
+            "{given_kind} in version {number:?} cannot be handled as a {kind}: no kind {given_kind:?} is registered for \
+             version {given_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        )));
+    }
+    if given_kind != kind {
+        let package = match group.split('.').next() {
+            Some("") | None => "core",
+            Some(label) => label,
+        };
+        return Err(ApiError::bad_request(format!(
+            "{given_kind} in version {number:?} cannot be handled as a {kind}: converting ({number}.{given_kind}) to \
+             ({package}.{kind}): unknown conversion"
+        )));
+    }
+    let expected = kinds::api_version(group, version);
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({given_version}) does not match the expected API version ({expected})"
+    )))
+}
+
 impl Body {
     /// The body as JSON text.
     pub(crate) fn json(&self) -> Result<Cow<'_, [u8]>, ApiError> {
@@ -87,26 +127,10 @@ impl Body {
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
         let json = self.json()?;
-        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let api_version = kinds::api_version(group, version);
         // A body that is no object at all is refused below, with better words.
         let given: TypeMeta = serde_json::from_slice(&json).unwrap_or_default();
-        if !given.api_version.is_empty() && given.api_version != api_version {
-            return Err(ApiError::bad_request(format!(
-                "the API version in the data ({}) does not match the expected API version ({api_version})",
-                given.api_version
-            )));
-        }
-        if !given.kind.is_empty() && given.kind != kind {
-            let package = match group.split('.').next() {
-                Some("") | None => "core",
-                Some(label) => label,
-            };
-            return Err(ApiError::bad_request(format!(
-                "{} in version {version:?} cannot be handled as a {kind}: converting ({version}.{}) to \
-                 ({package}.{kind}): unknown conversion",
-                given.kind, given.kind
-            )));
-        }
+        check_type(&given.or(&api_version, kind), (group, version, kind))?;
         let Decoded { mut object, strict } = schema
             .decode(&json)
             .map_err(|error| ApiError::bad_request(error.bad_request(kind, version, &json)))?;

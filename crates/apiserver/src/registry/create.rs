@@ -48,7 +48,6 @@ impl Registry {
         let mut names = 0;
         for _ in 0..ATTEMPTS {
             let mut new = object.clone();
-            fill_meta(&mut new)?;
             if generated {
                 meta_mut(&mut new).insert("name".to_owned(), values::generate_name(&prefix).into());
             }
@@ -82,6 +81,7 @@ impl Registry {
         let strategy = resource.strategy;
         let now = values::now();
         let cx = scope.context(self, &now);
+        let versioned = fill_meta(&mut new);
         let name = meta_text(&new, "name").to_owned();
         let about = scope.served.about(&name);
         let mut session = self.session(scope.namespace, &name);
@@ -89,8 +89,8 @@ impl Registry {
             .begin_create(&mut new, &cx, &mut session)
             .map_err(|refusal| ApiError::refused(about, &refusal))?;
         strategy.prepare_create(&mut new, &cx);
-        let mut errors =
-            meta::validate_create(&new, scope.served.row.namespaced, |name| strategy.validate_name(name));
+        let (namespaced, checks) = (scope.served.row.namespaced, strategy.meta_checks(&cx));
+        let mut errors = meta::validate_create(&new, namespaced, checks, |name| strategy.validate_name(name));
         errors.extend(strategy.validate_create(&new, &cx));
         refuse_if_any(about, &errors)?;
         warnings.extend(strategy.warnings(&new, None, &cx));
@@ -105,6 +105,9 @@ impl Registry {
                 Some(kv) => taken(&kv),
                 None => Attempt::done(Stored::written(resource, &new, json, UNWRITTEN, &self.cluster)),
             });
+        }
+        if versioned {
+            return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
         }
         let op = Op::Put { key, value: json.clone() };
         Ok(match self.commit(op, 0, Vec::new(), session).await? {
@@ -169,12 +172,10 @@ pub(crate) fn check_namespace(scope: Scope<'_>, object: &mut Value) -> Result<()
     }
 }
 
-/// What only the server says about an object.
-fn fill_meta(object: &mut Value) -> Result<(), ApiError> {
-    // What is no number says nothing, here as in Kubernetes.
-    if meta_text(object, "resourceVersion").parse::<u64>().is_ok_and(|rev| rev != 0) {
-        return Err(ApiError::unknown("resourceVersion should not be set on objects to be created"));
-    }
+/// What only the server says about an object. True if the client says which version of the object it is, which cannot
+/// be; what is no number says nothing, here as in Kubernetes.
+fn fill_meta(object: &mut Value) -> bool {
+    let versioned = meta_text(object, "resourceVersion").parse::<u64>().is_ok_and(|rev| rev != 0);
     let meta = meta_mut(object);
     for key in
         ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"]
@@ -183,5 +184,5 @@ fn fill_meta(object: &mut Value) -> Result<(), ApiError> {
     }
     meta.insert("uid".to_owned(), values::uid().into());
     meta.insert("creationTimestamp".to_owned(), values::now().into());
-    Ok(())
+    versioned
 }

@@ -12,9 +12,9 @@ use super::options::{DeleteOptions, ListOptions, Propagation};
 use super::stored::Stored;
 use super::update::Removed;
 use super::values;
-use super::write::{ATTEMPTS, Committed, Scope, check_preconditions, has_finalizers, meta_mut};
+use super::write::{ATTEMPTS, Committed, Scope, has_finalizers, meta_mut};
 use super::{Registry, Resource};
-use crate::status::ApiError;
+use crate::status::{About, ApiError};
 
 /// Namespaces without which a cluster does not work.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -66,7 +66,7 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Attempt, ApiError> {
         let resource = scope.resource();
-        check_preconditions(scope.about(), options.uid.as_deref(), options.resource_version.as_deref(), old)?;
+        check_meant(scope.about(), options, old)?;
         let value = old.value();
         scope.check_node(Some(&value), None)?;
         if resource.is("", "namespaces") && IMMORTAL.contains(&scope.name) {
@@ -124,6 +124,31 @@ impl Registry {
         }
         Ok(listed)
     }
+}
+
+/// Whether this is what the client wants to delete (J49).
+fn check_meant(about: About<'_>, options: &DeleteOptions, old: &Stored) -> Result<(), ApiError> {
+    if let Some(uid) = options.uid.as_deref().filter(|uid| **uid != *old.meta.uid) {
+        return Err(ApiError::not_meant(
+            about,
+            &format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+                 deleted and then recreated",
+                old.meta.uid
+            ),
+        ));
+    }
+    let rev = old.rev.to_string();
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != rev) {
+        return Err(ApiError::not_meant(
+            about,
+            &format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+                 ({rev}). The object might have been modified"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 enum Attempt {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::resource::Served;
 use super::selectable;
 use super::stored::Selection;
-use crate::http::query::Query;
+use crate::http::query::{Query, parse_version};
 use crate::status::{About, ApiError};
 
 /// Options of list and watch.
@@ -65,8 +65,13 @@ impl ListOptions {
         }
         let resource_version = match query.get("resourceVersion") {
             "" => None,
-            text => Some(text.parse().map_err(|_| {
-                ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a number"))
+            text => Some(parse_version(text).map_err(|why| {
+                // A watch learns of it too late for a better answer.
+                if watch {
+                    ApiError::unknown(why)
+                } else {
+                    ApiError::bad_request(format!("invalid resource version: {why}"))
+                }
             })?),
         };
         let initial_events = match query.get("sendInitialEvents") {
@@ -89,11 +94,11 @@ impl ListOptions {
                 "NotOlderThan" => VersionMatch::NotOlderThan,
                 _ => VersionMatch::Unset,
             },
-            limit: usize::try_from(query.number::<i64>("limit")?.unwrap_or(0)).unwrap_or(0),
+            limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0),
             token,
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events,
-            timeout_secs: query.number::<i64>("timeoutSeconds")?.and_then(|secs| u64::try_from(secs).ok()),
+            timeout_secs: query.number("timeoutSeconds")?.and_then(|secs| u64::try_from(secs).ok()),
         })
     }
 }
@@ -182,16 +187,7 @@ impl WriteOptions {
         if kind == "PatchOptions" && !query.get("force").is_empty() {
             errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
         }
-        let manager = query.get("fieldManager");
-        if manager.len() > 128 {
-            let error = FieldError::new(
-                ErrorType::TooLong,
-                "fieldManager",
-                Value::Null,
-                "may not be more than 128 bytes",
-            );
-            errors.push(error);
-        }
+        errors.extend(field_manager(query.get("fieldManager")));
         if errors.is_empty() {
             Ok(Self { dry_run, field_validation })
         } else {
@@ -200,16 +196,28 @@ impl WriteOptions {
     }
 }
 
+/// The errors of the name that a client writes under (J45).
+fn field_manager(manager: &str) -> Vec<FieldError> {
+    const FIELD: &str = "fieldManager";
+    let mut errors = Vec::new();
+    if manager.len() > 128 {
+        let text = "may not be more than 128 bytes";
+        errors.push(FieldError::new(ErrorType::TooLong, FIELD, Value::Null, text));
+    }
+    for (position, character) in manager.char_indices().filter(|(_, character)| character.is_control()) {
+        let text = format!("invalid character U+{:04X} (at position {position})", u32::from(character));
+        errors.push(FieldError::invalid(FIELD, manager, text));
+    }
+    errors
+}
+
 /// J44: `All`, or nothing.
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
-    let mut all = false;
-    for value in values {
-        match value {
-            "All" => all = true,
-            other => errors.push(FieldError::not_supported("dryRun", other, &["All"])),
-        }
+    let values: Vec<&str> = values.collect();
+    if values.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported("dryRun", values.as_slice(), &["All"]));
     }
-    all
+    !values.is_empty()
 }
 
 /// What happens to the objects that an object owns (J50).
@@ -239,7 +247,7 @@ impl DeleteOptions {
         let from_query;
         let body = if body.is_null() {
             from_query = serde_json::json!({
-                "gracePeriodSeconds": query.number::<i64>("gracePeriodSeconds")?,
+                "gracePeriodSeconds": query.number("gracePeriodSeconds")?,
                 "propagationPolicy": Some(query.get("propagationPolicy")).filter(|text| !text.is_empty()),
                 "orphanDependents": match query.get("orphanDependents") {
                     "" => None,
@@ -251,6 +259,14 @@ impl DeleteOptions {
         } else {
             body
         };
+        let kind = body["kind"].as_str().unwrap_or_default();
+        if !matches!(kind, "" | "DeleteOptions") {
+            return Err(ApiError::bad_request(format!(
+                "no kind {kind:?} is registered for version {:?} in scheme \
+                 \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"",
+                body["apiVersion"].as_str().unwrap_or_default()
+            )));
+        }
         let mut errors = Vec::new();
         let orphan = body["orphanDependents"].as_bool();
         let policy = body["propagationPolicy"].as_str();
@@ -265,7 +281,7 @@ impl DeleteOptions {
             Some("Orphan") => Some(Propagation::Orphan),
             Some(other) => {
                 let supported = ["Foreground", "Background", "Orphan", "nil"];
-                errors.push(FieldError::not_supported("propagationPolicy", other, &supported));
+                errors.push(FieldError::not_supported_in_order("propagationPolicy", other, &supported));
                 None
             }
         };

@@ -20,6 +20,7 @@ use super::write::{
     ATTEMPTS, Committed, Scope, Written, check_preconditions, has_finalizers, meta_mut, meta_text,
     refuse_if_any,
 };
+use crate::http::query::parse_unsigned;
 use crate::status::{About, ApiError};
 
 /// How the new object comes out of the old one.
@@ -43,18 +44,7 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         let mut object = body.decode(scope.served, options.field_validation, warnings)?;
         check_namespace(scope, &mut object)?;
-        match meta_text(&object, "name") {
-            name if name == scope.name => {}
-            "" => {
-                return Err(ApiError::bad_request("name must be provided"));
-            }
-            name => {
-                return Err(ApiError::bad_request(format!(
-                    "the name of the object ({name}) does not match the name on the URL ({})",
-                    scope.name
-                )));
-            }
-        }
+        check_name(scope, &object)?;
         self.update(scope, Compute::Replace(object), options, warnings).await
     }
 
@@ -120,9 +110,8 @@ impl Registry {
                 &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: "),
             ));
         }
-        if !matches!(meta_text(&object, "resourceVersion"), "" | "0") {
-            return Err(ApiError::modified(about));
-        }
+        // A version of what is not there says nothing.
+        given_rev(&object)?;
         meta_mut(&mut object).remove("resourceVersion");
         self.create_decoded(scope, object, options, warnings).await
     }
@@ -146,20 +135,15 @@ impl Registry {
         let about = scope.about();
         let old_value = old.value();
         let mut new = self.compute(scope, &old_value, compute, options.field_validation, warnings)?;
-        let uid = Some(meta_text(&new, "uid")).filter(|uid| !uid.is_empty());
-        check_preconditions(about, uid, None, old)?;
-        let rev = old.rev.to_string();
-        match meta_text(&new, "resourceVersion") {
-            "" | "0" => {}
-            given if given == rev => {}
-            given if given.parse::<u64>().is_err() => {
-                let error = FieldError::invalid("metadata.resourceVersion", given, "must be a number");
-                return Err(ApiError::invalid(about, &[error]));
-            }
-            _ => return Err(ApiError::modified(about)),
+        if matches!(compute, Compute::Replace(_)) {
+            let uid = Some(meta_text(&new, "uid")).filter(|uid| !uid.is_empty());
+            check_preconditions(about, uid, None, old)?;
+        }
+        if given_rev(&new)?.is_some_and(|given| given != old.rev) {
+            return Err(ApiError::modified(about));
         }
         let meta = meta_mut(&mut new);
-        meta.insert("resourceVersion".to_owned(), rev.into());
+        meta.insert("resourceVersion".to_owned(), old.rev.to_string().into());
         for key in ["selfLink", "managedFields"] {
             meta.remove(key);
         }
@@ -174,7 +158,7 @@ impl Registry {
                 .map_err(|refusal| ApiError::refused(about, &refusal))?;
         }
         strategy.prepare_update(&mut new, &old_value, &cx);
-        let mut errors = meta::validate_update(&new, &old_value);
+        let mut errors = meta::validate_update(&new, &old_value, strategy.meta_checks(&cx));
         errors.extend(strategy.validate_update(&new, &old_value, &cx));
         refuse_if_any(about, &errors)?;
         warnings.extend(strategy.warnings(&new, Some(&old_value), &cx));
@@ -226,7 +210,14 @@ impl Registry {
                     }
                     FieldValidation::Ignore => patched.object,
                 };
+                if *kind == PatchType::Strategic {
+                    // Such a patch is about the fields of a kind, and the kind is none of them.
+                    object["kind"] = served.row.kind.into();
+                    object["apiVersion"] = served.row.api_version().into();
+                }
                 check_type(served.row, &object)?;
+                check_namespace(scope, &mut object)?;
+                check_name(scope, &object)?;
                 served.to_stored(&mut object);
                 object
             }
@@ -298,6 +289,28 @@ fn is_deleted_by(new: &Value, old: &Value, resource: &super::Resource) -> bool {
         && old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
 }
 
+/// The resourceVersion that an object to be written says it is a change of.
+fn given_rev(object: &Value) -> Result<Option<u64>, ApiError> {
+    match meta_text(object, "resourceVersion") {
+        "" => Ok(None),
+        text => parse_unsigned(text).map(|rev| (rev != 0).then_some(rev)).map_err(ApiError::unknown),
+    }
+}
+
+/// The name of an object to be written is that of the path.
+fn check_name(scope: Scope<'_>, object: &Value) -> Result<(), ApiError> {
+    let path = scope.name;
+    match meta_text(object, "name") {
+        name if name == path => Ok(()),
+        "" => Err(ApiError::bad_request(format!(
+            "the name of the object ({path} based on URL) was undeterminable: name must be provided"
+        ))),
+        name => Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({path})"
+        ))),
+    }
+}
+
 /// A patch cannot make one kind of another.
 fn check_type(row: &dyad_schema::kinds::Kind, object: &Value) -> Result<(), ApiError> {
     let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
@@ -324,7 +337,7 @@ pub(crate) fn patch_error(error: PatchError) -> ApiError {
             About { group: "", resource: "", kind: "", name: "" },
             &[FieldError::invalid("patch", value, detail)],
         ),
-        PatchError::Internal(why) => ApiError::internal(why),
+        PatchError::Internal(why) => ApiError::unknown(why),
         rejected => ApiError::rejected(rejected.to_string()),
     }
 }

@@ -32,6 +32,12 @@ async fn j40_services_and_pods_are_returned_when_deleted() {
 async fn q3_put_creates_services_and_nothing_that_it_should_not() {
     let api = Api::start().await;
     api.put(&format!("{SERVICES}/s"), service("s", json!({}))).await.expect(201);
+    let mut versioned = service("t", json!({}));
+    versioned["metadata"]["resourceVersion"] = "1".into();
+    api.put(&format!("{SERVICES}/t"), versioned.clone()).await.expect(201);
+    versioned["metadata"]["resourceVersion"] = "x".into();
+    let (reason, message) = api.put(&format!("{SERVICES}/t"), versioned).await.failure(500);
+    assert_eq!((reason.as_str(), message.as_str()), ("", "strconv.ParseUint: parsing \"x\": invalid syntax"));
     let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n"}});
     let (reason, message) = api.put("/api/v1/nodes/n", node).await.failure(404);
     assert_eq!((reason.as_str(), message.as_str()), ("NotFound", "nodes \"n\" not found"));
@@ -95,11 +101,15 @@ async fn j41_the_three_patches_and_no_other() {
     assert_eq!(patched["spec"]["ports"].as_array().unwrap().len(), 2, "J42: merged by port");
     let test = json!([{"op": "test", "path": "/spec/type", "value": "NodePort"}]);
     assert_eq!(api.patch(&path, "application/json-patch+json", test).await.failure(422).0, "Invalid");
-    for content_type in ["application/apply-patch+yaml", "application/json"] {
+    for (content_type, wanted) in [
+        ("application/apply-patch+yaml", "application/strategic-merge-patch+json"),
+        ("application/json", "415: Unsupported Media Type"),
+        ("application/foo", "415: Unsupported Media Type"),
+    ] {
         let answer = api.patch(&format!("{path}?fieldManager=m&force=true"), content_type, json!({})).await;
         let (reason, message) = answer.failure(415);
         assert_eq!(reason, "UnsupportedMediaType");
-        assert!(message.contains("application/strategic-merge-patch+json"), "{message}");
+        assert!(message.contains(wanted), "{message}");
     }
 }
 
@@ -174,7 +184,10 @@ async fn j44_a_dry_run_does_all_but_write() {
     assert_eq!(api.store.current_rev(), before);
     let (reason, message) = api.delete(&format!("{CONFIG_MAPS}/a?dryRun=Some")).await.failure(422);
     assert_eq!(reason, "Invalid");
-    assert!(message.contains("dryRun: Unsupported value: \"Some\": supported values: \"All\""), "{message}");
+    assert!(
+        message.contains("dryRun: Unsupported value: [\"Some\"]: supported values: \"All\""),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -234,8 +247,37 @@ async fn names_and_namespaces_must_agree() {
     let (_, message) =
         api.post(CONFIG_MAPS, json!({"kind": "Secret", "apiVersion": "v1"})).await.failure(400);
     assert!(message.contains("cannot be handled as a ConfigMap"), "{message}");
-    let (_, message) = api.post(CONFIG_MAPS, json!({"apiVersion": "v2"})).await.failure(400);
-    assert!(message.contains("does not match the expected API version (v1)"), "{message}");
+    for (body, wanted) in [
+        (json!({"apiVersion": "v2"}), "no kind \"ConfigMap\" is registered for version \"v2\" in scheme"),
+        (json!({"kind": "Foo"}), "no kind \"Foo\" is registered for version \"v1\" in scheme"),
+        (
+            json!({"apiVersion": "apps/v1", "kind": "Deployment"}),
+            "converting (v1.Deployment) to (core.ConfigMap): unknown conversion",
+        ),
+    ] {
+        let (_, message) = api.post(CONFIG_MAPS, body).await.failure(400);
+        assert!(message.contains(wanted), "{message}");
+    }
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}});
+    let (_, message) = api.post("/api/v1/namespaces/default/events", event).await.failure(400);
+    assert!(message.contains("(events.k8s.io/v1) does not match the expected API version (v1)"), "{message}");
+    for (patch, wanted) in [
+        (
+            json!({"metadata": {"name": "b"}}),
+            "the name of the object (b) does not match the name on the URL (a)",
+        ),
+        (
+            json!({"metadata": {"name": null}}),
+            "the name of the object (a based on URL) was undeterminable: name must be provided",
+        ),
+        (
+            json!({"metadata": {"namespace": "b"}}),
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+    ] {
+        assert_eq!(api.merge(&format!("{CONFIG_MAPS}/a"), patch).await.failure(400).1, wanted);
+    }
+    api.merge(&format!("{CONFIG_MAPS}/a"), json!({"metadata": {"namespace": null}})).await.expect(200);
     let (_, message) = api.post(CONFIG_MAPS, json!({"metadata": {"name": "A B"}})).await.failure(422);
     assert!(message.starts_with("ConfigMap \"A B\" is invalid: metadata.name: Invalid value"), "{message}");
     let mut old = config_map("z");

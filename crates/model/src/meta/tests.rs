@@ -7,7 +7,7 @@ fn shown(errors: &[FieldError]) -> Vec<String> {
 }
 
 fn created(meta: Value, namespaced: bool) -> Vec<String> {
-    shown(&validate_create(&json!({ "metadata": meta }), namespaced, names::dns1123_label))
+    shown(&validate_create(&json!({ "metadata": meta }), namespaced, Checks::CHANGE, names::dns1123_label))
 }
 
 #[test]
@@ -44,6 +44,21 @@ fn new_metadata() {
             vec![
                 "metadata.ownerReferences.apiVersion: Invalid value: \"apps/\": version must not be empty",
                 "metadata.ownerReferences.name: Invalid value: \"\": must not be empty",
+            ],
+        ),
+        (
+            "finalizers without a domain",
+            json!({"name": "a", "namespace": "n", "finalizers": ["kubernetes", "a/b", "bad", ""]}),
+            true,
+            vec![
+                "metadata.finalizers: Invalid value: \"\": name part must be non-empty",
+                "metadata.finalizers: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or \
+                 '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or \
+                 '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+                "metadata.finalizers[2]: Invalid value: \"bad\": name is neither a standard finalizer name nor is it \
+                 fully qualified",
+                "metadata.finalizers[3]: Invalid value: \"\": name is neither a standard finalizer name nor is it fully \
+                 qualified",
             ],
         ),
         (
@@ -116,7 +131,32 @@ fn changed_metadata() {
             new["metadata"][key] = value.clone();
         }
         inherit(&mut new, old);
-        assert_eq!(shown(&validate_update(&new, old)), wanted, "{row}");
+        let once = Checks { change: false, ..Checks::CHANGE };
+        assert_eq!(shown(&validate_update(&new, old, once)), wanted, "{row}");
+    }
+}
+
+#[test]
+fn errors_are_found_as_often_as_looked_for() {
+    let old = json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}});
+    let mut new = old.clone();
+    new["metadata"]["name"] = json!("b");
+    new["metadata"]["labels"] = json!({"a": "-"});
+    new["metadata"]["finalizers"] = json!(["bad"]);
+    let nothing_more = Checks { whole: false, change: false, finalizers: false };
+    // How often a name, a label and a finalizer that may not be so are found.
+    let rows = [
+        ("events of the core group", nothing_more, [1, 2, 0]),
+        ("leases", Checks { change: true, ..nothing_more }, [2, 3, 0]),
+        ("every status", Checks::CHANGE, [2, 3, 1]),
+        ("slices", Checks { change: false, ..Checks::WHOLE_AND_CHANGE }, [1, 3, 1]),
+        ("nodes", Checks::WHOLE_AND_CHANGE, [2, 4, 2]),
+    ];
+    for (row, checks, wanted) in rows {
+        let errors = validate_update(&new, &old, checks);
+        let count = |field: &str| errors.iter().filter(|error| error.field == field).count();
+        let found = ["metadata.name", "metadata.labels", "metadata.finalizers[0]"].map(count);
+        assert_eq!(found, wanted, "{row}");
     }
 }
 
