@@ -132,8 +132,11 @@ impl FieldError {
             ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal => {
                 text.to_owned()
             }
-            // Strings are printed quoted and everything else as JSON, which is how Value prints.
-            _ => format!("{text}: {}", self.value),
+            _ => match &self.value {
+                Value::String(value) => format!("{text}: {}", quoted(value)),
+                // JSON, which is how Value prints.
+                value => format!("{text}: {value}"),
+            },
         };
         if !self.detail.is_empty() {
             body.push_str(": ");
@@ -143,8 +146,45 @@ impl FieldError {
     }
 }
 
+/// A string as Go quotes it.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0b' => out.push_str("\\v"),
+            '\x0c' => out.push_str("\\f"),
+            control if control.is_ascii_control() => {
+                out.push_str(&format!("\\x{:02x}", u32::from(control)));
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+    out
+}
+
 impl std::fmt::Display for FieldError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_quoted_as_go_does() {
+        let body = |value: &str| FieldError::invalid("f", value, "").body();
+        assert_eq!(body("a\"b\\"), r#"Invalid value: "a\"b\\""#);
+        assert_eq!(body("a\x01\n\x07é"), r#"Invalid value: "a\x01\n\aé""#);
+        assert_eq!(FieldError::invalid("f", vec!["a"], "").body(), r#"Invalid value: ["a"]"#);
     }
 }

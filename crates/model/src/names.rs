@@ -35,6 +35,11 @@ fn too_long(limit: usize) -> String {
     format!("must be no more than {limit} characters")
 }
 
+/// What Kubernetes says of keys and values of labels, which are counted alike.
+fn too_many_bytes(limit: usize) -> String {
+    format!("must be no more than {limit} bytes")
+}
+
 /// `must be between LOW and HIGH, inclusive`.
 pub(crate) fn between(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
@@ -67,15 +72,19 @@ pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     if value.len() > SUBDOMAIN_MAX {
         problems.push(too_long(SUBDOMAIN_MAX));
     }
-    if !is_subdomain_text(value) {
-        problems.push(pattern(
+    problems.extend(subdomain_text(value));
+    problems
+}
+
+fn subdomain_text(value: &str) -> Option<String> {
+    (!is_subdomain_text(value)).then(|| {
+        pattern(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
              and must start and end with an alphanumeric character",
             SUBDOMAIN_FORMAT,
             &["example.com"],
-        ));
-    }
-    problems
+        )
+    })
 }
 
 /// RFC 1123 subdomain that may have `_` in its labels, for the search domains of pods.
@@ -177,8 +186,10 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 problems.push("prefix part must be non-empty".to_owned());
             } else {
-                problems
-                    .extend(dns1123_subdomain(prefix).into_iter().map(|text| format!("prefix part {text}")));
+                if prefix.len() > SUBDOMAIN_MAX {
+                    problems.push(format!("prefix part {}", too_many_bytes(SUBDOMAIN_MAX)));
+                }
+                problems.extend(subdomain_text(prefix).map(|text| format!("prefix part {text}")));
             }
             name
         }
@@ -193,7 +204,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         problems.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        problems.push(format!("name part {}", too_long(LABEL_MAX)));
+        problems.push(format!("name part {}", too_many_bytes(LABEL_MAX)));
     }
     if !is_key_text(name) {
         problems.push(format!("name part {}", pattern(RULE, KEY_FORMAT, &EXAMPLES)));
@@ -205,7 +216,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 pub fn label_value(value: &str) -> Vec<String> {
     let mut problems = Vec::new();
     if value.len() > LABEL_MAX {
-        problems.push(too_long(LABEL_MAX));
+        problems.push(too_many_bytes(LABEL_MAX));
     }
     if !value.is_empty() && !is_key_text(value) {
         problems.push(pattern(
