@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use dyad_net::IpFamily;
+use serde_json::Value;
 
 use super::spec::{NONE, Spec, family_of, policy};
-use crate::FieldError;
 use crate::addresses::legacy_ip;
+use crate::{ErrorType, FieldError};
 
 const IPS: &str = "spec.clusterIPs";
 
@@ -83,12 +84,24 @@ fn addresses(spec: &Spec, old: Option<&Spec>) -> (bool, Vec<FieldError>) {
 }
 
 /// A56. Of three and more it is enough that both families are there, as upstream; they are too many anyway (A55).
-fn one_per_family(spec: &Spec) -> Option<FieldError> {
-    let families: BTreeSet<IpFamily> = spec.cluster_ips.iter().map(|ip| family_of(ip)).collect();
-    (spec.cluster_ips.len() > 1 && families.len() < 2).then(|| {
+fn one_per_family(spec: &Spec) -> Vec<FieldError> {
+    let ips = &spec.cluster_ips;
+    if ips.len() < 2 {
+        return Vec::new();
+    }
+    let mut errors = Vec::new();
+    // What the Service had already got past A54 (P4), "None" behind an address among it.
+    let no_address = ips.iter().position(|ip| dyad_net::parse_ip_sloppy(ip).is_none());
+    if let Some(index) = no_address {
+        let detail = format!("failed to check for dual stack with error:invalid IP[{index}]: {}", ips[index]);
+        errors.push(FieldError::new(ErrorType::Internal, IPS, Value::Null, detail));
+    }
+    let families: BTreeSet<IpFamily> = ips.iter().map(|ip| family_of(ip)).collect();
+    if no_address.is_some() || families.len() < 2 {
         let detail = "may specify no more than one IP for each IP family";
-        FieldError::invalid(IPS, spec.shown_cluster_ips(), detail)
-    })
+        errors.push(FieldError::invalid(IPS, spec.shown_cluster_ips(), detail));
+    }
+    errors
 }
 
 /// A57.

@@ -278,6 +278,16 @@ fn addresses_do_not_change() {
         "A61: None to an address"
     );
     assert_eq!(
+        world.patch("h", json!({"clusterIPs": ["10.96.7.8", "None"]})).unwrap_err(),
+        [
+            "spec.clusterIPs: Invalid value: [\"10.96.7.8\",\"None\"]: first value must match `clusterIP`",
+            "spec.clusterIPs: Internal error: failed to check for dual stack with error:invalid IP[1]: None",
+            "spec.clusterIPs: Invalid value: [\"10.96.7.8\",\"None\"]: may specify no more than one IP for each IP \
+             family",
+        ],
+        "A56 P4: the old None, now behind an address"
+    );
+    assert_eq!(
         world.put("s", body(PREFER, &[], &["10.96.7.7", "fd00:10:96::7"])).unwrap_err(),
         ["spec.clusterIPs[0]: Invalid value: [\"10.96.7.7\",\"fd00:10:96::7\"]: may not change once set"],
         "A65"
