@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use tokio::task::JoinSet;
@@ -48,14 +49,19 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
 }
 
 impl PodGarbage {
-    /// When to look at the pods of a node again; `None` if it has been gone for long enough.
-    fn quarantine(&self, node: &str) -> Option<Next> {
+    /// When to look at a pod again; `None` if its node has been gone for long enough, and for the pod, too, which may
+    /// be here before its node is registered.
+    fn quarantine(&self, node: &str, pod: &Pod) -> Option<Next> {
         let mut missing = self.missing.lock().expect("nothing panics here");
         if self.world.nodes.named(node).is_some() {
             missing.remove(node);
             return Some(None);
         }
         let since = missing.entry(node.to_owned()).or_insert_with(Instant::now).elapsed();
+        let age = pod.creation_timestamp().map_or(QUARANTINE, |created| {
+            Timestamp::now().duration_since(created.0).try_into().unwrap_or_default()
+        });
+        let since = since.min(age);
         (since < QUARANTINE).then(|| Some(QUARANTINE - since))
     }
 }
@@ -70,7 +76,7 @@ impl Controller for PodGarbage {
             return Ok(None);
         }
         if !node.is_empty() {
-            if let Some(wait) = self.quarantine(node) {
+            if let Some(wait) = self.quarantine(node, &pod) {
                 return Ok(wait);
             }
             // The cache of nodes may be behind that of pods, so the API has the last word.
