@@ -42,6 +42,8 @@ pub struct Asked<'a> {
     pub class: Class,
     /// DO, if the query has an OPT record.
     pub edns: Option<bool>,
+    /// The OPT record to answer that with; empty for one without options.
+    pub opt: &'a [u8],
     /// Bytes of the largest answer the client takes.
     pub limit: usize,
 }
@@ -130,6 +132,14 @@ impl Cache {
         self.counters.hit(hit, kind);
         reply::finish(asked, hit, kind, out);
         Some(hit)
+    }
+
+    /// Who was to ask upstream anew, does not: the next one is to.
+    pub fn put_off(&self, asked: &Asked<'_>) {
+        let Some(place) = self.place(asked.name) else { return };
+        if let Some(entry) = lock(self.shard(place.hash)).find(&place, asked) {
+            entry.renewing = None;
+        }
     }
 
     /// Whether an entry is an answer now.
@@ -232,6 +242,7 @@ impl<'a> Asked<'a> {
             rtype: question.rtype,
             class: question.class,
             edns: query.edns.as_ref().map(|edns| edns.dnssec_ok),
+            opt: &[],
             limit: limit.min(MAX_MESSAGE),
         })
     }

@@ -36,8 +36,8 @@ const ALIASES: usize = 8;
 
 /// The names of the cluster.
 pub trait Cluster: Send + Sync {
-    /// What they say to a question; `None` if it is for others to answer.
-    fn lookup(&self, question: &Question) -> Option<Local>;
+    /// What they say to a question; `None` if it is for others to answer. Sets begin where `random` says.
+    fn lookup(&self, question: &Question, random: u32) -> Option<Local>;
 
     /// The namespace of the pod that has an address.
     fn namespace(&self, ip: IpAddr) -> Option<String>;
@@ -155,13 +155,16 @@ impl Chain {
     /// called.
     pub fn quick(&self, asked: &Asked<'_>, now: Instant, out: &mut Vec<u8>) -> Option<Hit> {
         let cache = self.cache.as_ref()?;
-        let synthesised =
-            self.dns64.is_some() && matches!(asked.rtype, Rtype::AAAA | Rtype::PTR | Rtype::CNAME);
-        if synthesised || self.overrides(asked.name, asked.rtype) {
-            None
-        } else {
-            cache.answer(asked, now, false, out)
+        if self.overrides(asked.name, asked.rtype) {
+            return None;
         }
+        let hit = cache.answer(asked, now, false, out)?;
+        // What is made of it needs to be looked into.
+        let stays = self.dns64.as_ref().is_none_or(|dns64| dns64.leaves(asked.rtype, out));
+        if !stays && hit.renew {
+            cache.put_off(asked);
+        }
+        stays.then_some(hit)
     }
 
     /// Whether a rewriting, a template or a host goes before what the cluster or the cache says to a question; the name
@@ -266,6 +269,11 @@ impl Chain {
         }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of a random number")]
+    fn random(&self) -> u32 {
+        (self.world.dice)() as u32
+    }
+
     fn namespace(&self, client: IpAddr) -> Option<String> {
         let config = self.dns64.as_ref()?.config();
         let needed = !config.namespaces.is_empty() || !config.except_namespaces.is_empty();
@@ -288,7 +296,7 @@ impl Chain {
             last = Some((answer, Origin::Other));
         }
         if let Some((kubernetes, cluster)) = self.kubernetes.as_ref().zip(self.world.cluster.as_ref())
-            && let Some(found) = cluster.lookup(question)
+            && let Some(found) = cluster.lookup(question, self.random())
         {
             let falls = found.message.header.rcode == Rcode::NXDOMAIN
                 && kubernetes.fallthrough.iter().any(|zone| question.name.is_within(zone));

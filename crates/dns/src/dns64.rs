@@ -69,6 +69,19 @@ impl Dns64 {
         aaaa && !(self.config.strict_cd && dnssec && query.header.checking_disabled)
     }
 
+    /// Whether an answer in wire form is what everybody gets, without a look at who asks: one to A, or with IPv6
+    /// addresses that count.
+    pub fn leaves(&self, rtype: Rtype, packet: &[u8]) -> bool {
+        match rtype {
+            Rtype::A => true,
+            Rtype::AAAA => {
+                Message::parse(packet).is_ok_and(|answer| self.judge(Some(&answer)) == Verdict::Keep)
+            }
+            // Reverse names may be aliases.
+            _ => !self.config.ptr || !matches!(rtype, Rtype::PTR | Rtype::CNAME),
+        }
+    }
+
     /// What to do with the answer to an AAAA query; `None` is that there was no answer.
     pub fn judge(&self, answer: Option<&Message>) -> Verdict {
         let Some(answer) = answer else { return Verdict::AskA };

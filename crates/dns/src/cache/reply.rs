@@ -55,30 +55,31 @@ pub(super) fn write(
 
 /// Adds the OPT record, and makes what is too large fit.
 pub(super) fn finish(asked: &Asked<'_>, hit: Hit, kind: Kind, out: &mut Vec<u8>) {
-    let error = hit.extended_error(kind);
-    let opt = match (asked.edns, error) {
-        (None, _) => 0,
-        (Some(_), None) => 11,
-        (Some(_), Some(_)) => 17,
-    };
-    if out.len() + opt > asked.limit {
+    let opt = asked.edns.map(|dnssec_ok| opt(asked, dnssec_ok, hit.extended_error(kind))).unwrap_or_default();
+    if out.len() + opt.len() > asked.limit {
         // Rare: a packet that was made for more room.
         if let Ok(message) = Message::parse(out) {
-            message.encode(out, asked.limit.saturating_sub(opt));
+            message.encode(out, asked.limit.saturating_sub(opt.len()));
         }
     }
-    let Some(dnssec_ok) = asked.edns else { return };
-    out.extend([0, 0, 41]);
-    out.extend(UDP_SIZE.to_be_bytes());
-    out.extend([0, 0, u8::from(dnssec_ok) << 7, 0]);
-    match error {
-        None => out.extend([0, 0]),
-        Some(code) => {
-            for number in [6, EXTENDED_ERROR, 2, code] {
-                out.extend(number.to_be_bytes());
-            }
-        }
+    if !opt.is_empty() {
+        out.extend_from_slice(&opt);
+        let additional = u16::from_be_bytes([out[10], out[11]]).saturating_add(1);
+        out[10..12].copy_from_slice(&additional.to_be_bytes());
     }
-    let additional = u16::from_be_bytes([out[10], out[11]]).saturating_add(1);
-    out[10..12].copy_from_slice(&additional.to_be_bytes());
+}
+
+/// The OPT record that was given, or one without options; with an error, if there is one.
+fn opt(asked: &Asked<'_>, dnssec_ok: bool, error: Option<u16>) -> Vec<u8> {
+    let [high, low] = UDP_SIZE.to_be_bytes();
+    let plain = [0, 0, 41, high, low, 0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0];
+    let mut opt = if asked.opt.len() < plain.len() { plain.to_vec() } else { asked.opt.to_vec() };
+    if let Some(code) = error {
+        for number in [EXTENDED_ERROR, 2, code] {
+            opt.extend(number.to_be_bytes());
+        }
+        let length = u16::from_be_bytes([opt[9], opt[10]]).saturating_add(6);
+        opt[9..11].copy_from_slice(&length.to_be_bytes());
+    }
+    opt
 }

@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::*;
 use crate::wire::{Edns, EdnsOption, Header, Question, Rdata, Record, Soa};
 
+mod fuzz;
 mod model;
 mod room;
 
@@ -271,12 +272,35 @@ fn what_is_asked_for_often_is_renewed_before_its_end() {
     let renew = |seconds| get(&cache, &asked, after(start, seconds)).unwrap().1.renew;
     assert_eq!([30, 60, 89].map(renew), [false; 3], "not near its end");
     assert_eq!([90, 91, 94].map(renew), [true, false, false], "once");
+    cache.put_off(&Asked::of(&asked, MAX_MESSAGE).unwrap());
+    assert!(renew(90), "unless it is put off");
     assert!(renew(95), "and once more, if that came to nothing");
-    assert_eq!(cache.counters().prefetches.load(Relaxed), 2);
+    assert_eq!(cache.counters().prefetches.load(Relaxed), 3);
     // After a pause, hits count anew.
     insert(&cache, &asked, &positive(&asked, &[a("example.org.", 1000, 1)]), start);
     assert_eq!([1, 2, 3, 901, 902].map(renew), [false; 5]);
     assert!(renew(903));
+}
+
+#[test]
+fn the_opt_record_may_be_the_callers() {
+    let (cache, now) = (cache("servfail 10s"), Instant::now());
+    let asked = query(Rtype::A, "example.org.");
+    let mut whole = asked.response(Rcode::NOERROR);
+    whole.questions.clear();
+    let cookie = EdnsOption::Other(65_001, Box::new([1, 2, 3]));
+    whole.edns = Some(Edns { udp_size: 1400, options: vec![cookie.clone()], ..Edns::default() });
+    let opt = whole.to_bytes().split_off(crate::wire::HEADER);
+    let with_opt = || Asked { opt: &opt, ..Asked::of(&asked, MAX_MESSAGE).unwrap() };
+    let get = || {
+        let mut out = Vec::new();
+        cache.answer(&with_opt(), now, false, &mut out).unwrap();
+        Message::parse(&out).unwrap().edns.unwrap()
+    };
+    insert(&cache, &asked, &negative(&asked, Rcode::SERVFAIL, None), now);
+    assert_eq!(get().options, [cookie.clone(), EdnsOption::Error(ede::CACHED_ERROR, "".into())]);
+    insert(&cache, &asked, &positive(&asked, &[a("example.org.", 60, 1)]), now);
+    assert_eq!((get().options, get().udp_size), (vec![cookie], 1400));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::wire::Soa;
 
 mod remembering;
 mod synthesis;
+mod zone;
 
 /// A cluster with `web.default` in IPv4 only, an ExternalName, and one reverse range.
 struct Small;
@@ -20,7 +21,7 @@ fn parsed(text: &str) -> Name {
 }
 
 impl Cluster for Small {
-    fn lookup(&self, question: &Question) -> Option<Local> {
+    fn lookup(&self, question: &Question, _: u32) -> Option<Local> {
         let zone = parsed("cluster.local.");
         if question.name.is_within(&parsed("96.10.in-addr.arpa.")) {
             let message = Message::new(Header::query(0), Some(question.clone())).response(Rcode::NXDOMAIN);

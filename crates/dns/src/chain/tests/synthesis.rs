@@ -90,3 +90,37 @@ async fn a_translator_that_is_down_is_not_led_to() {
         assert_eq!(text(&ask(&chain, Rtype::AAAA, "a.test.").await), want);
     }
 }
+
+#[tokio::test]
+async fn only_what_nothing_is_made_of_is_given_at_once() {
+    let server = Server::start(IpFamily::V4, |heard| {
+        let mut answer = known(heard);
+        let question = &heard.query.questions[0];
+        if question.rtype == Rtype::AAAA && question.name == parsed("both.test.") {
+            answer.authority.clear();
+            answer.answers.push(Record::new(
+                question.name.clone(),
+                3,
+                Rdata::Aaaa("2001:db8::1".parse().unwrap()),
+            ));
+        }
+        vec![Say::Answer(answer)]
+    })
+    .await;
+    let chain = chain(&format!("forward . {}\ncache {{\nprefetch 1 1h 90%\n}}\ndns64", server.at));
+    let quick = |rtype, text: &str| {
+        let (asked, mut out) = (query(text, rtype), Vec::new());
+        chain.quick(&Asked::of(&asked, MAX_MESSAGE).unwrap(), Instant::now(), &mut out).is_some()
+    };
+    for (rtype, text, want) in [
+        (Rtype::A, "v4.test.", true),
+        (Rtype::AAAA, "v4.test.", false),
+        (Rtype::AAAA, "both.test.", true),
+        (Rtype::AAAA, "gone.test.", true),
+        (Rtype::PTR, "1.2.0.192.in-addr.arpa.", false),
+        (Rtype::TXT, "v4.test.", true),
+    ] {
+        ask(&chain, rtype, text).await;
+        assert_eq!(quick(rtype, text), want, "{rtype} {text}");
+    }
+}
