@@ -7,7 +7,7 @@ use super::*;
 use crate::corefile::{Corefile, Disk};
 use crate::forward::tests::server::{Heard, Say, Server};
 use crate::forward::tests::{dice, good, query};
-use crate::wire::Soa;
+use crate::wire::{MAX_MESSAGE, Soa, ede};
 
 mod remembering;
 mod synthesis;
