@@ -69,6 +69,41 @@ impl Node {
         errors
     }
 
+    /// Names of features, in order, each once.
+    fn features(object: &Value) -> Vec<FieldError> {
+        const LIST: &str = "status.declaredFeatures";
+        let features: Vec<&str> = wire::texts(wire::at(object, &["status"]), "declaredFeatures").collect();
+        let is_name = |name: &str| {
+            let mut parts = name.split('/');
+            let is_part = |part: &str| {
+                part.starts_with(|first: char| first.is_ascii_alphabetic())
+                    && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            };
+            name.starts_with(|first: char| first.is_ascii_uppercase()) && parts.all(is_part)
+        };
+        let mut errors = Vec::new();
+        for (index, name) in features.iter().enumerate() {
+            if !is_name(name) {
+                let text = format!(
+                    "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments \
+                     separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric \
+                     characters and slashes"
+                );
+                errors.push(FieldError::invalid(format!("{LIST}[{index}]"), *name, text));
+            }
+            let Some(next) = features.get(index + 1) else { continue };
+            let field = format!("{LIST}[{}]", index + 1);
+            match name.cmp(next) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => errors.push(FieldError::duplicate(field, *next)),
+                std::cmp::Ordering::Greater => {
+                    errors.push(FieldError::invalid(field, *next, "list must be sorted alphabetically"));
+                }
+            }
+        }
+        errors
+    }
+
     /// B34.
     fn addresses(new: &Value) -> Vec<FieldError> {
         let addresses = wire::list(wire::at(new, &["status"]), "addresses");
@@ -128,6 +163,7 @@ impl Strategy for Node {
     fn validate_create(&self, new: &Value, _cx: &Context<'_>) -> Vec<FieldError> {
         let mut errors = Self::taints(new);
         errors.extend(Self::resources(new));
+        errors.extend(Self::features(new));
         let ranges: Vec<&str> = wire::texts(wire::at(new, &["spec"]), "podCIDRs").collect();
         for (index, range) in ranges.iter().enumerate() {
             errors.extend(addresses::legacy_cidr(&format!("spec.podCIDRs[{index}]"), range, &[]));
@@ -142,6 +178,7 @@ impl Strategy for Node {
         let mut errors =
             if lifecycle::writes_status(cx) { Vec::new() } else { self.validate_create(new, cx) };
         errors.extend(Self::resources(new));
+        errors.extend(Self::features(new));
         errors.extend(Self::addresses(new));
         errors.extend(Self::kept(new, old));
         errors.extend(Self::taints(new));

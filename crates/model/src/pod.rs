@@ -50,6 +50,10 @@ impl Strategy for Pod {
     /// Clients do not set a status (B5).
     fn prepare_create(&self, new: &mut Value, _cx: &Context<'_>) {
         lifecycle::first_generation(new);
+        let spec = wire::child(new, "spec");
+        if wire::int(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+            wire::set(spec, "terminationGracePeriodSeconds", 1);
+        }
         let mut status = json!({ "phase": "Pending", "qosClass": quality::class(wire::at(new, &["spec"])) });
         if !wire::list(wire::at(new, &["spec"]), "schedulingGates").is_empty() {
             status["conditions"] = json!([{

@@ -1,10 +1,12 @@
 //! The pod specification, wherever it occurs: in Pods and in the templates of workloads.
 
+mod claims;
 mod container;
 mod defaults;
 mod environment;
 mod handler;
 mod scheduling;
+mod security;
 mod validate;
 mod volume;
 

@@ -117,3 +117,18 @@ fn a_new_node_is_not_ready() {
     assert_eq!(node["spec"]["taints"], json!([{"key": NOT_READY, "effect": "NoSchedule"}]));
     assert_eq!(node["status"]["allocatable"], json!({"cpu": "1"}), "create accepts a status (B31)");
 }
+
+#[test]
+fn declared_features_are_names_in_order() {
+    let errors = created(&NODE, json!({"status": {"declaredFeatures": ["B/a", "A", "A", "x"]}})).1;
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert_eq!(
+        errors[0],
+        "status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically"
+    );
+    assert_eq!(errors[1], "status.declaredFeatures[2]: Duplicate value: \"A\"");
+    assert!(
+        errors[2].contains("invalid feature name \"x\": must start with an UpperCamelCase segment"),
+        "{errors:?}"
+    );
+}

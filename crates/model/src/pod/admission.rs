@@ -11,8 +11,7 @@ const POLICY: &str = "PreemptLowerPriority";
 
 /// Sets priority and tolerations of a new pod.
 pub(super) fn on_create(object: &mut Value) -> Result<(), Refusal> {
-    let name = wire::text(wire::at(object, &["metadata"]), "name").to_owned();
-    let forbidden = |text: String| Refusal::Forbidden(format!("pods {name:?} is forbidden: {text}"));
+    let forbidden = Refusal::Forbidden;
     let spec = wire::child(object, "spec");
     let class = wire::text(spec, "priorityClassName");
     let priority: i64 = match class {
@@ -37,7 +36,11 @@ pub(super) fn on_create(object: &mut Value) -> Result<(), Refusal> {
     wire::set(spec, "priority", priority);
     wire::set(spec, "preemptionPolicy", POLICY);
     tolerate(spec);
-    Ok(())
+    match wire::at(spec, &["runtimeClassName"]).as_str() {
+        // There are none (the kind is not served).
+        Some(class) => Err(forbidden(format!("pod rejected: RuntimeClass {class:?} not found"))),
+        None => Ok(()),
+    }
 }
 
 /// Keeps the priority where the client left it out, and the tolerations.

@@ -1,5 +1,7 @@
 //! The status of a pod: its addresses (B1 to B5), and what may not go back.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::{ErrorType, FieldError, addresses, names, wire};
@@ -78,6 +80,25 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     }
     errors.extend(pod_addresses(new, old));
     errors.extend(host_addresses(new, old));
+    errors.extend(claim_statuses(new, spec));
+    errors
+}
+
+/// The claims that a pod got are claims that it has.
+fn claim_statuses(new: &Value, spec: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, status) in wire::list(new, "resourceClaimStatuses").iter().enumerate() {
+        let field = format!("status.resourceClaimStatuses[{index}].name");
+        let name = wire::text(status, "name");
+        if !wire::list(spec, "resourceClaims").iter().any(|claim| wire::text(claim, "name") == name) {
+            let text = "must match the name of an entry in `spec.resourceClaims`";
+            errors.push(FieldError::invalid(field.as_str(), name, text));
+        }
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(field, name));
+        }
+    }
     errors
 }
 

@@ -191,6 +191,10 @@ fn priorities_are_of_classes() {
     new["spec"]["priority"] = json!(5);
     let refused = admission::on_create(&mut new).unwrap_err();
     assert!(
-        matches!(refused, Refusal::Forbidden(text) if text.starts_with("pods \"a\" is forbidden: the integer value"))
+        matches!(refused, Refusal::Forbidden(text) if text.starts_with("the integer value of priority (5)"))
     );
+    let mut new = pod();
+    new["spec"]["runtimeClassName"] = json!("none");
+    let refused = admission::on_create(&mut new).unwrap_err();
+    assert_eq!(refused, Refusal::Forbidden("pod rejected: RuntimeClass \"none\" not found".to_owned()));
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{environment, handler, validate::one_of, volume};
+use super::{claims, environment, handler, security, validate::one_of, volume};
 use crate::{FieldError, names, quantity::Quantity, wire};
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
@@ -17,19 +17,19 @@ pub(super) fn validate_containers(spec: &Value, field: &str, volumes: &BTreeSet<
     }
     for (index, container) in containers.iter().enumerate() {
         let field = format!("{field}.containers[{index}]");
-        errors.extend(common(container, &field, volumes));
+        errors.extend(common(container, &field, spec, volumes));
         let name = wire::text(container, "name");
         if !seen.insert(name) {
             errors.push(FieldError::duplicate(format!("{field}.name"), name));
         }
-        errors.extend(handler::validate_lifecycle(container, &field));
+        errors.extend(handler::validate_lifecycle(container, spec, &field));
         errors.extend(handler::validate_probes(container, &field));
     }
     errors.extend(host_port_conflicts(containers, &format!("{field}.containers")));
     for (index, container) in wire::list(spec, "initContainers").iter().enumerate() {
         let list = format!("{field}.initContainers");
         let field = format!("{list}[{index}]");
-        errors.extend(common(container, &field, volumes));
+        errors.extend(common(container, &field, spec, volumes));
         let name = wire::text(container, "name");
         if seen.contains(name) {
             errors.push(FieldError::duplicate(format!("{field}.name"), name));
@@ -38,7 +38,7 @@ pub(super) fn validate_containers(spec: &Value, field: &str, volumes: &BTreeSet<
         }
         errors.extend(host_port_conflicts(std::slice::from_ref(container), &list));
         if wire::text(container, "restartPolicy") == "Always" {
-            errors.extend(handler::validate_lifecycle(container, &field));
+            errors.extend(handler::validate_lifecycle(container, spec, &field));
             errors.extend(handler::validate_probes(container, &field));
         } else {
             for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
@@ -69,7 +69,7 @@ pub(super) fn validate_host_network(spec: &Value, field: &str, is_pod: bool) -> 
     errors
 }
 
-fn common(container: &Value, field: &str, volumes: &BTreeSet<&str>) -> Vec<FieldError> {
+fn common(container: &Value, field: &str, spec: &Value, volumes: &BTreeSet<&str>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     match wire::text(container, "name") {
         "" => errors.push(FieldError::required(format!("{field}.name"), "")),
@@ -83,13 +83,52 @@ fn common(container: &Value, field: &str, volumes: &BTreeSet<&str>) -> Vec<Field
     errors.extend(environment::validate_variables(container, &format!("{field}.env")));
     errors.extend(environment::validate_sources(container, &format!("{field}.envFrom")));
     errors.extend(volume::validate_mounts(container, field, volumes));
+    errors.extend(volume::validate_devices(container, field, spec, volumes));
     errors.extend(one_of(container, field, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]));
-    errors.extend(validate_resources(wire::at(container, &["resources"]), &format!("{field}.resources")));
-    errors.extend(validate_security(
-        wire::at(container, &["securityContext"]),
-        &format!("{field}.securityContext"),
-    ));
+    let (resources, resources_field) = (wire::at(container, &["resources"]), format!("{field}.resources"));
+    errors.extend(validate_resources(resources, &resources_field));
+    errors.extend(claims::validate_uses(resources, spec, &format!("{resources_field}.claims")));
+    errors.extend(validate_resizes(container, spec, &format!("{field}.resizePolicy")));
+    let context = wire::at(container, &["securityContext"]);
+    errors.extend(security::validate_container(context, &format!("{field}.securityContext")));
+    errors.extend(validate_restarts(container, &format!("{field}.restartPolicy")));
     errors
+}
+
+/// What a container is restarted for when its resources change. Kubernetes names the list, not the entry.
+fn validate_resizes(container: &Value, spec: &Value, list: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, resize) in wire::list(container, "resizePolicy").iter().enumerate() {
+        let (resource, policy) = (wire::text(resize, "resourceName"), wire::text(resize, "restartPolicy"));
+        if !seen.insert(resource) {
+            errors.push(FieldError::duplicate(format!("{list}[{index}]"), resource));
+        }
+        for (value, known) in [(resource, ["cpu", "memory"]), (policy, ["NotRequired", "RestartContainer"])] {
+            if value.is_empty() {
+                errors.push(FieldError::required(list, ""));
+            } else if !known.contains(&value) {
+                errors.push(FieldError::not_supported(list, value, &known));
+            }
+        }
+        if wire::text(spec, "restartPolicy") == "Never" && policy != "NotRequired" {
+            let text = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            errors.push(FieldError::invalid(list, policy, text));
+        }
+    }
+    errors
+}
+
+/// A restart policy of a container's own.
+fn validate_restarts(container: &Value, field: &str) -> Option<FieldError> {
+    const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
+    if !wire::has(container, "restartPolicy") {
+        let rules = !wire::list(container, "restartPolicyRules").is_empty();
+        return rules
+            .then(|| FieldError::required(field, "must specify restartPolicy when restart rules are used"));
+    }
+    let policy = wire::text(container, "restartPolicy");
+    (!POLICIES.contains(&policy)).then(|| FieldError::not_supported(field, policy, &POLICIES))
 }
 
 fn validate_ports(container: &Value, list: &str) -> Vec<FieldError> {
@@ -170,6 +209,11 @@ pub(super) fn validate_resources(resources: &Value, field: &str) -> Vec<FieldErr
             }
         }
     }
+    let names = || ["limits", "requests"].into_iter().flat_map(|list| wire::entries(resources, list));
+    let huge = names().any(|(name, _)| name.starts_with("hugepages-"));
+    if huge && !names().any(|(name, _)| matches!(name, "cpu" | "memory")) {
+        errors.push(FieldError::forbidden(field, "HugePages require cpu or memory"));
+    }
     errors
 }
 
@@ -224,31 +268,5 @@ fn resource_name(name: &str, field: &str) -> Vec<FieldError> {
         errors.push(FieldError::invalid(field, name, "must be a standard resource type or fully qualified"));
     }
     errors.push(FieldError::invalid(field, name, "must be a standard resource for containers"));
-    errors
-}
-
-fn validate_security(context: &Value, field: &str) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for key in ["runAsUser", "runAsGroup"] {
-        if let Some(id) = wire::int(context, key).filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
-            let text = names::between(0, i64::from(i32::MAX));
-            errors.push(FieldError::invalid(format!("{field}.{key}"), id, text));
-        }
-    }
-    let capabilities = wire::texts(wire::at(context, &["capabilities"]), "add");
-    let admin =
-        capabilities.into_iter().any(|capability| matches!(capability, "SYS_ADMIN" | "CAP_SYS_ADMIN"));
-    if wire::at(context, &["allowPrivilegeEscalation"]) == &Value::Bool(false) {
-        let escalation = format!("{field}.allowPrivilegeEscalation");
-        let invalid = |text: &str| FieldError::invalid(escalation.as_str(), context.clone(), text);
-        if wire::flag(context, "privileged") {
-            errors.push(invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
-        }
-        if admin {
-            errors.push(invalid(
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            ));
-        }
-    }
     errors
 }

@@ -12,6 +12,13 @@ pub(crate) fn default_pod_spec(spec: &mut Value) {
     wire::default(spec, "securityContext", json!({}));
     wire::default(spec, "terminationGracePeriodSeconds", 30);
     wire::default_zero(spec, "schedulerName", "default-scheduler");
+    // Two names of one field.
+    for (key, other) in [("serviceAccountName", "serviceAccount"), ("serviceAccount", "serviceAccountName")] {
+        let account = wire::text(spec, key).to_owned();
+        if !account.is_empty() {
+            wire::set(spec, other, account);
+        }
+    }
     for volume in wire::items_mut(spec, "volumes") {
         default_volume(volume);
     }
@@ -26,17 +33,22 @@ pub(crate) fn default_pod_spec(spec: &mut Value) {
 pub(crate) fn default_requests_to_limits(spec: &mut Value) {
     for list in ["containers", "initContainers"] {
         for container in wire::items_mut(spec, list) {
-            let limits: Vec<(String, Value)> = wire::entries(wire::at(container, &["resources"]), "limits")
-                .map(|(name, quantity)| (name.to_owned(), quantity.clone()))
-                .collect();
-            if limits.is_empty() {
-                continue;
-            }
-            let requests = wire::child(wire::child(container, "resources"), "requests");
-            for (name, quantity) in limits {
-                wire::default(requests, &name, quantity);
-            }
+            requests_to_limits(container);
         }
+    }
+    requests_to_limits(spec);
+}
+
+fn requests_to_limits(owner: &mut Value) {
+    let limits: Vec<(String, Value)> = wire::entries(wire::at(owner, &["resources"]), "limits")
+        .map(|(name, quantity)| (name.to_owned(), quantity.clone()))
+        .collect();
+    if limits.is_empty() {
+        return;
+    }
+    let requests = wire::child(wire::child(owner, "resources"), "requests");
+    for (name, quantity) in limits {
+        wire::default(requests, &name, quantity);
     }
 }
 
@@ -57,6 +69,7 @@ pub(crate) fn host_network_ports(spec: &mut Value) {
 }
 
 fn default_container(container: &mut Value) {
+    drop_stop_signal(container);
     let policy =
         if image_tag(wire::text(container, "image")) == "latest" { "Always" } else { "IfNotPresent" };
     wire::default_zero(container, "imagePullPolicy", policy);
@@ -83,6 +96,19 @@ fn default_container(container: &mut Value) {
         if let Some(request) = container.pointer_mut(&format!("/lifecycle/{hook}/httpGet")) {
             default_http_get(request);
         }
+    }
+}
+
+/// Stop signals are no part of the API yet.
+fn drop_stop_signal(container: &mut Value) {
+    let Some(lifecycle) =
+        container.get_mut("lifecycle").filter(|lifecycle| wire::has(lifecycle, "stopSignal"))
+    else {
+        return;
+    };
+    wire::remove(lifecycle, "stopSignal");
+    if wire::is_empty(lifecycle) {
+        wire::remove(container, "lifecycle");
     }
 }
 

@@ -45,12 +45,28 @@ pub(super) fn validate_probes(container: &Value, field: &str) -> Vec<FieldError>
 }
 
 /// The errors of what runs after the start and before the stop of a container.
-pub(super) fn validate_lifecycle(container: &Value, field: &str) -> Vec<FieldError> {
+pub(super) fn validate_lifecycle(container: &Value, spec: &Value, field: &str) -> Vec<FieldError> {
     let lifecycle = wire::at(container, &["lifecycle"]);
     let hooks = ["postStart", "preStop"].into_iter().filter(|hook| wire::has(lifecycle, hook));
     hooks
-        .flat_map(|hook| validate_handler(wire::at(lifecycle, &[hook]), &format!("{field}.lifecycle.{hook}")))
+        .flat_map(|hook| {
+            let (handler, field) = (wire::at(lifecycle, &[hook]), format!("{field}.lifecycle.{hook}"));
+            let mut errors = validate_handler(handler, &field);
+            errors.extend(validate_sleep(handler, spec, &format!("{field}.sleep")));
+            errors
+        })
         .collect()
+}
+
+/// A container sleeps no longer than its pod may take to go.
+fn validate_sleep(handler: &Value, spec: &Value, field: &str) -> Option<FieldError> {
+    let sleep = Some(wire::at(handler, &["sleep"])).filter(|sleep| !sleep.is_null())?;
+    let grace = wire::int(spec, "terminationGracePeriodSeconds")?;
+    let seconds = wire::int(sleep, "seconds").unwrap_or_default();
+    (!(0..=grace).contains(&seconds)).then(|| {
+        let text = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        FieldError::invalid(field, seconds, text)
+    })
 }
 
 fn validate_handler(handler: &Value, field: &str) -> Vec<FieldError> {

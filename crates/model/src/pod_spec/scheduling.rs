@@ -99,8 +99,8 @@ pub(super) fn validate_gates(spec: &Value, list: &str) -> Vec<FieldError> {
 /// The errors of `topologySpreadConstraints`.
 pub(super) fn validate_spread(spec: &Value, list: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let mut seen = BTreeSet::new();
-    for (index, constraint) in wire::list(spec, "topologySpreadConstraints").iter().enumerate() {
+    let constraints = wire::list(spec, "topologySpreadConstraints");
+    for (index, constraint) in constraints.iter().enumerate() {
         let field = format!("{list}[{index}]");
         let positive = |key: &str, number: i64| {
             let text = "must be greater than zero";
@@ -118,7 +118,9 @@ pub(super) fn validate_spread(spec: &Value, list: &str) -> Vec<FieldError> {
             let known = ["DoNotSchedule", "ScheduleAnyway"];
             errors.push(FieldError::not_supported(format!("{field}.whenUnsatisfiable"), action, &known));
         }
-        if !seen.insert((key, action)) {
+        let same =
+            |key: &str| constraints[index + 1..].iter().any(|later| wire::same(later, constraint, key));
+        if same("topologyKey") && same("whenUnsatisfiable") {
             let pair = format!("{{{key}, {action}}}");
             errors.push(FieldError::duplicate(format!("{field}.{{topologyKey, whenUnsatisfiable}}"), pair));
         }
@@ -139,6 +141,10 @@ pub(super) fn validate_spread(spec: &Value, list: &str) -> Vec<FieldError> {
                     &["Honor", "Ignore"],
                 ));
             }
+        }
+        if !wire::has(constraint, "labelSelector") && !wire::list(constraint, "matchLabelKeys").is_empty() {
+            let text = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(format!("{field}.matchLabelKeys"), text));
         }
         errors.extend(selector::validate(
             wire::at(constraint, &["labelSelector"]),
@@ -192,8 +198,32 @@ fn weight(term: &Value, field: &str) -> Option<FieldError> {
     (!fits).then(|| FieldError::invalid(format!("{field}.weight"), weight, "must be in the range 1-100"))
 }
 
+/// The one field of nodes that can be selected is their name, and one name at a time.
+fn node_field(requirement: &Value, field: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (key, operator) = (wire::text(requirement, "key"), wire::text(requirement, "operator"));
+    if !matches!(operator, "In" | "NotIn") {
+        let text = "not a valid selector operator";
+        errors.push(FieldError::invalid(format!("{field}.operator"), operator, text));
+    } else if wire::list(requirement, "values").len() != 1 {
+        let text = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+        errors.push(FieldError::required(format!("{field}.values"), text));
+    }
+    if key == "metadata.name" {
+        for (index, name) in wire::texts(requirement, "values").enumerate() {
+            errors.extend(names::check(names::dns1123_subdomain, format!("{field}.values[{index}]"), name));
+        }
+    } else {
+        errors.push(FieldError::invalid(format!("{field}.key"), key, "not a valid field selector key"));
+    }
+    errors
+}
+
 fn node_term(term: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    for (index, requirement) in wire::list(term, "matchFields").iter().enumerate() {
+        errors.extend(node_field(requirement, &format!("{field}.matchFields[{index}]")));
+    }
     for (index, expression) in wire::list(term, "matchExpressions").iter().enumerate() {
         let field = format!("{field}.matchExpressions[{index}]");
         let (operator, values) = (wire::text(expression, "operator"), wire::list(expression, "values"));

@@ -56,6 +56,55 @@ fn specifications() {
             vec!["spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"],
         ),
         (
+            "one spread twice",
+            json!({"topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["x"]},
+                {"maxSkew": 2, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}},
+            ]}),
+            vec![
+                "spec.topologySpreadConstraints[0].{topologyKey, whenUnsatisfiable}: Duplicate value: \"{a, \
+                 DoNotSchedule}\"",
+                "spec.topologySpreadConstraints[0].matchLabelKeys: Forbidden: must not be specified when labelSelector is \
+                 not set",
+            ],
+        ),
+        (
+            "users and groups of the pod",
+            json!({"securityContext": {"runAsUser": -5, "supplementalGroups": [-1], "fsGroupChangePolicy": "x"}}),
+            vec![
+                "spec.securityContext.runAsUser: Invalid value: -5: must be between 0 and 2147483647, inclusive",
+                "spec.securityContext.supplementalGroups[0]: Invalid value: -1: must be between 0 and 2147483647, \
+                 inclusive",
+                "spec.securityContext.fsGroupChangePolicy: Unsupported value: \"x\": supported values: \"Always\", \
+                 \"OnRootMismatch\"",
+            ],
+        ),
+        (
+            "kernel parameters",
+            json!({"hostNetwork": true, "securityContext": {"sysctls": [{"name": "net.a/b"}, {"name": "kernel.sem"},
+                {"name": "kernel.sem"}, {"name": "a..b"}]}}),
+            vec![
+                "spec.securityContext.sysctls[0].name: Invalid value: \"net.a/b\": may not be specified when \
+                 'hostNetwork' is true",
+                "spec.securityContext.sysctls[2].name: Duplicate value: \"kernel.sem\"",
+                r#"spec.securityContext.sysctls[3].name: Invalid value: "a..b": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"#,
+            ],
+        ),
+        (
+            "claims",
+            json!({"resourceClaims": [{"name": "a"}, {"name": "a", "resourceClaimName": "b"}]}),
+            vec![
+                "spec.resourceClaims[0]: Invalid value: {\"name\":\"a\"}: must specify one of: `resourceClaimName`, \
+                 `resourceClaimTemplateName`",
+                "spec.resourceClaims[1].name: Duplicate value: \"a\"",
+            ],
+        ),
+        (
+            "operating system",
+            json!({"os": {"name": "x"}}),
+            vec!["spec.os: Unsupported value: \"x\": supported values: \"linux\", \"windows\""],
+        ),
+        (
             "deadline",
             json!({"activeDeadlineSeconds": 0}),
             vec!["spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"],
@@ -256,4 +305,80 @@ fn templates_have_paths_of_their_own() {
     assert!(errors.contains(
         &"spec.template.spec.ephemeralContainers: Forbidden: ephemeral containers not allowed in pod template".to_owned()
     ));
+}
+
+#[test]
+fn what_containers_may_not_be() {
+    let at = |field: &str, text: &str| vec![format!("spec.containers[0].{field}: {text}")];
+    let rows = [
+        (
+            json!({"volumeDevices": [{"name": "v", "devicePath": "/a"}]}),
+            at("volumeDevices[0].name", "Not found: \"v\""),
+        ),
+        (
+            json!({"resizePolicy": [{"resourceName": "x", "restartPolicy": "NotRequired"}]}),
+            at("resizePolicy", "Unsupported value: \"x\": supported values: \"cpu\", \"memory\""),
+        ),
+        (
+            json!({"restartPolicy": "x"}),
+            at(
+                "restartPolicy",
+                "Unsupported value: \"x\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            ),
+        ),
+        (
+            json!({"resources": {"limits": {"hugepages-2Mi": "2Mi"}}}),
+            at("resources", "Forbidden: HugePages require cpu or memory"),
+        ),
+        (
+            json!({"resources": {"claims": [{"name": "x"}]}}),
+            at(
+                "resources.claims[0]",
+                "Not found: \"x\": must be one of the names in pod.spec.resourceClaims which is empty",
+            ),
+        ),
+        (
+            json!({"lifecycle": {"preStop": {"sleep": {"seconds": -5}}}}),
+            at(
+                "lifecycle.preStop.sleep",
+                "Invalid value: -5: must be non-negative and less than terminationGracePeriodSeconds (30)",
+            ),
+        ),
+        (
+            json!({"securityContext": {"seccompProfile": {"type": "Localhost"}}}),
+            at(
+                "securityContext.seccompProfile.localhostProfile",
+                "Required value: must be set when seccomp type is Localhost",
+            ),
+        ),
+        (
+            json!({"securityContext": {"procMount": "x"}}),
+            at(
+                "securityContext.procMount",
+                "Unsupported value: \"x\": supported values: \"Default\", \"Unmasked\"",
+            ),
+        ),
+        (
+            json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false}}),
+            at(
+                "securityContext",
+                "Invalid value: {\"allowPrivilegeEscalation\":false,\"privileged\":true}: cannot set \
+                 `allowPrivilegeEscalation` to false and `privileged` to true",
+            ),
+        ),
+    ];
+    for (change, wanted) in rows {
+        assert_eq!(container(change.clone()), wanted, "{change}");
+    }
+}
+
+#[test]
+fn what_is_filled_in_and_left_out() {
+    let mut spec = json!({"serviceAccountName": "s", "resources": {"limits": {"memory": "1Gi"}},
+        "containers": [{"lifecycle": {"stopSignal": "SIGTERM"}}]});
+    default_requests_to_limits(&mut spec);
+    default_pod_spec(&mut spec);
+    assert_eq!(spec["serviceAccount"], "s");
+    assert_eq!(spec["resources"]["requests"]["memory"], "1Gi");
+    assert!(spec["containers"][0]["lifecycle"].is_null());
 }

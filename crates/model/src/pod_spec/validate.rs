@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{container, scheduling, volume};
+use super::{claims, container, scheduling, security, volume};
 use crate::{FieldError, addresses, meta, names, wire};
 
 /// Most name servers a pod may have.
@@ -33,6 +33,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, field: &str, is_pod: bool) -> Vec<
     let mut errors = Vec::new();
     let mut volumes = BTreeSet::new();
     errors.extend(volume::validate_volumes(spec, &at("volumes"), &mut volumes));
+    errors.extend(claims::validate_claims(spec, &at("resourceClaims")));
     errors.extend(container::validate_containers(spec, field, &volumes));
     if wire::flag(spec, "hostNetwork") {
         errors.extend(container::validate_host_network(spec, &at("containers"), is_pod));
@@ -41,6 +42,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, field: &str, is_pod: bool) -> Vec<
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     errors.extend(one_of(spec, field, "dnsPolicy", &policies));
     errors.extend(meta::validate_labels(wire::at(spec, &["nodeSelector"]), &at("nodeSelector")));
+    errors.extend(security::validate_pod(spec, &at("securityContext")));
     errors.extend(validate_host_users(spec, field));
     errors.extend(scheduling::validate_affinity(wire::at(spec, &["affinity"]), &at("affinity")));
     errors.extend(validate_dns(spec, &at("dnsConfig")));
@@ -63,6 +65,14 @@ pub(crate) fn validate_pod_spec(spec: &Value, field: &str, is_pod: bool) -> Vec<
                 name,
             ));
         }
+    }
+    match wire::at(spec, &["os"]) {
+        Value::Null => {}
+        os => match wire::text(os, "name") {
+            "" => errors.push(FieldError::required(at("os.name"), "")),
+            "linux" | "windows" => {}
+            name => errors.push(FieldError::not_supported(at("os"), name, &["linux", "windows"])),
+        },
     }
     if wire::has(spec, "preemptionPolicy") {
         errors.extend(one_of(spec, field, "preemptionPolicy", &["PreemptLowerPriority", "Never"]));

@@ -281,6 +281,58 @@ pub(super) fn validate_mounts(container: &Value, field: &str, volumes: &BTreeSet
     errors
 }
 
+/// The errors of a container's `volumeDevices`.
+pub(super) fn validate_devices(
+    container: &Value,
+    field: &str,
+    spec: &Value,
+    volumes: &BTreeSet<&str>,
+) -> Vec<FieldError> {
+    let list = format!("{field}.volumeDevices");
+    let is_block = |name: &str| {
+        let mut named =
+            wire::list(spec, "volumes").iter().filter(|volume| wire::text(volume, "name") == name);
+        named.any(|volume| wire::has(volume, "persistentVolumeClaim") || wire::has(volume, "ephemeral"))
+    };
+    let mounts = wire::list(container, "volumeMounts");
+    let mut errors = Vec::new();
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    for (index, device) in wire::list(container, "volumeDevices").iter().enumerate() {
+        let (name, path) = (wire::text(device, "name"), wire::text(device, "devicePath"));
+        let at = |key: &str| format!("{list}[{index}].{key}");
+        if name.is_empty() {
+            errors.push(FieldError::required(at("name"), ""));
+        } else if !names.insert(name) {
+            errors.push(FieldError::invalid(at("name"), name, "must be unique"));
+        }
+        if !volumes.contains(name) {
+            errors.push(FieldError::new(crate::ErrorType::NotFound, at("name"), name, ""));
+        } else if !is_block(name) {
+            let text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+            errors.push(FieldError::invalid(at("name"), name, text));
+        }
+        if path.is_empty() {
+            errors.push(FieldError::required(at("devicePath"), ""));
+        }
+        if paths.contains(path) {
+            errors.push(FieldError::invalid(at("devicePath"), path, "must be unique"));
+        }
+        if no_backsteps(path, "").is_empty() {
+            paths.insert(path);
+        } else {
+            errors.push(FieldError::invalid(at("devicePath"), path, "can not contain backsteps ('..')"));
+        }
+        if mounts.iter().any(|mount| wire::text(mount, "name") == name) {
+            errors.push(FieldError::invalid(at("name"), name, "must not already exist in volumeMounts"));
+        }
+        if mounts.iter().any(|mount| wire::text(mount, "mountPath") == path) {
+            let text = "must not already exist as a path in volumeMounts";
+            errors.push(FieldError::invalid(at("devicePath"), path, text));
+        }
+    }
+    errors
+}
+
 fn propagation(mount: &Value, container: &Value, field: &str) -> Vec<FieldError> {
     const MODES: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
     let mode = wire::text(mount, "mountPropagation");
@@ -305,7 +357,7 @@ fn descending_path(path: &str, field: &str) -> Vec<FieldError> {
 }
 
 /// A descending path that does not collide with the names the kubelet keeps to itself.
-fn local_path(path: &str, field: &str) -> Vec<FieldError> {
+pub(super) fn local_path(path: &str, field: &str) -> Vec<FieldError> {
     let mut errors = descending_path(path, field);
     if path.starts_with("..") && !path.starts_with("../") {
         errors.push(FieldError::invalid(field, path, "must not start with '..'"));
