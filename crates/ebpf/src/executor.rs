@@ -227,8 +227,7 @@ impl Executor {
                 desired.add(*family, table, *at);
                 // A frontend that nftables takes over keeps its members in the program, but not here.
                 if desired.frontends.get(&key).is_none_or(|value| value.sticky_secs == 0) {
-                    surplus
-                        .extend(table.members(Scope::Cluster, *at).map(|to| layout::member_key(key, to)));
+                    surplus.extend(table.members(Scope::Cluster, *at).map(|to| layout::member_key(key, to)));
                 }
             }
             let value = self.map(FRONTENDS)?.get(&key)?;

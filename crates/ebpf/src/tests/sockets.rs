@@ -164,7 +164,8 @@ fn a_sticky_frontend_that_nftables_takes_over_leaves_no_members_behind() {
             1,
             json!({"type": "LoadBalancer", "sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ranges}),
         );
-        service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.8"}, {"ip": "2001:db8:113::8"}]}});
+        service["status"] =
+            json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.8"}, {"ip": "2001:db8:113::8"}]}});
         service
     };
     hear(&mut compiler, &[balancer(json!([]))], &slices(1, &[(1, 3), (2, 2)]));
