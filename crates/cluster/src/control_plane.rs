@@ -61,6 +61,9 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
     let controllers = dyad_controllers::Config {
         // Nodes that join a control plane alone bring their own network.
         allocate_node_ranges: !spec.nodes.is_empty(),
+        // The store admits one process at a time, so whoever held the lease under this name is gone: the successor
+        // of one that was killed need not wait for the lease to run out.
+        identity: spec.context(),
         ..dyad_controllers::Config::new(spec.pods()?, services)
     };
     let controllers = dyad_controllers::run(client.clone(), controllers, std::future::pending());
