@@ -82,6 +82,13 @@ fn packets_flow_in_every_family_set_and_order() {
         assert_all_work(&tested.stdout, families, networking);
         assert!(tested.status.success(), "{}", text(&tested.stderr));
         assert!(std::fs::read_to_string(junit).is_ok_and(|xml| xml.contains("failures=\"0\"")));
+        // Each family by itself, the secondary one too.
+        for family in families.iter().filter(|_| families.len() > 1) {
+            let chosen = ["connectivity", "test", "--name", &cluster.name, "-o", "json", "--ip-family"];
+            let tested = cluster.dyad(&[&chosen[..], &[&family.to_lowercase()]].concat());
+            assert_all_work(&tested.stdout, &[family], networking);
+            assert!(tested.status.success(), "{}", text(&tested.stderr));
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -116,12 +117,12 @@ async fn run(
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
     let mut made = BTreeMap::new();
     for place in facts.servers() {
-        let service = objects::service(&place.server(), facts.families.len(), &Value::Null);
+        let service = objects::service(&place.server(), &facts.families, &Value::Null);
         made.insert(place.server(), create_service(&services, &service).await?);
     }
     for feature in Feature::ALL {
         let spec = feature.spec(&facts.far().server(), &facts.families);
-        let service = objects::service(feature.name(), facts.families.len(), &spec);
+        let service = objects::service(feature.name(), &facts.families, &spec);
         made.insert(feature.name().into(), create_service(&services, &service).await?);
     }
     let balanced = facts.families.iter().map(|family| json!({"ip": BALANCED.address(*family)}));
@@ -152,6 +153,11 @@ async fn run(
             servers.insert(name, pod);
         }
     }
+    // All but that of nobody, and that of the pod that is yet to be its own client.
+    let served =
+        made.iter().filter(|(name, _)| ![Feature::Nobody.name(), plan::SELF].contains(&name.as_str()));
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
+    wait_for_endpoints(&slices, served, options.patience).await?;
     let plan = Plan::new(&facts, &made, &servers, options)?;
     let node = facts.node(Place::Here).unwrap_or_default();
     for (name, targets) in plan.clients() {
@@ -199,6 +205,46 @@ async fn wait(
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until each Service has an endpoint in each of its families: whoever writes slices may just be starting.
+async fn wait_for_endpoints(
+    slices: &Api<EndpointSlice>,
+    services: impl Iterator<Item = (&String, &Service)>,
+    patience: Duration,
+) -> Result<(), TestError> {
+    let deadline = Instant::now() + patience;
+    let families = |service: &Service| service.spec.as_ref().and_then(|spec| spec.ip_families.clone());
+    let mut waiting: Vec<(String, String)> = services
+        .flat_map(|(name, service)| {
+            families(service).into_iter().flatten().map(move |family| (name.clone(), family))
+        })
+        .collect();
+    loop {
+        let found = slices.list(&ListParams::default()).await.map_err(api("list the EndpointSlices"))?;
+        waiting.retain(|(service, family)| !found.iter().any(|slice| serves(slice, service, family)));
+        let Some((service, family)) = waiting.first() else { return Ok(()) };
+        if Instant::now() > deadline {
+            return Err(TestError::Unfit(format!(
+                "Service {service} has no endpoint in {family} after {} s, though its pod is ready: \
+                 the controller that writes EndpointSlices does not run",
+                patience.as_secs()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether a slice has a ready endpoint of a Service in a family.
+fn serves(slice: &EndpointSlice, service: &str, family: &str) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    let of = labels.and_then(|labels| labels.get("kubernetes.io/service-name"));
+    let ready = |conditions: &Option<_>| {
+        conditions.as_ref().and_then(|is: &EndpointConditions| is.ready).unwrap_or(true)
+    };
+    of.is_some_and(|of| of == service)
+        && slice.address_type == family
+        && slice.endpoints.iter().flatten().any(|endpoint| ready(&endpoint.conditions))
 }
 
 fn is_ready(pod: &Pod) -> bool {

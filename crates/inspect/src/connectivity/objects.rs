@@ -1,5 +1,6 @@
 //! The Kubernetes objects the test makes.
 
+use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::de::DeserializeOwned;
@@ -29,10 +30,10 @@ pub(super) fn namespace() -> Namespace {
 }
 
 /// A Service like that of a server, with these fields of its spec instead.
-pub(super) fn service(name: &str, families: usize, fields: &Value) -> Service {
-    let policy = if families > 1 { "RequireDualStack" } else { "SingleStack" };
+pub(super) fn service(name: &str, families: &[IpFamily], fields: &Value) -> Service {
+    let policy = if families.len() > 1 { "RequireDualStack" } else { "SingleStack" };
     let mut spec = json!({
-        "type": "NodePort", "ipFamilyPolicy": policy, "selector": {APP: name},
+        "type": "NodePort", "ipFamilyPolicy": policy, "ipFamilies": families, "selector": {APP: name},
         "ports": [
             {"name": "tcp", "port": PORT, "protocol": "TCP"},
             {"name": "udp", "port": PORT, "protocol": "UDP"},
