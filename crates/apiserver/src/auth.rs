@@ -27,6 +27,8 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const MASTERS: &str = "system:masters";
 /// Group of the nodes.
 pub const NODES: &str = "system:nodes";
+/// Group of the cluster's name servers.
+pub const NAME_SERVERS: &str = "system:dyad:dns";
 const NODE_PREFIX: &str = "system:node:";
 
 /// Who makes a request.

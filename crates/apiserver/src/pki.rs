@@ -20,6 +20,8 @@ pub use kubeconfig::kubeconfig;
 
 use certificate::{Authority, Purpose};
 
+use crate::auth::NAME_SERVERS;
+
 /// Everything that can be wrong with keys and certificates.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -194,6 +196,15 @@ impl Pki {
         }
         let purpose = client(&format!("system:node:{name}"), "system:nodes");
         self.keep(&format!("node-{name}"), &purpose, SystemTime::now())
+    }
+
+    /// The certificate of the cluster's name servers: user and group `system:dyad:dns`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be made or written.
+    pub fn dns(&self) -> Result<Identity, PkiError> {
+        self.keep("dns", &client(NAME_SERVERS, NAME_SERVERS), SystemTime::now())
     }
 
     /// A client certificate that is not kept: the user name becomes its common name, the group its organization.

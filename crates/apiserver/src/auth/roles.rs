@@ -1,10 +1,12 @@
-//! The authorizer until there is RBAC: administrators may do everything, nodes what a node needs, everyone else may
-//! find out what this server is.
+//! The authorizer until there is RBAC: administrators may do everything, nodes what a node needs, the cluster's DNS
+//! may read what names come from, everyone else may find out what this server is.
 
 use super::node::authorize_node;
-use super::{AUTHENTICATED, Attributes, Authorizer, Decision, MASTERS, ResourceTarget, Target, UserInfo};
+use super::{
+    AUTHENTICATED, Attributes, Authorizer, Decision, MASTERS, NAME_SERVERS, ResourceTarget, Target, UserInfo,
+};
 
-/// Two roles, by group: `system:masters` and `system:nodes`.
+/// Three roles, by group: `system:masters`, `system:nodes` and `system:dyad:dns`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Roles;
 
@@ -19,6 +21,10 @@ const SELF_REVIEWS: [(&str, &str); 3] = [
     ("authorization.k8s.io", "selfsubjectrulesreviews"),
 ];
 
+/// What names come from.
+const NAMED: [(&str, &str); 4] =
+    [("", "services"), ("", "namespaces"), ("", "pods"), ("discovery.k8s.io", "endpointslices")];
+
 impl Authorizer for Roles {
     fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Decision {
         if user.is_in(MASTERS) || is_basic(user, attributes) {
@@ -26,8 +32,22 @@ impl Authorizer for Roles {
         }
         match (user.node(), &attributes.target) {
             (Some(node), Target::Resource(target)) => authorize_node(user, node, attributes.verb, target),
+            (None, Target::Resource(target)) if user.is_in(NAME_SERVERS) => {
+                authorize_name_server(attributes.verb, target)
+            }
             _ => Decision::DENY,
         }
+    }
+}
+
+/// Reads what names come from, and ConfigMaps beside it, for its own configuration is one of them.
+fn authorize_name_server(verb: &str, target: &ResourceTarget<'_>) -> Decision {
+    let ResourceTarget { group, resource, subresource, namespace, .. } = *target;
+    let named = NAMED.contains(&(group, resource))
+        || (group, resource, namespace) == ("", "configmaps", "kube-system");
+    match matches!(verb, "get" | "list" | "watch") && subresource.is_empty() && named {
+        true => Decision::Allow,
+        false => Decision::DENY,
     }
 }
 

@@ -32,6 +32,27 @@ fn node() -> UserInfo {
 }
 
 #[test]
+fn name_servers_read_what_names_come_from_and_nothing_else() {
+    let user = UserInfo::new("system:dyad:dns", &[NAME_SERVERS]);
+    for (verb, what, allowed) in [
+        ("watch", "core/services", true),
+        ("list", "discovery.k8s.io/endpointslices", true),
+        ("list", "core/pods", true),
+        ("get", "core/namespaces#default", true),
+        ("watch", "core/configmaps@kube-system#coredns", true),
+        ("list", "core/configmaps", false),
+        ("get", "core/configmaps@default#x", false),
+        ("get", "core/secrets@kube-system#x", false),
+        ("get", "core/pods:log@default#x", false),
+        ("list", "core/nodes", false),
+        ("patch", "core/services@default#x", false),
+    ] {
+        let decision = Roles.authorize(&user, &resource(verb, what));
+        assert_eq!(decision == Decision::Allow, allowed, "{verb} {what}");
+    }
+}
+
+#[test]
 fn refusals_read_as_kubernetes_writes_them() {
     let user = UserInfo::new("jane", &[]);
     let cases = [
