@@ -180,5 +180,10 @@ pub fn refuse(packet: &[u8], rcode: Rcode, truncated: bool, out: &mut Vec<u8>) -
     true
 }
 
+/// Bytes that the response to a query may have over UDP.
+pub fn udp_limit(packet: &[u8]) -> usize {
+    Query::read(packet).map_or(MIN_UDP_SIZE.into(), |query| query.limit(Transport::Udp))
+}
+
 #[cfg(test)]
 mod tests;
