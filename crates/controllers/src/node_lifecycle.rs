@@ -118,10 +118,14 @@ fn drives_out(node: &Node) -> bool {
 }
 
 /// Whether a pod must leave a node with these taints, and if later, in how long.
-fn must_leave(tolerations: &[Toleration], node: &Node, now: Timestamp) -> Result<(), Option<Duration>> {
+fn must_leave(
+    tolerations: &[Toleration],
+    node: &Node,
+    (came, now): (Timestamp, Timestamp),
+) -> Result<(), Option<Duration>> {
     let mut soonest: Option<Duration> = None;
     for taint in driving(node) {
-        match leaves_for(tolerations, taint, now) {
+        match leaves_for(tolerations, taint, (came, now)) {
             Ok(()) => return Ok(()),
             Err(Some(left)) => soonest = Some(soonest.map_or(left, |soonest| soonest.min(left))),
             Err(None) => {}
@@ -130,7 +134,11 @@ fn must_leave(tolerations: &[Toleration], node: &Node, now: Timestamp) -> Result
     Err(soonest)
 }
 
-fn leaves_for(tolerations: &[Toleration], taint: &Taint, now: Timestamp) -> Result<(), Option<Duration>> {
+fn leaves_for(
+    tolerations: &[Toleration],
+    taint: &Taint,
+    (came, now): (Timestamp, Timestamp),
+) -> Result<(), Option<Duration>> {
     let covering: Vec<&Toleration> = tolerations.iter().filter(|one| tolerates(one, taint)).collect();
     if covering.is_empty() {
         return Ok(());
@@ -139,7 +147,8 @@ fn leaves_for(tolerations: &[Toleration], taint: &Taint, now: Timestamp) -> Resu
     let Some(seconds) = covering.iter().filter_map(|one| one.toleration_seconds).min() else {
         return Err(None);
     };
-    let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+    // A pod's patience does not run out before it came.
+    let since = taint.time_added.as_ref().map_or(now, |time| time.0).max(came);
     let left = seconds - (now.as_second() - since.as_second());
     if left <= 0 { Ok(()) } else { Err(Some(Duration::from_secs(left.unsigned_abs()))) }
 }
@@ -271,7 +280,8 @@ impl NodeLifecycle {
             let api = Api::<Pod>::namespaced(self.world.client.clone(), &pod.namespace().unwrap_or_default());
             let tolerations =
                 pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-            match must_leave(tolerations, node, now) {
+            let came = pod.creation_timestamp().map_or(now, |created| created.0);
+            match must_leave(tolerations, node, (came, now)) {
                 Ok(()) => {
                     let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
                     let params =
@@ -350,8 +360,15 @@ mod tests {
             (vec![tolerates(Some(310))],                         Err(Some(Duration::from_secs(10)))),
             (vec![tolerates(Some(310)), tolerates(Some(350))],   Err(Some(Duration::from_secs(10)))),
         ];
+        let came = Timestamp::from_second(50).unwrap();
         for (tolerations, leaves) in cases {
-            assert_eq!(must_leave(&tolerations, &node, now), leaves, "{tolerations:?}");
+            assert_eq!(must_leave(&tolerations, &node, (came, now)), leaves, "{tolerations:?}");
         }
+        let late = (Timestamp::from_second(390).unwrap(), now);
+        assert_eq!(
+            must_leave(&[tolerates(Some(300))], &node, late),
+            Err(Some(Duration::from_secs(290))),
+            "a pod that came when the taint was there"
+        );
     }
 }
