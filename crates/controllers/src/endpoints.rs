@@ -105,6 +105,11 @@ fn view(node: &Node) -> slices::Node {
     }
 }
 
+/// Whether these are the Endpoints of a Service's pods, and not hand-made.
+fn is_ours(endpoints: &Endpoints) -> bool {
+    endpoints.labels().contains_key(slices::ENDPOINTS_MANAGED_BY_LABEL)
+}
+
 fn selects(service: &Service, pod: &Pod) -> bool {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     selector.is_some_and(|selector| {
@@ -161,8 +166,8 @@ impl Controller for EndpointSlices {
                 }
                 self.write_endpoints(key, value, &selected).await?;
             }
-        } else if self.0.endpoints.get(key).is_some() {
-            // The object of a Service goes with it (E64).
+        } else if self.0.endpoints.get(key).is_some_and(|endpoints| is_ours(&endpoints)) {
+            // The object of a Service goes with it (E64); what people write may be there before its Service.
             let endpoints = Api::<Endpoints>::namespaced(client.clone(), &key.namespace);
             ignore(404, endpoints.delete(&key.name, &DeleteParams::default()).await.map(drop))?;
         }

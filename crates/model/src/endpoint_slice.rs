@@ -330,7 +330,7 @@ impl Strategy for Endpoints {
 
     fn warnings(&self, new: &Value, _old: Option<&Value>, _cx: &Context<'_>) -> Vec<String> {
         let labels = wire::at(new, &["metadata", "labels"]);
-        if wire::text(labels, "endpoints.kubernetes.io/managed-by") == "endpoint-controller" {
+        if wire::text(labels, slices::ENDPOINTS_MANAGED_BY_LABEL) == "endpoint-controller" {
             return Vec::new();
         }
         let mut warnings = Vec::new();

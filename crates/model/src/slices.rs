@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{names, selector::LabelSelector, wire};
 
-pub use legacy::endpoints;
+pub use legacy::{ENDPOINTS_MANAGED_BY_LABEL, endpoints};
 pub use mirror::{Mirrored, mirror};
 pub use topology::{Node, Nodes, Notice};
 

@@ -11,7 +11,8 @@ use crate::selector::LabelSelector;
 /// Most addresses in one Endpoints (E63).
 const CAPACITY: usize = 1000;
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
-const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+/// The label of Endpoints that says which controller writes them.
+pub const ENDPOINTS_MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpoint-controller";
 
 /// Addresses by IP and the UID of what they belong to, with the whole address and whether it is ready.
@@ -61,7 +62,7 @@ pub fn endpoints(
     if is_headless(service) {
         wire::set(&mut labels, HEADLESS_LABEL, "");
     }
-    wire::set(&mut labels, MANAGED_BY, CONTROLLER);
+    wire::set(&mut labels, ENDPOINTS_MANAGED_BY_LABEL, CONTROLLER);
     wire::set(meta, "labels", labels);
     let annotations = wire::child(meta, "annotations");
     if truncated {
