@@ -150,6 +150,17 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "AlreadyExists", message).with(about.by_resource())
     }
 
+    /// No name was found for an object that has a prefix for one (J48), be it that it has a name as well.
+    pub(crate) fn not_generated(about: About<'_>) -> Self {
+        let message = format!(
+            "{} {:?} already exists, the server was not able to generate a unique name for the object",
+            about.qualified_resource(),
+            about.name
+        );
+        let details = Details { retry_after_seconds: Some(1), ..about.by_resource() };
+        Self::new(StatusCode::CONFLICT, "AlreadyExists", message).with(details)
+    }
+
     pub(crate) fn conflict(about: About<'_>, why: &str) -> Self {
         let message = format!(
             "Operation cannot be fulfilled on {} {:?}: {why}",

@@ -153,7 +153,7 @@ impl Strategy for Event {
 
     fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
         // Events of the core group are checked like every kind and no more.
-        if self.strict { Checks::CHANGE } else { Checks { whole: false, change: false, finalizers: false } }
+        if self.strict { Checks::CHANGE } else { Checks::NONE }
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -72,6 +72,10 @@ impl Strategy for Ingress {
         Vec::new()
     }
 
+    fn meta_checks(&self, cx: &Context<'_>) -> Checks {
+        if cx.subresource.is_empty() { Checks::WHOLE_AND_CHANGE } else { Checks::CHANGE }
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         names::dns1123_subdomain(name)
     }

@@ -51,6 +51,11 @@ impl Strategy for Lease {
         self.validate_create(new, cx)
     }
 
+    /// Leases are held by whoever wrote them last, and so nobody writes one without having read it.
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
     fn create_on_update(&self) -> bool {
         true
     }

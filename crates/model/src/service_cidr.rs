@@ -128,12 +128,15 @@ impl Strategy for IpAddress {
         if parent(new) != parent(old) {
             let new = parent(new);
             // The internal type has no JSON names, so its Go ones are shown.
-            let shown = json!({
-                "Group": wire::text(&new, "group"),
-                "Resource": wire::text(&new, "resource"),
-                "Namespace": wire::text(&new, "namespace"),
-                "Name": wire::text(&new, "name"),
-            });
+            let shown = match new {
+                Value::Null => new,
+                new => json!({
+                    "Group": wire::text(&new, "group"),
+                    "Resource": wire::text(&new, "resource"),
+                    "Namespace": wire::text(&new, "namespace"),
+                    "Name": wire::text(&new, "name"),
+                }),
+            };
             errors.push(FieldError::invalid("spec.parentRef", shown, IMMUTABLE));
         }
         errors

@@ -143,6 +143,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether a PUT may do without a resourceVersion (Q4).
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
     /// How the metadata of a new object, or of a change, is checked.
     fn meta_checks(&self, _cx: &Context<'_>) -> Checks {
         Checks::CHANGE

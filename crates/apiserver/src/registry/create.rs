@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dyad_model::meta;
+use dyad_model::meta::{self, Checks};
 use dyad_store::Op;
 use serde_json::Value;
 
@@ -60,8 +60,13 @@ impl Registry {
                 Attempt::NameTaken(existing) => {
                     names += 1;
                     if !generated || names >= NAME_ATTEMPTS {
+                        let about = scope.served.about(&existing.name);
                         let deleting = !existing.value["metadata"]["deletionTimestamp"].is_null();
-                        return Err(ApiError::already_exists(scope.served.about(&existing.name), deleting));
+                        return Err(if prefix.is_empty() {
+                            ApiError::already_exists(about, deleting)
+                        } else {
+                            ApiError::not_generated(about)
+                        });
                     }
                 }
                 Attempt::AllocationLost => {}
@@ -90,8 +95,13 @@ impl Registry {
             .map_err(|refusal| ApiError::refused(about, &refusal))?;
         strategy.prepare_create(&mut new, &cx);
         let (namespaced, checks) = (scope.served.row.namespaced, strategy.meta_checks(&cx));
-        let mut errors = meta::validate_create(&new, namespaced, checks, |name| strategy.validate_name(name));
+        let metadata =
+            || meta::validate_create(&new, namespaced, checks, |name| strategy.validate_name(name));
+        let mut errors = if checks == Checks::NONE { Vec::new() } else { metadata() };
         errors.extend(strategy.validate_create(&new, &cx));
+        if checks == Checks::NONE && errors.is_empty() {
+            errors = metadata();
+        }
         refuse_if_any(about, &errors)?;
         warnings.extend(strategy.warnings(&new, None, &cx));
         let key = resource.store_key(scope.namespace, &name);

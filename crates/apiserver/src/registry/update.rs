@@ -139,8 +139,16 @@ impl Registry {
             let uid = Some(meta_text(&new, "uid")).filter(|uid| !uid.is_empty());
             check_preconditions(about, uid, None, old)?;
         }
-        if given_rev(&new)?.is_some_and(|given| given != old.rev) {
-            return Err(ApiError::modified(about));
+        match given_rev(&new)? {
+            Some(given) if given != old.rev => return Err(ApiError::modified(about)),
+            None if !strategy.unconditional_update() => {
+                let text = "must be specified for an update";
+                return Err(ApiError::invalid(
+                    about,
+                    &[FieldError::invalid("metadata.resourceVersion", 0, text)],
+                ));
+            }
+            _ => {}
         }
         let meta = meta_mut(&mut new);
         meta.insert("resourceVersion".to_owned(), old.rev.to_string().into());

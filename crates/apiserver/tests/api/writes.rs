@@ -62,6 +62,16 @@ async fn q4_the_version_of_an_update_is_checked_if_it_is_given() {
     let mut unconditional = config_map("a");
     unconditional["data"]["k"] = "any".into();
     assert_eq!(api.put(&path, unconditional).await.expect(200)["data"]["k"], "any");
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}});
+    let created = api.put(&format!("{leases}/l"), lease.clone()).await.expect(201);
+    let (_, message) = api.put(&format!("{leases}/l"), lease).await.failure(422);
+    assert_eq!(
+        message,
+        "Lease.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an \
+         update"
+    );
+    api.put(&format!("{leases}/l"), created).await.expect(200);
 }
 
 #[tokio::test]
@@ -244,6 +254,14 @@ async fn names_and_namespaces_must_agree() {
     assert_eq!(message, "the name of the object (b) does not match the name on the URL (a)");
     let (reason, message) = api.post(CONFIG_MAPS, config_map("a")).await.failure(409);
     assert_eq!((reason.as_str(), message.as_str()), ("AlreadyExists", "configmaps \"a\" already exists"));
+    let mut prefixed = config_map("a");
+    prefixed["metadata"]["generateName"] = "a-".into();
+    let (reason, message) = api.post(CONFIG_MAPS, prefixed).await.failure(409);
+    assert_eq!(reason, "AlreadyExists");
+    assert!(
+        message.ends_with("the server was not able to generate a unique name for the object"),
+        "{message}"
+    );
     let (_, message) =
         api.post(CONFIG_MAPS, json!({"kind": "Secret", "apiVersion": "v1"})).await.failure(400);
     assert!(message.contains("cannot be handled as a ConfigMap"), "{message}");
