@@ -14,6 +14,7 @@ mod resource;
 mod scale;
 mod selectable;
 mod stored;
+mod topology;
 mod update;
 mod values;
 mod watch;

@@ -42,6 +42,7 @@ impl Registry {
             let mut pod = old.value();
             let about = About { resource: "pods/binding", ..scope.about() };
             bind_pod(&mut pod, node, &binding).map_err(|why| ApiError::conflict(about, &why))?;
+            self.label_with_topology(&mut pod);
             if options.dry_run {
                 return Ok(());
             }

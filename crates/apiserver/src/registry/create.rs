@@ -43,6 +43,9 @@ impl Registry {
         self.check_namespace_is_open(scope, &object)?;
         scope.check_node(None, Some(&object))?;
         self.until_as_new_as(None).await?;
+        if scope.resource().is("", "pods") {
+            self.label_with_topology(&mut object);
+        }
         let prefix = meta_text(&object, "generateName").to_owned();
         let generated = meta_text(&object, "name").is_empty() && !prefix.is_empty();
         let mut names = 0;

@@ -65,6 +65,9 @@ async fn j55_scale_is_another_form_of_replicas() {
 #[tokio::test]
 async fn j56_a_pod_is_bound_once() {
     let api = Api::start().await;
+    let labels = json!({"topology.kubernetes.io/zone": "z", "other": "x"});
+    let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1", "labels": labels}});
+    api.post("/api/v1/nodes", node).await.expect(201);
     api.post(PODS, pod("p")).await.expect(201);
     let binding = |node: &str| {
         json!({
@@ -80,6 +83,12 @@ async fn j56_a_pod_is_bound_once() {
     let bound = api.get(&format!("{PODS}/p")).await.expect(200);
     assert_eq!(bound["spec"]["nodeName"], "n1");
     assert_eq!(bound["metadata"]["annotations"]["why"], "fits");
+    assert_eq!(bound["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
+    assert!(bound["metadata"]["labels"]["other"].is_null());
+    let mut placed = pod("q");
+    placed["spec"]["nodeName"] = "n1".into();
+    let placed = api.post(PODS, placed).await.expect(201);
+    assert_eq!(placed["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
     let (reason, message) = api.post(&path, binding("n2")).await.failure(409);
     assert_eq!(reason, "Conflict");
