@@ -23,7 +23,7 @@ pub use snapshot::Snapshot;
 pub use store::Store;
 
 pub(crate) use entry::{Entry, Host, SELF, Target};
-pub(crate) use reverse::Tree;
+pub(crate) use reverse::{Place, Tree};
 pub(crate) use snapshot::{Node, Pointer, QueryName};
 
 #[cfg(test)]

@@ -143,3 +143,6 @@ impl Hasher for Fold {
         (self.0 ^ self.0 >> 32).wrapping_mul(Self::MULTIPLIER)
     }
 }
+
+#[cfg(test)]
+mod tests;

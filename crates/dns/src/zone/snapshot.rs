@@ -169,6 +169,13 @@ impl Snapshot {
         self.services.len()
     }
 
+    /// The namespace of the pod that has an address; of one of them, if several have it.
+    pub fn namespace_of(&self, ip: IpAddr) -> Option<String> {
+        let namespaces = self.pods.get(&ip)?;
+        let label = crate::wire::Labels::of(namespaces.first()?).next()?;
+        Some(String::from_utf8_lossy(label).into_owned())
+    }
+
     /// The zone's options.
     pub fn apex(&self) -> &Apex {
         &self.apex

@@ -58,8 +58,14 @@ impl State {
 impl Store {
     /// A store without objects. Its snapshot is not synced.
     pub fn new(options: Options) -> Self {
+        let empty = Snapshot::new(Arc::new(Apex::new(options.clone())));
+        Self::replacing(options, Arc::new(Published::new(Arc::new(empty))))
+    }
+
+    /// A store without objects whose snapshots replace those of another, from its first [`publish`](Self::publish)
+    /// on: other options, and not a query is lost.
+    pub fn replacing(options: Options, published: Arc<Published>) -> Self {
         let next = Snapshot::new(Arc::new(Apex::new(options)));
-        let published = Arc::new(Published::new(Arc::new(next.clone())));
         Self {
             services: HashMap::new(),
             slices: HashMap::new(),
@@ -69,6 +75,12 @@ impl Store {
             next,
             published,
         }
+    }
+
+    /// Publishes where another store did before: its readers find these names with the next [`publish`](Self::publish).
+    pub fn publish_to(&mut self, published: Arc<Published>) {
+        self.published = published;
+        self.is_changed = true;
     }
 
     /// Where readers find what is published.

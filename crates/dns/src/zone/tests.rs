@@ -117,6 +117,26 @@ fn readers_follow() {
     assert_eq!(store.service_names().count() + store.slice_names().count(), 0);
 }
 
+/// A reload: readers keep the old names until the new ones are all there.
+#[test]
+fn replacement() {
+    let mut old = Store::new(Options::new(name("cluster.local")));
+    old.set_service(&object("default/web"), Some(cluster("10.96.0.1", "/80")));
+    old.publish(1);
+    let mut reader = old.published().reader();
+    let mut new = Store::replacing(Options::new(name("example.org")), old.published().clone());
+    new.set_synced();
+    assert_eq!(
+        (reader.snapshot().services(), &reader.snapshot().apex().options().domain),
+        (1, &name("cluster.local"))
+    );
+    new.publish(2);
+    assert_eq!(
+        (reader.snapshot().services(), &reader.snapshot().apex().options().domain),
+        (0, &name("example.org"))
+    );
+}
+
 /// Objects that cannot have names do no harm.
 #[test]
 fn impossible_names() {
