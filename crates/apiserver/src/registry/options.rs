@@ -94,7 +94,13 @@ impl ListOptions {
                 "NotOlderThan" => VersionMatch::NotOlderThan,
                 _ => VersionMatch::Unset,
             },
-            limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0),
+            // What any state will do for is given out whole (J22).
+            limit: match query.number("limit")? {
+                Some(limit) if resource_version != Some(0) || !token.is_empty() => {
+                    usize::try_from(limit).unwrap_or(0)
+                }
+                _ => 0,
+            },
             token,
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events,
@@ -130,7 +136,8 @@ fn check_match(query: &Query, wanted: &str, watch: bool, initial: Option<bool>) 
                 forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
             }
             if !matches!(wanted, "Exact" | "NotOlderThan") {
-                unsupported = Some(FieldError::not_supported(MATCH, wanted, &["Exact", "NotOlderThan", ""]));
+                let known = ["Exact", "NotOlderThan", ""];
+                unsupported = Some(FieldError::not_supported_in_order(MATCH, wanted, &known));
             }
             if wanted == "Exact" && query.get("resourceVersion") == "0" {
                 forbid(MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");

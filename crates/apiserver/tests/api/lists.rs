@@ -111,6 +111,8 @@ async fn j25_pages_are_of_one_moment() {
     let all = ["a", "b", "c", "d", "e"];
     let api = with_config_maps(&all).await;
     let whole = names(&api.get(CONFIG_MAPS).await.expect(200)).len();
+    let any = api.get(&format!("{CONFIG_MAPS}?limit=2&resourceVersion=0")).await.expect(200);
+    assert_eq!(names(&any).len(), whole, "J22: what any state will do for has no pages");
     let first = api.get(&format!("{CONFIG_MAPS}?limit=2")).await.expect(200);
     assert_eq!(first["metadata"]["remainingItemCount"], whole - 2);
     // Neither what goes nor what comes shows on later pages.
