@@ -8,7 +8,7 @@ use crate::error::absent_is_fine;
 use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_REPLACE};
 use crate::{Handle, Result};
 
-/// The protocol number of every route this project adds: what carries it is ours to change and delete, and nothing
+/// The protocol number of every route, and of every claimed address, this project adds: what carries it is ours to change and delete, and nothing
 /// else is. Free in `rtnetlink.h` and in iproute2's `rt_protos`.
 pub const OURS: u8 = 214;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dyad_net::{DualStack, IpFamily, IpNet};
 
 use crate::pod::{self, PodLink};
-use crate::{Handle, LinkChange, Mac, Neighbour, NewLink, Route, RouteKind, netns, sysctl};
+use crate::{Handle, LinkChange, Mac, Neighbour, NewLink, OURS, Route, RouteKind, netns, sysctl};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -156,7 +156,7 @@ fn adding_a_pod_again_changes_nothing_and_deleting_leaves_nothing() {
 
     pod::del(&mut handle, "ns/a/uid").unwrap();
     assert_eq!(pod::list(&mut handle).unwrap(), []);
-    assert_eq!(handle.routes(crate::OURS).unwrap(), [], "routes go at once");
+    assert_eq!(handle.routes(OURS).unwrap(), [], "routes go at once");
     pod::reap(&mut handle).unwrap();
     pod::reap(&mut handle).unwrap();
     pod::del(&mut handle, "ns/a/uid").unwrap();
@@ -232,7 +232,7 @@ fn routes_are_listed_as_they_were_set() {
             handle.replace_route(route).unwrap();
         }
     }
-    let mut have = handle.routes(crate::OURS).unwrap();
+    let mut have = handle.routes(OURS).unwrap();
     have.sort();
     want.sort();
     assert_eq!(have, want);
@@ -241,7 +241,7 @@ fn routes_are_listed_as_they_were_set() {
     for route in want.iter().chain(&want) {
         handle.delete_route(route).unwrap();
     }
-    assert_eq!(handle.routes(crate::OURS).unwrap(), []);
+    assert_eq!(handle.routes(OURS).unwrap(), []);
 
     let missing = Route::on_link(net("10.1.0.0/16"), 999);
     let text = handle.replace_route(&missing).unwrap_err().to_string();
@@ -329,4 +329,45 @@ fn a_named_namespace_is_found_by_its_name_until_it_is_deleted() {
     netns::delete(&path).unwrap();
     netns::delete(&path).unwrap();
     assert!(netns::open(&path).is_err());
+}
+
+#[test]
+fn a_claimed_address_is_answered_for_and_never_a_source() {
+    if !privileged("a_claimed_address_is_answered_for_and_never_a_source") {
+        return;
+    }
+    let (node, pod) = (node(), netns::create().unwrap());
+    let claimed: [IpAddr; 2] = ["10.96.0.10", "fd00:10:96::a"].map(|ip| ip.parse().unwrap());
+    netns::within(node.as_fd(), || {
+        let mut handle = Handle::open().unwrap();
+        // A link without addresses of its own, as far as the kernel's choice goes.
+        pod::add(&mut handle, &PodLink { node: None, ..link("a", &pod, 5) }).unwrap();
+        let lo = handle.index("lo").unwrap();
+        for ip in claimed {
+            for _ in 0..2 {
+                handle.claim_address(lo, ip).unwrap();
+            }
+            let found = handle.addresses().unwrap().into_iter().find(|found| found.net.addr() == ip).unwrap();
+            assert_eq!((found.link, found.net, found.is_unusable()), (lo, ip.into(), false));
+            // What a kernel before 5.18 does not keep.
+            assert_eq!(found.protocol, OURS);
+        }
+        for (family, ip) in addresses(5).iter() {
+            let socket = UdpSocket::bind((family.everything().addr(), 0)).unwrap();
+            socket.connect((*ip, 53)).unwrap();
+            let source = socket.local_addr().unwrap().ip();
+            assert_eq!(Some(&source), node_addresses().get(family), "to {ip}");
+        }
+    })
+    .unwrap();
+    for ip in claimed {
+        assert_eq!(talk(&pod, &node, ip), *addresses(5).get(ip.into()).unwrap());
+    }
+    netns::within(node.as_fd(), || {
+        let mut handle = Handle::open().unwrap();
+        let lo = handle.index("lo").unwrap();
+        claimed.iter().for_each(|ip| handle.delete_address(lo, (*ip).into()).unwrap());
+        assert!(handle.addresses().unwrap().iter().all(|address| address.protocol != OURS));
+    })
+    .unwrap();
 }
