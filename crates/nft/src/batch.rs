@@ -3,7 +3,7 @@
 use dyad_net::IpFamily;
 
 use crate::TABLE;
-use crate::attribute::{HEADER, NFGEN, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, Writer};
+use crate::attribute::{HEADER, NFGEN, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Writer};
 use crate::element::Element;
 use crate::expression::Expression;
 use crate::layout::{self, Chain, DATA_TYPE_VERDICT, Layout, Rule, SetId, SetShape, Values};
@@ -26,6 +26,7 @@ const DELETE_ELEMENT: u16 = 14;
 
 /// The same attribute in the objects of all kinds.
 pub(crate) const TABLE_NAME: u16 = 1;
+pub(crate) const TABLE_FLAGS: u16 = 2;
 pub(crate) const CHAIN_NAME: u16 = 3;
 pub(crate) const CHAIN_HOOK: u16 = 4;
 pub(crate) const CHAIN_POLICY: u16 = 5;
@@ -77,6 +78,8 @@ pub(crate) struct Sealed {
 /// Changes, in as few batches as they fit into: nearly always one.
 #[derive(Debug)]
 pub(crate) struct Changes {
+    /// The name of the tables that change.
+    table: &'static str,
     limit: usize,
     batches: Vec<Vec<Message>>,
     bytes: usize,
@@ -88,7 +91,8 @@ pub(crate) struct Changes {
 /// A message, written when its batch is sealed and its number known.
 #[derive(Debug)]
 enum Message {
-    NewTable(IpFamily),
+    /// With flags.
+    NewTable(IpFamily, u32),
     DeleteTable(IpFamily),
     NewChain(IpFamily, String, Option<layout::Hook>),
     DeleteChain(IpFamily, String),
@@ -113,7 +117,12 @@ struct Run {
 impl Changes {
     /// No changes; batches are to be at most `limit` bytes long.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, batches: vec![Vec::new()], bytes: 0, run: None, sets: 0 }
+        Self::of(TABLE, limit)
+    }
+
+    /// The same for tables of another name.
+    pub(crate) fn of(table: &'static str, limit: usize) -> Self {
+        Self { table, limit, batches: vec![Vec::new()], bytes: 0, run: None, sets: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -126,7 +135,17 @@ impl Changes {
 
     /// Makes a table, which must not be there, with everything but elements.
     pub(crate) fn new_table(&mut self, family: IpFamily, layout: Layout) {
-        self.push(Message::NewTable(family));
+        self.new_empty_table(family, 0);
+        self.fill_table(family, layout);
+    }
+
+    /// Makes a table, which must not be there, with these flags and nothing in it.
+    pub(crate) fn new_empty_table(&mut self, family: IpFamily, flags: u32) {
+        self.push(Message::NewTable(family, flags));
+    }
+
+    /// Makes everything of an empty table but elements.
+    pub(crate) fn fill_table(&mut self, family: IpFamily, layout: Layout) {
         // All chains before the rules that lead to them.
         for (name, chain) in &layout.chains {
             self.new_chain(family, name, chain.hook);
@@ -234,15 +253,15 @@ impl Changes {
         self.batches.last_mut().expect("there is always one").push(message);
     }
 
-    /// The batches; each needs the tables to be what the one before it left.
-    pub(crate) fn seal(mut self, first_sequence: u32, generation: u32) -> Vec<Sealed> {
+    /// The batches; each needs the tables to be what the one before it left, if a generation is given.
+    pub(crate) fn seal(mut self, first_sequence: u32, generation: impl Into<Option<u32>>) -> Vec<Sealed> {
         self.end_run();
-        let (mut sequence, mut generation) = (first_sequence, generation);
+        let (mut sequence, mut generation) = (first_sequence, generation.into());
         let mut sealed = Vec::new();
         for messages in self.batches.into_iter().filter(|messages| !messages.is_empty()) {
-            let batch = seal(messages, sequence, generation);
+            let batch = seal(self.table, messages, sequence, generation);
             sequence = sequence.wrapping_add(batch.sequences);
-            generation = next_generation(generation);
+            generation = generation.map(next_generation);
             sealed.push(batch);
         }
         sealed
@@ -254,10 +273,14 @@ pub(crate) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
-fn seal(messages: Vec<Message>, first: u32, generation: u32) -> Sealed {
+fn seal(table: &str, messages: Vec<Message>, first: u32, generation: Option<u32>) -> Sealed {
     let mut writer = Writer::default();
     let edge = [0, 0, 0, SUBSYSTEM];
-    writer.message(BATCH_BEGIN, 0, first, edge, |begin| begin.put_u32(BATCH_GENERATION, generation));
+    writer.message(BATCH_BEGIN, 0, first, edge, |begin| {
+        if let Some(generation) = generation {
+            begin.put_u32(BATCH_GENERATION, generation);
+        }
+    });
     let (mut sequence, mut last) = (first, 0);
     for message in messages {
         let mut left = message.elements();
@@ -267,7 +290,9 @@ fn seal(messages: Vec<Message>, first: u32, generation: u32) -> Sealed {
             last = writer.len();
             let (kind, flags) = message.kind();
             let nfgen = [layout::number(message.family()), 0, 0, 0];
-            writer.message(subsystem(kind), flags, sequence, nfgen, |body| message.write(body, &mut left));
+            writer.message(subsystem(kind), flags, sequence, nfgen, |body| {
+                message.write(table, body, &mut left)
+            });
             if left.is_empty() {
                 break;
             }
@@ -294,7 +319,7 @@ impl Message {
         const OTHERS: usize = 2048;
         match self {
             Self::Elements(run) => run.size() + HEADER + NFGEN + 64,
-            Self::NewTable(_)
+            Self::NewTable(..)
             | Self::DeleteTable(_)
             | Self::NewChain(..)
             | Self::DeleteChain(..)
@@ -312,7 +337,7 @@ impl Message {
 
     fn family(&self) -> IpFamily {
         match self {
-            Self::NewTable(family)
+            Self::NewTable(family, _)
             | Self::DeleteTable(family)
             | Self::NewChain(family, ..)
             | Self::DeleteChain(family, _)
@@ -327,7 +352,7 @@ impl Message {
 
     fn kind(&self) -> (u16, u16) {
         match self {
-            Self::NewTable(_) => (NEW_TABLE, NLM_F_CREATE),
+            Self::NewTable(..) => (NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL),
             Self::DeleteTable(_) => (DELETE_TABLE, 0),
             Self::NewChain(..) => (NEW_CHAIN, NLM_F_CREATE),
             Self::DeleteChain(..) => (DELETE_CHAIN, 0),
@@ -340,10 +365,11 @@ impl Message {
         }
     }
 
-    fn write(&self, body: &mut Writer, left: &mut &[Element]) {
-        body.put_text(TABLE_NAME, TABLE);
+    fn write(&self, table: &str, body: &mut Writer, left: &mut &[Element]) {
+        body.put_text(TABLE_NAME, table);
         match self {
-            Self::NewTable(_) | Self::DeleteTable(_) => {}
+            Self::NewTable(_, 0) | Self::DeleteTable(_) => {}
+            Self::NewTable(_, flags) => body.put_u32(TABLE_FLAGS, *flags),
             Self::NewChain(_, name, hook) => {
                 body.put_text(CHAIN_NAME, name);
                 if let Some(hook) = hook {

@@ -32,6 +32,15 @@ pub enum Error {
         /// The kernel's error.
         source: io::Error,
     },
+    /// The kernel knows no tables that go with who has made them.
+    #[error("the kernel has no tables with an owner, which interception needs (Linux 5.12 or newer)")]
+    NoOwners(#[source] io::Error),
+    /// Another process intercepts.
+    #[error("another process holds the table {table}; will be tried again")]
+    Held {
+        /// Its name.
+        table: &'static str,
+    },
     /// Others keep changing the kernel's tables.
     #[error("the tables changed again and again while they were read or written; will be tried again")]
     Contended,
@@ -47,10 +56,11 @@ impl Error {
     /// The error number, where there is one.
     pub(crate) fn errno(&self) -> Option<rustix::io::Errno> {
         match self {
-            Self::Open(source) | Self::Exchange { source, .. } | Self::Refused { source, .. } => {
-                rustix::io::Errno::from_io_error(source)
-            }
-            Self::Contended | Self::Malformed { .. } => None,
+            Self::Open(source)
+            | Self::NoOwners(source)
+            | Self::Exchange { source, .. }
+            | Self::Refused { source, .. } => rustix::io::Errno::from_io_error(source),
+            Self::Held { .. } | Self::Contended | Self::Malformed { .. } => None,
         }
     }
 }

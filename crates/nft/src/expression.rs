@@ -124,6 +124,8 @@ pub(crate) enum Expression {
     Masquerade,
     /// Refuses the packet.
     Reject(Reject),
+    /// The packet belongs to no connection, and is not followed.
+    Untracked,
     /// Ends the rule.
     Verdict(Verdict),
 }
@@ -209,6 +211,7 @@ impl Expression {
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Reject(_) => "reject",
+            Self::Untracked => "notrack",
             Self::Verdict(_) => "immediate",
         }
     }
@@ -276,7 +279,7 @@ impl Expression {
                     data.put_u64(6, u64::from(seconds) * 1000);
                 }
             }
-            Self::Counter => {}
+            Self::Counter | Self::Untracked => {}
             Self::Random { to, modulus } => {
                 data.put_u32(1, to.number());
                 data.put_u32(2, *modulus);
@@ -349,6 +352,7 @@ impl Expression {
                 Self::Change { set, key: register(4)?, data: register(5)?, change }
             }
             "counter" => Self::Counter,
+            "notrack" => Self::Untracked,
             "cmp" => {
                 let equal = match number(2)? {
                     CMP_EQ => true,

@@ -47,6 +47,7 @@ use dyad_program::{RangeSet, Scope, Slot, Table};
 use crate::element::Data;
 use crate::expression::{Expression, Verdict};
 
+mod intercept;
 mod policy;
 mod rules;
 
@@ -93,10 +94,13 @@ pub(crate) enum SetId {
     Isolated(Direction),
     Range(RangeSet),
     Policy(SetKind, Id),
+    /// Of the tables of an [`Interception`](crate::Interception).
+    Intercepted,
+    Spared,
 }
 
 impl SetId {
-    /// Those that are always there.
+    /// Those that are always there in a program's table.
     pub(crate) fn fixed() -> impl Iterator<Item = Self> {
         let pairs = Scope::BOTH.into_iter().flat_map(|scope| Kind::BOTH.map(|kind| (scope, kind)));
         let of_frontends = pairs.flat_map(|(scope, kind)| {
@@ -138,6 +142,8 @@ impl SetId {
             Self::Policy(SetKind::Peers, id) => format!("peers-{id}").into(),
             Self::Policy(SetKind::Blocks, id) => format!("blocks-{id}").into(),
             Self::Policy(SetKind::NamedPorts, id) => format!("named-{id}").into(),
+            Self::Intercepted => "intercepted".into(),
+            Self::Spared => "spared".into(),
         }
     }
 
@@ -170,7 +176,9 @@ impl SetId {
             | Self::Affinity(_)
             | Self::Sources
             | Self::Range(_)
-            | Self::Policy(SetKind::Blocks, _) => false,
+            | Self::Policy(SetKind::Blocks, _)
+            | Self::Intercepted
+            | Self::Spared => false,
         }
     }
 
@@ -268,7 +276,7 @@ impl SetShape {
             SetId::Sources => (SET_INTERVAL | SET_CONCAT, [of_kind(Kind::Address), vec![ip]].concat(), None),
             SetId::Isolated(_) => (SET_MAP, vec![ip], Some(Values::Verdicts)),
             SetId::Range(_) | SetId::Policy(SetKind::Blocks, _) => (SET_INTERVAL, vec![ip], None),
-            SetId::Policy(SetKind::Peers, _) => (0, vec![ip], None),
+            SetId::Policy(SetKind::Peers, _) | SetId::Intercepted | SetId::Spared => (0, vec![ip], None),
             SetId::Policy(SetKind::NamedPorts, _) => (0, of_kind(Kind::Address), None),
         };
         let fields = match id {

@@ -9,6 +9,8 @@
 //! flushes what is right, so connections and new connections alike survive restarts of everything of ours. What
 //! somebody else does to our tables is noticed (`watch`) and undone; what they do to others is no matter.
 //!
+//! Beside them, an [`Interception`] has tables of its own that go with the process that made them.
+//!
 //! Needs Linux 5.10 or newer and `CAP_NET_ADMIN` in the namespace; not the `nft` program, whose `list table ip dyad` can
 //! be used to look at what is there.
 #![forbid(unsafe_code)]
@@ -20,6 +22,7 @@ mod element;
 mod error;
 mod executor;
 mod expression;
+mod intercept;
 mod layout;
 mod read;
 mod socket;
@@ -27,9 +30,12 @@ mod watch;
 
 pub use error::{Error, Result};
 pub use executor::{CounterKey, Executor, Report};
+pub use intercept::Interception;
 
 /// The name of the tables.
 pub const TABLE: &str = "dyad";
+/// The name of the tables of an [`Interception`].
+pub const DNS_TABLE: &str = "dyad-dns";
 
 #[cfg(test)]
 mod tests;

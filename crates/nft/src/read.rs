@@ -11,7 +11,7 @@ use crate::batch::{
     ACCEPT, CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TYPE, COMMENT, DIRECTION, ELEMENTS_LIST,
     ELEMENTS_SET, FIELD_LENGTH, HOOK_NUMBER, HOOK_PRIORITY, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USER_DATA,
     SET_DATA_LENGTH, SET_DATA_TYPE, SET_DESCRIPTION, SET_DESCRIPTION_FIELDS, SET_DESCRIPTION_SIZE, SET_FLAGS,
-    SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, TABLE_NAME,
+    SET_KEY_LENGTH, SET_KEY_TYPE, SET_NAME, TABLE_FLAGS, TABLE_NAME,
 };
 use crate::element::{Data, Element, read_entry, read_ranges};
 use crate::executor::CounterKey;
@@ -24,7 +24,6 @@ use crate::socket::{GET_CHAIN, GET_ELEMENT, GET_RULE, GET_SET, GET_TABLE, ListEr
 use crate::watch::Watch;
 use crate::{Error, Result, TABLE};
 
-const TABLE_FLAGS: u16 = 2;
 /// How often is read again when the tables change meanwhile.
 const ATTEMPTS: usize = 32;
 

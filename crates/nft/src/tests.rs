@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 mod affinity;
 mod codec;
 mod conntrack;
+mod intercept;
 mod lab;
 mod packets;
 mod pmtu;

@@ -354,6 +354,11 @@ pub(super) const fn destination_port(to: Register) -> Expression {
     Expression::Payload { base: Base::Transport, offset: 2, length: 2, to }
 }
 
+/// The source port, likewise.
+pub(super) const fn source_port(to: Register) -> Expression {
+    Expression::Payload { base: Base::Transport, offset: 0, length: 2, to }
+}
+
 pub(super) fn look_up(set: SetId, from: Register, found: Found) -> Expression {
     Expression::Lookup { set: set.name().into(), from, found }
 }
