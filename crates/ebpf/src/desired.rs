@@ -2,7 +2,7 @@
 //!
 //! Pods of this node are the only ones whose sockets are load balanced, so what counts of a program is its scope
 //! `Cluster`. A frontend that only some sources may use, that refuses or that drops is in the maps as well, but says to
-//! leave it to nftables, which answers as it should be.
+//! leave it to nftables, which answers as it should be. So does one that was asked to be left to it.
 //!
 //! The slots of a program that share many places among fewer endpoints are not needed here, where a random number may
 //! have any bound: each endpoint is there once.
@@ -24,13 +24,13 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
-    /// All that a program says.
-    pub(crate) fn of(program: &Program) -> Self {
+    /// All that a program says, with these frontends left to nftables.
+    pub(crate) fn of(program: &Program, left: &BTreeSet<Frontend>) -> Self {
         let mut desired = Self::default();
         for (family, table) in program.iter() {
             for (scope, at) in table.frontends.keys() {
                 if *scope == Scope::Cluster {
-                    desired.add(family, table, *at);
+                    desired.add(family, table, *at, left);
                 }
             }
         }
@@ -38,12 +38,13 @@ impl Desired {
     }
 
     /// Adds what a table says about a frontend, if it does.
-    pub(crate) fn add(&mut self, family: IpFamily, table: &Table, at: Frontend) {
+    pub(crate) fn add(&mut self, family: IpFamily, table: &Table, at: Frontend, left: &BTreeSet<Frontend>) {
         let Some(action) = table.frontends.get(&(Scope::Cluster, at)) else { return };
         let key = layout::frontend_key(family, at);
         let mut value = FrontendValue::default();
         if let Action::Forward { slots, sticky } = *action
             && !table.guarded.contains(&at)
+            && !left.contains(&at)
         {
             let range = (Scope::Cluster, at, 0)..(Scope::Cluster, at, slots);
             let distinct: BTreeSet<Endpoint> = table.endpoints.range(range).map(|(_, to)| *to).collect();
@@ -100,7 +101,7 @@ mod tests {
         table.insert(Entry::Endpoint(Scope::Cluster, at, 127, endpoint(99)));
         table.insert(Entry::Sticky(Scope::Cluster, at, endpoint(0)));
         table.insert(Entry::Sticky(Scope::Local, at, endpoint(1)));
-        let desired = Desired::of(&DualStack::single(IpFamily::V4, table.clone()));
+        let desired = Desired::of(&DualStack::single(IpFamily::V4, table.clone()), &BTreeSet::new());
         let key = layout::frontend_key(IpFamily::V4, at);
         let expected = [
             (layout::frontend_key(IpFamily::V4, node_port), FrontendValue::default()),
@@ -112,9 +113,14 @@ mod tests {
         assert!(desired.endpoints.values().all(|block| *block != layout::block(&[endpoint(99)])));
         assert_eq!(desired.members, [layout::member_key(key, endpoint(0))].into());
 
-        table.insert(Entry::Guarded(at));
-        let desired = Desired::of(&DualStack::single(IpFamily::V4, table));
-        assert_eq!(desired.frontends[&key], FrontendValue::default(), "some may not: nftables knows who");
-        assert!(desired.endpoints.is_empty() && desired.members.is_empty());
+        let mut guarded = table.clone();
+        guarded.insert(Entry::Guarded(at));
+        for (table, left, why) in
+            [(guarded, None, "some may not: nftables knows who"), (table, Some(at), "asked for")]
+        {
+            let desired = Desired::of(&DualStack::single(IpFamily::V4, table), &left.into_iter().collect());
+            assert_eq!(desired.frontends[&key], FrontendValue::default(), "{why}");
+            assert!(desired.endpoints.is_empty() && desired.members.is_empty(), "{why}");
+        }
     }
 }

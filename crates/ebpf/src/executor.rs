@@ -67,6 +67,8 @@ pub struct Executor {
     node_ports: BTreeSet<IpNet>,
     /// The pods that policy selects, of the last program.
     isolated: BTreeSet<IpAddr>,
+    /// Frontends that nftables serves alone.
+    left: BTreeSet<Frontend>,
 }
 
 /// How many elements the maps of a program must hold.
@@ -99,6 +101,7 @@ impl Executor {
             addresses: BTreeSet::new(),
             node_ports: BTreeSet::new(),
             isolated: BTreeSet::new(),
+            left: BTreeSet::new(),
         })
     }
 
@@ -131,7 +134,7 @@ impl Executor {
     ///
     /// Connections that are made meanwhile go to an endpoint of before or of now, as long as there is one.
     pub fn apply(&mut self, program: &Program) -> Result<Report> {
-        let desired = Desired::of(program);
+        let desired = Desired::of(program, &self.left);
         let mut needed = sizes(&desired);
         let mut report = Report::default();
         for attempt in 0.. {
@@ -156,6 +159,28 @@ impl Executor {
         report.changes += self.set_nodes()?;
         report.attached = self.attach(pods.into_values().collect())?;
         Ok(report)
+    }
+
+    /// Leaves these frontends, and no others, to nftables, whatever `program`, the last one there was, says of them.
+    ///
+    /// Sockets that are connected stay with their endpoints.
+    pub fn leave(&mut self, program: &Program, frontends: &BTreeSet<Frontend>) -> Result<Report> {
+        let before = std::mem::replace(&mut self.left, frontends.clone());
+        if self.programs.is_none() {
+            return Ok(Report::default());
+        }
+        let changed: BTreeSet<_> = before.symmetric_difference(frontends).collect();
+        let of_program = program.iter().flat_map(|(family, table)| {
+            table.frontends.keys().map(move |(scope, at)| (*scope, (family, *at)))
+        });
+        let changed = of_program
+            .filter(|(scope, (_, at))| *scope == Scope::Cluster && changed.contains(at))
+            .map(|(_, at)| at)
+            .collect();
+        match self.change_frontends(program, &changed, &BTreeSet::new()) {
+            Err(error) if error.is_full() => self.apply(program),
+            done => Ok(Report { changes: done?, attached: false }),
+        }
     }
 
     /// Carries out the changes `ops` that have led to `program`. If it fails, [`apply`](Self::apply) repairs it.
@@ -224,7 +249,7 @@ impl Executor {
         for (family, at) in frontends {
             let key = layout::frontend_key(*family, *at);
             if let Some(table) = program.get(*family) {
-                desired.add(*family, table, *at);
+                desired.add(*family, table, *at, &self.left);
                 // A frontend that nftables takes over keeps its members in the program, but not here.
                 if desired.frontends.get(&key).is_none_or(|value| value.sticky_secs == 0) {
                     surplus.extend(table.members(Scope::Cluster, *at).map(|to| layout::member_key(key, to)));
@@ -419,6 +444,11 @@ impl Executor {
         self.programs = None;
         self.maps.clear();
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> &BTreeSet<Frontend> {
+        &self.left
     }
 
     /// What the kernel's maps of Services hold.

@@ -14,6 +14,7 @@ use crate::{Executor, Why, probe};
 
 mod cgroup;
 mod client;
+mod intercept;
 mod lab;
 mod random;
 mod redirect;
@@ -162,7 +163,8 @@ fn sticky(program: &Program, seconds: u32) -> Program {
 
 /// What an executor's maps hold is what the program says, exactly.
 fn assert_holds(executor: &Executor, program: &Program) {
-    let (found, desired) = (executor.read_back().unwrap(), crate::desired::Desired::of(program));
+    let (found, desired) =
+        (executor.read_back().unwrap(), crate::desired::Desired::of(program, executor.left()));
     assert_eq!(found.frontends, desired.frontends);
     assert_eq!(found.endpoints, desired.endpoints);
     assert_eq!(found.members, desired.members);

@@ -104,6 +104,54 @@ fn what_is_not_served_here_is_left_as_it_is_and_nftables_serves_it() {
 }
 
 #[test]
+fn frontends_are_left_to_nftables_and_taken_back_while_sockets_are_used() {
+    if !permitted("left") {
+        return;
+    }
+    let (lab, cgroup) = (Lab::new(), Cgroup::new());
+    let program = program(&[(service(1, json!({})), &TWO[..1])]);
+    lab.backstop(&program);
+    let mut executor = lab.executor(&cgroup, &program);
+    let mut client = Client::start(&lab.pod_a, Some(&cgroup));
+    let left: BTreeSet<_> =
+        IpFamily::BOTH.map(|family| Frontend::Address(vip(family, 1).ip(), Protocol::Udp, 80)).into();
+    // Sockets without a connection, which are the same all the time; at first with nobody.
+    let mut serves = |executor: &Executor, by_sockets: bool| {
+        let before = executor.counters().unwrap().datagrams;
+        for family in IpFamily::BOTH {
+            let (to, endpoint) = (vip(family, 1), SocketAddr::new(endpoint_ip(family, 1, 3), 8080));
+            assert_eq!(client.exchange(to).unwrap().server, endpoint.ip());
+            assert_eq!(client.route(to), if by_sockets { endpoint } else { to });
+            assert_eq!(client.connect(Protocol::Tcp, to).unwrap().server, endpoint.ip(), "TCP is another");
+        }
+        assert_eq!(executor.counters().unwrap().datagrams > before, by_sockets);
+    };
+    serves(&executor, true);
+    for _ in 0..2 {
+        // One that there is not is no matter.
+        let unknown = Frontend::Address(vip(IpFamily::V4, 9).ip(), Protocol::Udp, 80);
+        let all = left.iter().copied().chain([unknown]).collect();
+        assert_eq!(executor.leave(&program, &all).unwrap().changes, 2 * 2, "frontends and their endpoints");
+        assert_holds(&executor, &program);
+        serves(&executor, false);
+        // Changes of the Service leave it at that.
+        let ops: Vec<_> =
+            program.iter().flat_map(|(family, table)| diff(family, &Default::default(), table)).collect();
+        executor.apply(&Program::single(IpFamily::V4, Default::default())).unwrap();
+        executor.update(&program, &ops).unwrap();
+        assert_holds(&executor, &program);
+        serves(&executor, false);
+        executor.leave(&program, &BTreeSet::new()).unwrap();
+        assert_holds(&executor, &program);
+        serves(&executor, true);
+    }
+    // An executor that comes later knows of nothing that is to be left.
+    executor.leave(&program, &left).unwrap();
+    let successor = lab.executor(&cgroup, &program);
+    serves(&successor, true);
+}
+
+#[test]
 fn sticky_clients_come_back_to_a_member_until_their_time_is_over() {
     if !permitted("affinity") {
         return;
