@@ -125,6 +125,16 @@ impl Chain {
         self.cache.as_ref()
     }
 
+    /// Whether names of the cluster are answered here.
+    pub const fn has_cluster(&self) -> bool {
+        self.kubernetes.is_some()
+    }
+
+    /// Whether names of the cluster get synthesised addresses.
+    pub fn synthesizes_for_cluster(&self) -> bool {
+        self.dns64.as_ref().is_some_and(|dns64| dns64.config().cluster_zones)
+    }
+
     /// Who else is asked.
     pub fn forwarders(&self) -> impl Iterator<Item = &Forwarder> {
         self.forwards.iter().map(|forward| &forward.forwarder)

@@ -1,5 +1,6 @@
 //! Cluster DNS: the names of Services and pods in both families, forwarding with a cache, DNS64.
 
+pub mod ask;
 pub mod cache;
 pub mod chain;
 pub mod corefile;
@@ -8,6 +9,8 @@ pub mod forward;
 pub mod metrics;
 pub mod respond;
 pub mod reverse;
+pub mod serve;
 pub mod server;
+pub mod source;
 pub mod wire;
 pub mod zone;

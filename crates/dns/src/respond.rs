@@ -9,11 +9,13 @@ use crate::wire::{Class, Rcode, Rtype, ede};
 use crate::zone::Snapshot;
 
 mod answer;
+mod aside;
 mod cookie;
 mod lookup;
 mod query;
 mod reply;
 
+pub use aside::{dress, question, with_asked};
 pub use lookup::{Local, lookup};
 
 use answer::{Answer, Answering};

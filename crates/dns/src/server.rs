@@ -33,6 +33,20 @@ const PORT_ATTEMPTS: u32 = 16;
 
 /// Answers what the snapshot cannot.
 pub trait Handler: Send + Sync + 'static {
+    /// Whether a query is for this handler, though the snapshot has an answer: something goes before the cluster's
+    /// names. Asked for every query, and so must cost next to nothing.
+    fn claims(&self, _packet: &[u8]) -> bool {
+        false
+    }
+
+    /// Writes an answer to `out` that there is nothing to wait for, and says who gave it.
+    fn recall(&self, _packet: &[u8], _client: &Client, _out: &mut Vec<u8>) -> Option<&'static str> {
+        None
+    }
+
+    /// Is told of every answer.
+    fn answered(&self, _packet: &[u8], _response: &[u8], _client: &Client, _took: Duration) {}
+
     /// Answers a query that was well formed; nothing is sent if there is no answer. Over UDP, what is too long for
     /// the client is cut.
     fn handle(&self, query: Vec<u8>, client: Client) -> impl Future<Output = Option<Answered>> + Send;

@@ -42,6 +42,11 @@ impl Chains {
             .map(|(_, chain)| chain)
     }
 
+    /// All of them with their ports and zones.
+    pub fn blocks(&self) -> impl Iterator<Item = (u16, &Name, &Arc<Chain>)> {
+        self.zones.iter().map(|(port, zone, chain)| (*port, zone, chain))
+    }
+
     fn of(&self, port: u16, zone: &Name) -> Option<&Arc<Chain>> {
         self.zones.iter().find(|(at, known, _)| (*at, known) == (port, zone)).map(|(.., chain)| chain)
     }

@@ -10,7 +10,7 @@ const COOKIE: u16 = 10;
 const KEEPALIVE: u16 = 11;
 const EXTENDED_ERROR: u16 = 15;
 /// Bytes of an OPT record without options, and of an option without data.
-const OPT: usize = 11;
+pub(super) const OPT: usize = 11;
 const OPTION: usize = 4;
 /// Bytes of a cookie with the server's part.
 const FULL_COOKIE: usize = 24;
@@ -36,8 +36,8 @@ pub(super) struct AskedEdns<'a> {
     size: u16,
     pub(super) dnssec_ok: bool,
     nsid: bool,
-    keepalive: bool,
-    cookie: Option<(&'a [u8; 8], &'a [u8])>,
+    pub(super) keepalive: bool,
+    pub(super) cookie: Option<(&'a [u8; 8], &'a [u8])>,
 }
 
 /// Why there is no query.
@@ -143,12 +143,12 @@ impl<'a> Query<'a> {
 }
 
 impl AskedEdns<'_> {
-    fn gives_nsid(&self, rules: &Rules) -> bool {
+    pub(super) fn gives_nsid(&self, rules: &Rules) -> bool {
         self.nsid && !rules.nsid.is_empty()
     }
 }
 
-fn nsid(rules: &Rules) -> &[u8] {
+pub(super) fn nsid(rules: &Rules) -> &[u8] {
     &rules.nsid[..rules.nsid.len().min(MAX_NSID)]
 }
 

@@ -44,18 +44,27 @@ impl<H> Slow<H> {
 }
 
 impl<H: Handler> Slow<H> {
+    pub(super) const fn handler(&self) -> &H {
+        &self.handler
+    }
+
     /// The answer to a query, no longer than the client takes, and its code.
-    pub(super) async fn answer(&self, query: Vec<u8>, client: Client) -> Option<(Answered, Rcode)> {
+    pub(super) async fn answer(&self, query: &[u8], client: Client) -> Option<(Answered, Rcode)> {
         let limit = match client.transport {
-            Transport::Udp => udp_limit(&query),
+            Transport::Udp => udp_limit(query),
             Transport::Tcp => crate::wire::MAX_MESSAGE,
         };
-        let mut answered = self.handler.handle(query, client).await?;
+        let mut answered = self.handler.handle(query.to_vec(), client).await?;
         if answered.bytes.len() > limit {
             let message = Message::parse(&answered.bytes).ok()?;
             message.encode(&mut answered.bytes, limit);
         }
-        let rcode = answered.bytes.get(3).map(|flags| Rcode(u16::from(flags & 0xf)))?;
+        let rcode = rcode(&answered.bytes);
         Some((answered, rcode))
     }
+}
+
+/// The code of a response.
+pub(super) fn rcode(response: &[u8]) -> Rcode {
+    response.get(3).map_or(Rcode::SERVFAIL, |flags| Rcode(u16::from(flags & 0xf)))
 }

@@ -187,10 +187,11 @@ impl<H: Handler> Connection<H> {
         let client =
             Client { peer: self.peer, transport: Transport::Tcp, now: self.clock.seconds(start), random };
         let mut outcome = respond(self.reader.snapshot(), &self.shared.rules, packet, &client, &mut self.out);
+        let handler = self.shared.slow.handler();
         match outcome.verdict {
             Verdict::Drop => return,
-            Verdict::Reply => {}
-            Verdict::Slow => {
+            Verdict::Reply if !handler.claims(packet) => {}
+            Verdict::Reply | Verdict::Slow => {
                 if let Some(permit) = self.shared.slow.admit() {
                     let (shared, answers, query) =
                         (self.shared.clone(), self.answers.0.clone(), packet.to_vec());
@@ -211,7 +212,9 @@ impl<H: Handler> Connection<H> {
                 }
             }
         }
-        self.shared.requests.count(&request(&client, &outcome, packet.len(), self.out.len(), start));
+        let request = request(&client, &outcome, packet.len(), self.out.len(), start);
+        self.shared.requests.count(&request);
+        self.shared.slow.handler().answered(packet, &self.out, &client, request.took);
         let out = std::mem::take(&mut self.out);
         self.put(&out);
         self.out = out;
@@ -250,8 +253,9 @@ async fn answer_slowly<H: Handler>(
     start: Instant,
 ) -> Vec<u8> {
     let size = query.len();
-    let Some((answered, rcode)) = shared.slow.answer(query, client).await else { return Vec::new() };
+    let Some((answered, rcode)) = shared.slow.answer(&query, client).await else { return Vec::new() };
     let request = request(&client, &Outcome { rcode, ..outcome }, size, answered.bytes.len(), start);
     shared.requests.count(&Request { plugin: answered.plugin, ..request });
+    shared.slow.handler().answered(&query, &answered.bytes, &client, request.took);
     answered.bytes
 }

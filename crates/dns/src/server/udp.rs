@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::clock::Clock;
 use super::limit::Verdict as RateVerdict;
+use super::slow::rcode;
 use super::socket::{Datagrams, Origin};
 use super::{Handler, Shared};
 use crate::metrics::{PLUGIN, Request};
@@ -40,6 +41,9 @@ impl<H: Handler> Worker<H> {
 
     /// Serves until the socket is shut and all that came has been answered.
     pub(super) fn run(mut self) {
+        // What is renewed behind an answer goes on there.
+        let runtime = self.runtime.clone();
+        let _entered = runtime.enter();
         let mut buffer = [0; LONGEST];
         let (mut origin, mut out) = (Origin::new(), Vec::with_capacity(LONGEST));
         loop {
@@ -60,9 +64,12 @@ impl<H: Handler> Worker<H> {
         let start = Instant::now();
         let random = self.clock.roll();
         let client = Client { peer, transport: Transport::Udp, now: self.clock.seconds(start), random };
+        let handler = self.shared.slow.handler();
         let mut outcome = respond(self.reader.snapshot(), &self.shared.rules, packet, &client, out);
-        if outcome.verdict == Verdict::Drop {
-            return;
+        match outcome.verdict {
+            Verdict::Drop => return,
+            Verdict::Reply if handler.claims(packet) => outcome.verdict = Verdict::Slow,
+            Verdict::Reply | Verdict::Slow => {}
         }
         // Whoever has a cookie of ours is no victim of somebody else's queries (RFC 7873 section 1).
         if let Some(rate) = self.shared.rate.as_ref().filter(|_| !outcome.is_known) {
@@ -77,18 +84,24 @@ impl<H: Handler> Worker<H> {
                 }
             }
         }
+        let mut plugin = PLUGIN;
         if outcome.verdict == Verdict::Slow {
-            if self.pass_on(packet, client, outcome, origin, start) {
+            if let Some(by) = handler.recall(packet, &client, out) {
+                plugin = by;
+                outcome.rcode = rcode(out);
+            } else if self.pass_on(packet, client, outcome, origin, start) {
                 return;
-            }
-            outcome.rcode = Rcode::SERVFAIL;
-            if !refuse(packet, outcome.rcode, false, out) {
-                return;
+            } else {
+                outcome.rcode = Rcode::SERVFAIL;
+                if !refuse(packet, outcome.rcode, false, out) {
+                    return;
+                }
             }
         }
-        let request = request(&client, &outcome, packet.len(), out.len(), start);
+        let request = Request { plugin, ..request(&client, &outcome, packet.len(), out.len(), start) };
         self.send(out, origin);
         self.shared.requests.count(&request);
+        self.shared.slow.handler().answered(packet, out, &client, request.took);
     }
 
     /// Gives a query to the handler; `false` if that has enough to do.
@@ -105,12 +118,13 @@ impl<H: Handler> Worker<H> {
         let query = packet.to_vec();
         self.runtime.spawn(async move {
             let size = query.len();
-            if let Some((answered, rcode)) = shared.slow.answer(query, client).await {
+            if let Some((answered, rcode)) = shared.slow.answer(&query, client).await {
                 let outcome = Outcome { rcode, ..outcome };
                 let request = request(&client, &outcome, size, answered.bytes.len(), start);
                 // A datagram that is lost is asked for again.
                 let _ = socket.send(&answered.bytes, &origin);
                 shared.requests.count(&Request { plugin: answered.plugin, ..request });
+                shared.slow.handler().answered(&query, &answered.bytes, &client, request.took);
             }
             drop(permit);
         });

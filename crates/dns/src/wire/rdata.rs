@@ -1,5 +1,7 @@
 //! What records say.
 
+mod text;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Error, Name, Reader, Rtype, Writer};

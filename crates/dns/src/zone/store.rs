@@ -59,7 +59,8 @@ impl Store {
     /// A store without objects. Its snapshot is not synced.
     pub fn new(options: Options) -> Self {
         let empty = Snapshot::new(Arc::new(Apex::new(options.clone())));
-        Self::replacing(options, Arc::new(Published::new(Arc::new(empty))))
+        let store = Self::replacing(options, Arc::new(Published::new(Arc::new(empty))));
+        Self { is_changed: false, ..store }
     }
 
     /// A store without objects whose snapshots replace those of another, from its first [`publish`](Self::publish)
@@ -71,16 +72,10 @@ impl Store {
             slices: HashMap::new(),
             pods: HashMap::new(),
             changed: BTreeSet::new(),
-            is_changed: false,
+            is_changed: true,
             next,
             published,
         }
-    }
-
-    /// Publishes where another store did before: its readers find these names with the next [`publish`](Self::publish).
-    pub fn publish_to(&mut self, published: Arc<Published>) {
-        self.published = published;
-        self.is_changed = true;
     }
 
     /// Where readers find what is published.
