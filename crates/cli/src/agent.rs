@@ -301,7 +301,7 @@ async fn client(kubeconfig: Option<&Path>, master: Option<&str>) -> Result<kube:
 }
 
 /// Resolves at SIGTERM or SIGINT.
-async fn terminated() {
+pub(crate) async fn terminated() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))

@@ -9,6 +9,7 @@ use dyad_cluster::spec::Dataplane;
 use dyad_net::IpNet;
 
 use crate::agent::AgentArgs;
+use crate::dns::DnsArgs;
 
 /// Kubernetes IPv4/IPv6 dual-stack networking: local clusters that carry real packets.
 #[derive(Debug, Parser)]
@@ -65,6 +66,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dyad agent --kubeconfig /etc/kubernetes/kube-proxy.conf --node-name node1 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56\n  dyad agent --config /var/lib/kube-proxy/config.conf\n  dyad agent --cleanup"
     )]
     Agent(Box<AgentArgs>),
+    /// Serve the names of a cluster, or ask for some
+    #[command(
+        after_help = "Examples:\n  dyad dns --conf Corefile --kubeconfig ~/.kube/config\n  dyad dns --config-map kube-system/coredns\n  dyad dns query kubernetes.default.svc.cluster.local --server 10.96.0.10"
+    )]
+    Dns(Box<DnsArgs>),
 }
 
 /// Which cluster.

@@ -72,7 +72,11 @@ fn show(steps: &mut Steps, step: Progress) {
             steps.waiting("nodes");
         }
         Progress::Nodes(_, 0) => {}
-        Progress::Nodes(ready, all) if ready == all => steps.done(&format!("Nodes ready ({ready} of {all})")),
+        Progress::Nodes(ready, all) if ready == all => {
+            steps.done(&format!("Nodes ready ({ready} of {all})"));
+            steps.waiting("cluster DNS");
+        }
+        Progress::Dns => steps.done("Cluster DNS"),
         Progress::Nodes(ready, all) => steps.waiting(&format!("nodes ({ready} of {all} ready)")),
     }
 }
@@ -100,12 +104,12 @@ fn finish(started: Started, args: &WaitArgs) -> Result<ExitCode> {
         }
     }
     if !not_ready.is_empty() {
-        bail!(
-            "not ready within {:?}: {} (see `dyad logs {}`)",
-            args.wait,
-            not_ready.join(", "),
-            not_ready[0]
-        );
+        let nodes = status.nodes.iter().any(|node| node.name == not_ready[0]);
+        let look = match nodes {
+            true => format!("dyad logs {}", not_ready[0]),
+            false => "kubectl -n kube-system describe pods -l k8s-app=kube-dns".to_owned(),
+        };
+        bail!("not ready within {:?}: {} (see `{look}`)", args.wait, not_ready.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ mod agent;
 mod api;
 mod args;
 mod connectivity;
+mod dns;
 mod explain;
 mod local;
 mod output;
@@ -54,5 +55,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Connectivity(args) => connectivity::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Agent(args) => agent::run(*args),
+        Command::Dns(args) => dns::run(*args),
     }
 }
