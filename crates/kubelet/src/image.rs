@@ -1,6 +1,6 @@
 //! Images: which program a container runs.
 //!
-//! Built in are the echo server, network tools and the host's own root. Anything else is refused by a text that says
+//! Built in are the echo server, network tools, the cluster DNS and the host's own root. Anything else is refused by a text that says
 //! what there is.
 
 use k8s_openapi::api::core::v1::Container;
@@ -14,6 +14,8 @@ pub(crate) enum Image {
     Echo,
     /// `dyad/tools`: sleeps, so that one can look around.
     Tools,
+    /// `dyad/dns`: the cluster DNS.
+    Dns,
     /// `host:` or `host:PROGRAM`: the host's root, read-only.
     Host(Option<String>),
 }
@@ -35,8 +37,9 @@ impl Image {
         match name {
             "dyad/echo" => Ok(Self::Echo),
             "dyad/tools" => Ok(Self::Tools),
+            "dyad/dns" => Ok(Self::Dns),
             _ => Err(format!(
-                "image {reference:?} is not built in, and images cannot be pulled yet: use dyad/echo, dyad/tools or host:PROGRAM"
+                "image {reference:?} is not built in, and images cannot be pulled yet: use dyad/echo, dyad/tools, dyad/dns or host:PROGRAM"
             )),
         }
     }
@@ -48,6 +51,7 @@ impl Image {
         let (entry, default) = match self {
             Self::Echo => (own(&[PROGRAM, "internal", "echo"]), Vec::new()),
             Self::Tools => (Vec::new(), own(&[PROGRAM, "internal", "pause"])),
+            Self::Dns => (own(&[PROGRAM, "dns"]), Vec::new()),
             Self::Host(program) => (program.iter().cloned().collect(), Vec::new()),
         };
         let (entry, default) = if command.is_empty() { (entry, default) } else { (command, Vec::new()) };
@@ -78,6 +82,7 @@ mod tests {
             ("dyad/echo:latest", Ok(Image::Echo)),
             ("docker.io/dyad/tools:v1@sha256:00", Ok(Image::Tools)),
             ("localhost/dyad/tools", Ok(Image::Tools)),
+            ("dyad/dns:0.1.0", Ok(Image::Dns)),
             ("host:", host("")),
             ("host:/bin/sleep", host("/bin/sleep")),
         ] {
@@ -98,6 +103,7 @@ mod tests {
             ("dyad/echo", "sh", "", "sh"),
             ("dyad/tools", "", "", "/run/dyad/bin/dyad internal pause"),
             ("dyad/tools", "", "http x", "http x"),
+            ("dyad/dns", "", "--conf /etc/coredns/Corefile", "/run/dyad/bin/dyad dns --conf /etc/coredns/Corefile"),
             ("dyad/tools", "sh -c", "ls", "sh -c ls"),
             ("host:sleep", "", "5", "sleep 5"),
             ("host:", "ls", "", "ls"),
