@@ -71,6 +71,7 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         result = controllers => result.context("controllers")?,
         never = serving.keep_fresh(&pki) => match never {},
         never = crate::labels::keep(&client, spec) => match never {},
+        never = crate::dns::keep(&client, dir, spec, &pki) => match never {},
         () = until_terminated() => {}
     }
     server.shutdown().await;

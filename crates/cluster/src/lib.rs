@@ -7,6 +7,7 @@
 
 pub mod config;
 mod control_plane;
+mod dns;
 pub mod fabric;
 pub mod kubeconfig;
 mod labels;

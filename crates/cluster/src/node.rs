@@ -111,7 +111,7 @@ fn kubelet_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<
         node_ips: spec.addresses_by_family(Place::Node(index))?,
         root_dir: dir.node(&node.name),
         cgroup_root: cgroup_root(dir, &spec.name).map(|root| root.join(&node.name)),
-        cluster_dns: Vec::new(),
+        cluster_dns: crate::dns::addresses(spec),
         cluster_domain: "cluster.local".into(),
         dns_search: spec.dns_search.clone(),
         labels: node.labels.clone().into_iter().filter(|(label, _)| !is_reserved(label)).collect(),

@@ -78,6 +78,11 @@ impl ClusterDir {
         self.0.join("logs").join(format!("{process}.log"))
     }
 
+    /// There once the cluster DNS was made.
+    pub fn dns_is_made(&self) -> PathBuf {
+        self.0.join("dns-is-made")
+    }
+
     /// What the supervisor says of itself, see [`crate::status::Running`].
     pub fn running(&self) -> PathBuf {
         self.0.join("running.json")

@@ -201,7 +201,7 @@ impl Place {
 }
 
 /// The address `offset` into `range`, with the range's prefix length.
-fn nth(range: IpNet, offset: u32) -> Option<IpNet> {
+pub(crate) fn nth(range: IpNet, offset: u32) -> Option<IpNet> {
     let ip: IpAddr = match range.network() {
         IpAddr::V4(base) => Ipv4Addr::from(u32::from(base).checked_add(offset)?).into(),
         IpAddr::V6(base) => Ipv6Addr::from(u128::from(base).checked_add(offset.into())?).into(),

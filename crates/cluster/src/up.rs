@@ -13,7 +13,7 @@ use crate::paths::{ClusterDir, remove_tree};
 use crate::spec::{ClusterSpec, NodeSpec, choose_node_ranges};
 use crate::status::{self, Running, Status};
 use crate::stop::{self, Lock, MERGED_INTO, halt};
-use crate::{control_plane, fabric, kubeconfig, process};
+use crate::{control_plane, dns, fabric, kubeconfig, process};
 
 /// The longest the control plane may take to answer.
 const API_PATIENCE: Duration = Duration::from_secs(60);
@@ -31,6 +31,8 @@ pub enum Progress {
     Api,
     /// So many of all nodes are ready.
     Nodes(usize, usize),
+    /// The cluster DNS answers.
+    Dns,
 }
 
 /// What a start came to.
@@ -42,7 +44,7 @@ pub struct Started {
     pub context_is_current: bool,
     /// Steps with milliseconds since the command began.
     pub phases: Vec<(String, u64)>,
-    /// Nodes that were not ready when the wait was over.
+    /// Nodes that were not ready when the wait was over; or the DNS, if they were.
     pub not_ready: Vec<String>,
 }
 
@@ -190,10 +192,16 @@ async fn run(
     let client = control_plane::admin_client(dir).await?;
     let not_ready = wait_for_nodes(&client, spec, wait, &mut progress).await?;
     let ready = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let not_ready = match not_ready.is_empty() && !dns::addresses(spec).is_empty() {
+        true => dns::wait(&client, wait.saturating_sub(begun.elapsed()), &mut progress).await?,
+        false => not_ready,
+    };
+    let answers = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut phases = vec![("launch".to_owned(), launched)];
     let inside = Running::load(dir).unwrap_or_default().phases;
     phases.extend(inside.into_iter().map(|(name, at)| (name, at + launched)));
     phases.push(("nodes ready".into(), ready));
+    phases.push(("DNS ready".into(), answers));
     Ok(Started { status: status::status(&spec.name).await?, context_is_current, phases, not_ready })
 }
 
