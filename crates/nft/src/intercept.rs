@@ -29,12 +29,14 @@ const ATTEMPTS: usize = 16;
 /// UDP to port 53 of some addresses is not tracked and not translated: it comes to whoever listens on them in the
 /// network namespace this was opened in. They must be addresses of the node.
 ///
-/// It ends when it is dropped.
+/// It ends when it is dropped. If the server lives on then, or has queries that it has not answered,
+/// [`pause`](Self::pause) it before.
 #[derive(Debug)]
 pub struct Interception {
     socket: Socket,
-    families: BTreeSet<IpFamily>,
+    addresses: BTreeSet<IpAddr>,
     spared: BTreeSet<IpAddr>,
+    is_paused: bool,
 }
 
 impl Interception {
@@ -44,10 +46,11 @@ impl Interception {
         if is_held(&mut socket)? {
             return Err(Error::Held { table: DNS_TABLE });
         }
-        let families = addresses.iter().map(|ip| IpFamily::from(*ip)).collect();
-        let mut this = Self { socket, families, spared: BTreeSet::new() };
+        let addresses = addresses.clone();
+        let mut this = Self { socket, addresses, spared: BTreeSet::new(), is_paused: true };
+        let families = this.families();
         let mut tables = this.changes();
-        this.families.iter().for_each(|family| tables.new_empty_table(*family, OWNED));
+        families.iter().for_each(|family| tables.new_empty_table(*family, OWNED));
         this.commit(tables).map_err(|error| match error {
             Error::Refused { source, .. }
                 if matches!(Errno::from_io_error(&source), Some(Errno::INVAL | Errno::OPNOTSUPP)) =>
@@ -57,17 +60,23 @@ impl Interception {
             error => error,
         })?;
         let mut changes = this.changes();
-        for family in &this.families {
+        for family in &families {
             changes.fill_table(*family, Layout::of_interception(*family));
         }
         // Sources first, should this take several batches: nobody is intercepted who is to be spared.
         this.change_spared(&mut changes, spared);
-        for ip in addresses {
-            changes.element(true, (*ip).into(), SetId::Intercepted, element(*ip));
+        for set in [SetId::Served, SetId::Intercepted] {
+            this.addresses.iter().for_each(|ip| changes.element(true, (*ip).into(), set, element(*ip)));
         }
         this.commit(changes)?;
         this.spared.clone_from(spared);
+        this.is_paused = false;
         Ok(this)
+    }
+
+    /// The sources that are left to the Service.
+    pub fn spared(&self) -> &BTreeSet<IpAddr> {
+        &self.spared
     }
 
     /// Leaves these sources, and no others, to the Service and to policies.
@@ -82,13 +91,45 @@ impl Interception {
     fn change_spared(&self, changes: &mut Changes, sources: &BTreeSet<IpAddr>) {
         let added = sources.difference(&self.spared).map(|ip| (true, *ip));
         let removed = self.spared.difference(sources).map(|ip| (false, *ip));
+        let families = self.families();
         for (add, ip) in added.chain(removed) {
             let family = ip.into();
-            if self.families.contains(&family) {
+            if families.contains(&family) {
                 changes.element(add, family, SetId::Spared, element(ip));
                 changes.may_cut();
             }
         }
+    }
+
+    /// Leaves all queries to the Service from now on, but answers to earlier ones still get to where they are wanted.
+    pub fn pause(&mut self) -> Result<()> {
+        self.set_paused(true)
+    }
+
+    /// Goes on after [`pause`](Self::pause).
+    pub fn resume(&mut self) -> Result<()> {
+        self.set_paused(false)
+    }
+
+    /// Whether it is paused.
+    pub const fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    fn set_paused(&mut self, is_paused: bool) -> Result<()> {
+        if self.is_paused != is_paused {
+            let mut changes = self.changes();
+            for ip in &self.addresses {
+                changes.element(!is_paused, (*ip).into(), SetId::Intercepted, element(*ip));
+            }
+            self.commit(changes)?;
+            self.is_paused = is_paused;
+        }
+        Ok(())
+    }
+
+    fn families(&self) -> BTreeSet<IpFamily> {
+        self.addresses.iter().map(|ip| IpFamily::from(*ip)).collect()
     }
 
     fn changes(&self) -> Changes {

@@ -96,6 +96,7 @@ pub(crate) enum SetId {
     Policy(SetKind, Id),
     /// Of the tables of an [`Interception`](crate::Interception).
     Intercepted,
+    Served,
     Spared,
 }
 
@@ -143,6 +144,7 @@ impl SetId {
             Self::Policy(SetKind::Blocks, id) => format!("blocks-{id}").into(),
             Self::Policy(SetKind::NamedPorts, id) => format!("named-{id}").into(),
             Self::Intercepted => "intercepted".into(),
+            Self::Served => "served".into(),
             Self::Spared => "spared".into(),
         }
     }
@@ -178,6 +180,7 @@ impl SetId {
             | Self::Range(_)
             | Self::Policy(SetKind::Blocks, _)
             | Self::Intercepted
+            | Self::Served
             | Self::Spared => false,
         }
     }
@@ -276,7 +279,9 @@ impl SetShape {
             SetId::Sources => (SET_INTERVAL | SET_CONCAT, [of_kind(Kind::Address), vec![ip]].concat(), None),
             SetId::Isolated(_) => (SET_MAP, vec![ip], Some(Values::Verdicts)),
             SetId::Range(_) | SetId::Policy(SetKind::Blocks, _) => (SET_INTERVAL, vec![ip], None),
-            SetId::Policy(SetKind::Peers, _) | SetId::Intercepted | SetId::Spared => (0, vec![ip], None),
+            SetId::Policy(SetKind::Peers, _) | SetId::Intercepted | SetId::Served | SetId::Spared => {
+                (0, vec![ip], None)
+            }
             SetId::Policy(SetKind::NamedPorts, _) => (0, of_kind(Kind::Address), None),
         };
         let fields = match id {

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! prerouting (raw)    UDP port 53 to @intercepted, not from @spared -> untracked
-//! output (raw)        the same, and UDP from port 53 of @intercepted -> untracked
+//! output (raw)        the same, and UDP from port 53 of @served -> untracked
 //! ```
 //!
 //! What is not tracked is not translated either: it comes to the addresses themselves.
+//!
+//! Answers have a set of their own, which outlasts that of queries: one that was tracked would make a connection of
+//! which the next query of its client were a part, and so come here again, whoever is here then.
 
 use dyad_net::IpFamily;
 
@@ -23,7 +26,7 @@ const DNS: u16 = 53;
 impl Layout {
     /// That of a table of an [`Interception`](crate::Interception).
     pub(crate) fn of_interception(family: IpFamily) -> Self {
-        let sets = [SetId::Intercepted, SetId::Spared];
+        let sets = [SetId::Intercepted, SetId::Served, SetId::Spared];
         let shape = |id: SetId| (id.name().into_owned(), SetShape::new(id, family, None));
         let rules = Rules { family };
         let (queries, answers) = (rules.queries(), rules.answers());
@@ -49,7 +52,7 @@ impl Rules {
     }
 
     fn answers(self) -> Rule {
-        let of_all = [self.source(R0), look_up(SetId::Intercepted, R0, Found::Match)];
+        let of_all = [self.source(R0), look_up(SetId::Served, R0, Found::Match)];
         rule("its answers", untracked(source_port(R0), &of_all))
     }
 }

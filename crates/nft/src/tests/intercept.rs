@@ -17,6 +17,8 @@ use crate::{DNS_TABLE, Error, Executor, Interception};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(150);
+/// What the server of the node takes some time to answer.
+const LATE: &[u8; 4] = b"late";
 /// What the child says when it intercepts.
 const READY: &str = "> ready";
 
@@ -69,7 +71,11 @@ impl Node {
             std::thread::spawn(move || {
                 let ip = socket.local_addr().unwrap().ip();
                 while !stop.load(Ordering::Relaxed) {
-                    if let Ok((_, peer)) = socket.recv_from(&mut [0; 64]) {
+                    let mut bytes = [0; 4];
+                    if let Ok((_, peer)) = socket.recv_from(&mut bytes) {
+                        if bytes == *LATE {
+                            std::thread::sleep(SILENCE);
+                        }
                         socket.send_to(format!("{ip} {}", peer.ip()).as_bytes(), peer).unwrap();
                     }
                 }
@@ -137,8 +143,12 @@ struct Asking {
 impl Asking {
     /// Who answers, and what they took for the source; `None` for silence.
     fn ask(&self, patience: Duration) -> Option<(IpAddr, IpAddr)> {
-        self.socket.set_read_timeout(Some(patience)).unwrap();
         self.socket.send(b"who?").ok()?;
+        self.hear(patience)
+    }
+
+    fn hear(&self, patience: Duration) -> Option<(IpAddr, IpAddr)> {
+        self.socket.set_read_timeout(Some(patience)).unwrap();
         let mut bytes = [0; 128];
         let length = self.socket.recv(&mut bytes).ok()?;
         let text = String::from_utf8_lossy(&bytes[..length]);
@@ -182,6 +192,28 @@ fn queries_come_to_this_node_untracked_and_to_the_cluster_when_nobody_intercepts
             assert_eq!((from, source.is_loopback()), (far(socket.family), false));
             assert_eq!(node.tracked(socket.socket.local_addr().unwrap()), 1);
             assert_ne!(source, near(socket.family), "nobody outside of the node knows that as a source");
+        }
+    }
+}
+
+#[test]
+fn answers_that_are_late_leave_nothing_behind() {
+    if !privileged("intercept::answers_that_are_late_leave_nothing_behind") {
+        return;
+    }
+    let node = Node::new(&program());
+    let mut interception = node.intercept(&BTreeSet::new());
+    for _ in 0..2 {
+        for socket in node.sockets() {
+            socket.socket.send(LATE).unwrap();
+            // It has come to this node's server.
+            std::thread::sleep(SILENCE / 3);
+            interception.pause().unwrap();
+            assert_eq!(socket.hear(PATIENCE).map(|(from, _)| from), Some(near(socket.family)));
+            assert_eq!(node.tracked(socket.socket.local_addr().unwrap()), 0);
+            socket.comes_to(far, "while it is paused");
+            interception.resume().unwrap();
+            socket.comes_to(near, "when it goes on");
         }
     }
 }
