@@ -5,7 +5,8 @@
 //!
 //! * A UDP flow to a Service lives on as long as its client sends, even if the endpoint has gone, or if there was no
 //!   Service yet when it began. Such entries are deleted, so that the next datagram is a first one (kubernetes/kubernetes
-//!   issues 126130, 139629). TCP ends by itself and is never deleted.
+//!   issues 126130, 139629). TCP ends by itself and is never deleted. So are entries that began with the answer of a
+//!   server on the address of a Service: they come from the time when that was intercepted, and lead there.
 //! * A connection of any protocol that policy no longer admits gets the mark [`DENIED_MARK`], by which the filter chains
 //!   drop it; and loses it if it is admitted again.
 //!

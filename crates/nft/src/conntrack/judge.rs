@@ -56,6 +56,9 @@ impl Judge<'_> {
         let (Some(to), Some(from)) = (flow.original.destination_port(), flow.reply.source_port()) else {
             return false;
         };
+        if self.is_answer(flow) {
+            return true;
+        }
         let family = IpFamily::from(to.ip());
         let at = Endpoint { ip: from.ip(), port: from.port() };
         let address = Frontend::Address(to.ip(), Protocol::Udp, to.port());
@@ -74,6 +77,16 @@ impl Judge<'_> {
             return false;
         }
         flow.is_translated() || self.is_translated_now(flow, to.port())
+    }
+
+    /// Whether it began with an answer of a server on the address of a Service, which its client had asked untracked:
+    /// an [`Interception`](crate::Interception) has ended meanwhile. What the client asks next would be the reply.
+    fn is_answer(&self, flow: &Flow) -> bool {
+        !flow.is_translated()
+            && flow.original.source_port().is_some_and(|from| {
+                self.table.in_range(RangeSet::Services, from.ip())
+                    && self.is_served(Frontend::Address(from.ip(), Protocol::Udp, from.port()))
+            })
     }
 
     fn is_served(&self, at: Frontend) -> bool {

@@ -12,7 +12,7 @@ use dyad_links::Handle;
 
 use super::lab::{EVERYBODY, Lab, Who};
 use super::*;
-use crate::conntrack::Conntrack;
+use crate::conntrack::{Conntrack, Expected};
 use crate::{DNS_TABLE, Error, Executor, Interception};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -215,6 +215,31 @@ fn answers_that_are_late_leave_nothing_behind() {
             interception.resume().unwrap();
             socket.comes_to(near, "when it goes on");
         }
+    }
+    drop(interception);
+    // Without a pause there is something to tidy up.
+    let is_elsewhere = |socket: &Asking| !vips().contains(&socket.socket.local_addr().unwrap().ip());
+    for socket in node.sockets().into_iter().filter(is_elsewhere) {
+        let interception = node.intercept(&BTreeSet::new());
+        socket.socket.send(LATE).unwrap();
+        std::thread::sleep(SILENCE / 3);
+        drop(interception);
+        assert!(socket.hear(PATIENCE).is_some());
+        socket.comes_to(near, "as if it belonged to the answer");
+        let expected = Expected {
+            program: &program(),
+            node_addresses: &ips([
+                "192.0.2.1",
+                "2001:db8::1",
+                "127.0.0.1",
+                "::1",
+                "10.96.0.10",
+                "fd00:10:96::a",
+            ]),
+            serves: &|_, _, _| false,
+        };
+        within(&node.lab.node, || Conntrack::open().unwrap()).reconcile(&expected).unwrap();
+        socket.comes_to(far, "afterwards");
     }
 }
 

@@ -154,6 +154,19 @@ fn flows_of_udp_that_lead_elsewhere_are_deleted() {
 }
 
 #[test]
+fn what_began_with_an_answer_is_deleted() {
+    let client = "10.244.1.9:5000";
+    for (what, protocol, from, verdict) in [
+        ("an answer", Protocol::Udp, "10.96.0.10:53", Verdict::Delete),
+        ("a node that asks from where it is intercepted", Protocol::Udp, "10.96.0.10:5000", Verdict::Keep),
+        ("a connection", Protocol::Tcp, "10.96.0.10:53", Verdict::Keep),
+        ("an address of the node that is also a frontend", Protocol::Udp, "192.0.2.1:161", Verdict::Keep),
+    ] {
+        assert_eq!(judge(&flow(protocol, from, client, client, 0)), verdict, "{what}");
+    }
+}
+
+#[test]
 fn connections_that_policy_denies_are_marked_and_unmarked() {
     use Verdict::{Admit, Deny, Keep};
     let rows = [
