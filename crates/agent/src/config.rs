@@ -1,6 +1,6 @@
 //! What an agent is told.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ pub struct Config {
     pub health_timeout: Duration,
     /// The kernel's connection tracking; left as it is if not given.
     pub conntrack: ConntrackLimits,
+    /// The addresses of the cluster's DNS Service, if a server of this node answers queries to them (UDP, port 53):
+    /// they are claimed, and queries are taken there while [`Wires::intercept`](crate::Wires::intercept) says so.
+    pub intercept: Vec<IpAddr>,
 }
 
 /// The port of `/healthz`, as kube-proxy's.
@@ -85,6 +88,7 @@ impl Config {
             metrics: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
             health_timeout: Duration::from_secs(60),
             conntrack: ConntrackLimits::default(),
+            intercept: Vec::new(),
         }
     }
 }

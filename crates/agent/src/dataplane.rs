@@ -65,6 +65,8 @@ pub(crate) struct Sockets {
     /// The node's ends of the pods' links, as they were told last.
     pods: BTreeMap<IpAddr, u32>,
     addresses: BTreeSet<IpAddr>,
+    /// Frontends that nftables serves alone.
+    left: BTreeSet<Frontend>,
     /// Endpoints that frontends led to, and that have not ended yet.
     leaving: BTreeSet<(IpFamily, Frontend, Endpoint)>,
 }
@@ -81,6 +83,7 @@ impl Sockets {
             is_behind: true,
             pods: BTreeMap::new(),
             addresses: BTreeSet::new(),
+            left: BTreeSet::new(),
             leaving: BTreeSet::new(),
         })
     }
@@ -96,6 +99,21 @@ impl Sockets {
             info!(report = ?done, "eBPF programs serve the sockets of pods");
         }
         done.map(drop)
+    }
+
+    /// Leaves frontends to nftables, and takes back those of before.
+    pub(crate) fn leave(
+        &mut self,
+        program: &Program,
+        left: BTreeSet<Frontend>,
+    ) -> Result<(), dyad_ebpf::Error> {
+        if self.left != left {
+            // Half of it may be done when it fails.
+            self.is_behind = true;
+            self.executor.leave(program, &left)?;
+            (self.left, self.is_behind) = (left, false);
+        }
+        Ok(())
     }
 
     /// Attaches again what somebody has detached; whether there was anything.

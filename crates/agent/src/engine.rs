@@ -19,8 +19,9 @@ use crate::metrics::Metrics;
 use crate::objects::Pod;
 use crate::routes::{self, Node};
 use crate::watch::{Change, Kind};
-use crate::{AgentError, Config, Status, with_causes};
+use crate::{AgentError, Config, Status, claim, with_causes};
 
+mod intercept;
 mod kernel;
 mod listed;
 mod locality;
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     links: Handle,
     /// The addresses of this node, as of the last look.
     addresses: BTreeSet<IpAddr>,
+    /// Those of them that are not claimed: a Service's address has no node ports, wherever it is.
+    own_addresses: BTreeSet<IpAddr>,
     listed: BTreeSet<Kind>,
     /// Whether somebody else may have changed the kernel since we looked.
     look_due: bool,
@@ -97,6 +100,7 @@ impl Engine {
             kernel,
             links: Handle::open()?,
             addresses: BTreeSet::new(),
+            own_addresses: BTreeSet::new(),
             listed: BTreeSet::new(),
             look_due: false,
             view_changed: true,
@@ -162,8 +166,13 @@ impl Engine {
         let families = self.config.pod_ranges.families();
         Checks {
             services: self.compiler.health_checks(),
-            addresses: checks::addresses(&self.compiler.node().node_ports, families, &self.addresses),
+            addresses: checks::addresses(&self.compiler.node().node_ports, families, &self.own_addresses),
         }
+    }
+
+    /// Whether there is a DNS server on this node to take queries to.
+    pub(crate) fn set_dns(&mut self, is_served: bool) {
+        self.kernel.set_dns(is_served);
     }
 
     /// Has the kernel looked at with the next work, although nothing was heard.
@@ -231,6 +240,10 @@ impl Engine {
             error.get_or_insert(failed);
         }
         self.status.programmed = self.kernel.is_current();
+        self.status.intercepts = self.kernel.intercepts();
+        if !self.config.intercept.is_empty() {
+            self.metrics.set_intercepts(self.status.intercepts);
+        }
         if self.status.programmed {
             self.pods.answer();
             self.kernel.reconcile(&self.compiler, &self.addresses);
@@ -250,9 +263,12 @@ impl Engine {
     }
 
     fn read_addresses(&mut self) -> Result<(), AgentError> {
-        let addresses = self.links.addresses()?;
-        self.addresses = addresses.into_iter().map(|address| address.net.addr()).collect();
-        self.kernel.set_addresses(&self.addresses)
+        let found = self.links.addresses()?;
+        claim::apply(&mut self.links, &self.config.intercept, &found)?;
+        self.addresses = found.into_iter().map(|address| address.net.addr()).collect();
+        let is_own = |ip: &&IpAddr| !self.config.intercept.contains(ip);
+        self.own_addresses = self.addresses.iter().filter(is_own).copied().collect();
+        self.kernel.set_addresses(&self.own_addresses)
     }
 
     fn program(&mut self) -> Result<(), AgentError> {

@@ -11,6 +11,7 @@
 
 mod announce;
 mod checks;
+mod claim;
 mod cleanup;
 mod config;
 mod dataplane;
@@ -36,6 +37,7 @@ use tokio::time::MissedTickBehavior;
 
 pub use announce::DATAPLANE;
 use checks::Checks;
+pub use claim::claim;
 pub use cleanup::cleanup;
 pub use config::{Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods};
 use engine::Engine;
@@ -57,6 +59,8 @@ pub struct Wires {
     pub status: status::Sender<Status>,
     /// Pods that wait for the kernel before they start.
     pub arrivals: Option<Arrivals>,
+    /// Whether a DNS server of this node listens on all of [`Config::intercept`]. When the sender is dropped, none does.
+    pub intercept: Option<status::Receiver<bool>>,
 }
 
 /// How an agent is doing.
@@ -68,6 +72,8 @@ pub struct Status {
     pub programmed: bool,
     /// Whether the kernel holds all routes to other nodes.
     pub routed: bool,
+    /// Whether queries to the cluster's DNS are taken to this node's server.
+    pub intercepts: bool,
     /// How many Services there are on this node's view, those without cluster IP left out.
     pub services: usize,
     /// How many times somebody else's changes of our tables were undone.
@@ -172,13 +178,16 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 async fn keep(
     mut engine: Engine,
     mut changes: mpsc::Receiver<watch::Change>,
-    Wires { status, arrivals }: Wires,
+    Wires { status, arrivals, intercept }: Wires,
     checks: status::Sender<Checks>,
 ) -> JoinError {
     // Without anybody at the other end, nobody ever comes.
     let (_nobody, nothing) = mpsc::channel(1);
     let mut arrivals = arrivals.map_or(nothing, |arrivals| arrivals.0);
     let mut somebody = true;
+    let mut dns = intercept.unwrap_or_else(|| status::channel(false).1);
+    dns.mark_changed();
+    let mut has_dns = true;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -195,6 +204,10 @@ async fn keep(
                 Some(arrival) => engine.arrive(arrival),
                 None => somebody = false,
             },
+            heard = dns.changed(), if has_dns => {
+                has_dns = heard.is_ok();
+                engine.set_dns(has_dns && *dns.borrow_and_update());
+            }
             _ = look.tick() => engine.look(),
         }
         // Netlink blocks, and a large load takes its time.

@@ -58,6 +58,8 @@ struct Counts {
     livez: BTreeMap<Code, u64>,
     repairs: u64,
     dataplane: Option<(&'static str, String)>,
+    /// Where a DNS server of the node is configured.
+    intercepts: Option<bool>,
 }
 
 /// Changes that were heard.
@@ -101,6 +103,7 @@ impl Metrics {
             livez: BTreeMap::from([(200, 0), (503, 0)]),
             repairs: 0,
             dataplane: None,
+            intercepts: None,
         }))
     }
 
@@ -184,6 +187,10 @@ impl Metrics {
 
     pub(crate) fn set_dataplane(&self, dataplane: &'static str, reason: &str) {
         self.counts().dataplane = Some((dataplane, reason.to_owned()));
+    }
+
+    pub(crate) fn set_intercepts(&self, intercepts: bool) {
+        self.counts().intercepts = Some(intercepts);
     }
 
     /// Everything, as `/metrics` shows it.
@@ -287,6 +294,13 @@ impl Metrics {
             // Writing to a string can't fail.
             let _ = write!(labels, "{}\"", text::escape(reason));
             text.gauge("dyad_agent_dataplane_info", "What executes the program, and why", [(labels, 1.0)]);
+        }
+        if let Some(intercepts) = counts.intercepts {
+            text.gauge(
+                "dyad_agent_intercepts_dns",
+                "Whether queries to the cluster's DNS are taken to the server of this node",
+                [(String::new(), f64::from(u8::from(intercepts)))],
+            );
         }
         drop(counts);
         process::write(&mut text);

@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
+mod intercept;
 mod policies;
 mod proxy;
 
@@ -221,9 +222,13 @@ impl Agent {
     }
 
     fn start_with(client: Client, config: Config, arrivals: Option<Arrivals>) -> Self {
-        let (sender, status) = status::channel(Status::default());
+        Self::start_wired(client, config, Wires { arrivals, ..Wires::default() })
+    }
+
+    fn start_wired(client: Client, config: Config, wires: Wires) -> Self {
+        let status = wires.status.subscribe();
         let (stop, stopped) = oneshot::channel::<()>();
-        let ended = tokio::spawn(run_wired(client, config, Wires { status: sender, arrivals }, async {
+        let ended = tokio::spawn(run_wired(client, config, wires, async {
             let _ = stopped.await;
         }));
         Self { status, stop, ended }

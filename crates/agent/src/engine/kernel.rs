@@ -11,6 +11,7 @@ use dyad_nft::{Executor, Report};
 use dyad_program::{Compiler, Entry, Frontend, Op, Protocol};
 use tracing::{debug, info, warn};
 
+use super::intercept::Queries;
 use crate::dataplane::{self, Sockets};
 use crate::metrics::{Metrics, Sync};
 use crate::{AgentError, Config, Status, with_causes};
@@ -37,6 +38,7 @@ pub(super) struct Kernel {
     tables: Executor,
     state: Tables,
     sockets: Option<Sockets>,
+    queries: Queries,
     connections: Connections,
     metrics: Arc<Metrics>,
 }
@@ -81,6 +83,7 @@ impl Kernel {
             tables: Executor::open()?,
             state: Tables::Unknown,
             sockets,
+            queries: Queries::to(&config.intercept),
             connections: Connections {
                 conntrack: Conntrack::open()?,
                 is_due: true,
@@ -97,6 +100,16 @@ impl Kernel {
         self.state == Tables::Current
     }
 
+    /// Whether there is a DNS server on this node.
+    pub(super) fn set_dns(&mut self, is_served: bool) {
+        self.queries.set_served(is_served);
+    }
+
+    /// Whether queries are taken to that.
+    pub(super) fn intercepts(&self) -> bool {
+        self.queries.are_taken()
+    }
+
     /// Makes everything follow `ops`, which have led to the compiler's program. With `look`, whatever somebody else may
     /// have changed is mended.
     pub(super) fn follow(
@@ -109,6 +122,8 @@ impl Kernel {
         self.connections.is_due |= ops.iter().any(concerns_running);
         let start = Instant::now();
         let before = self.state;
+        let was_taken = self.queries.are_taken();
+        self.queries.before(compiler.program(), look);
         match self.follow_tables(compiler, ops, look, status) {
             Ok(true) => {
                 let is_full = before != Tables::Current;
@@ -121,8 +136,11 @@ impl Kernel {
                 return Err(error.into());
             }
         }
+        self.queries.after(compiler.program());
+        self.connections.is_due |= was_taken != self.queries.are_taken();
         if let Some(sockets) = &mut self.sockets {
             sockets.follow(compiler.program(), ops)?;
+            sockets.leave(compiler.program(), self.queries.frontends())?;
             if look && sockets.mend()? {
                 status.repairs += 1;
                 self.metrics.repaired();

@@ -18,9 +18,13 @@ fn deny_all() -> Value {
 }
 
 async fn pod(writer: &Writer, name: &str, ips: &[&str]) -> String {
+    labelled_pod(writer, name, "web", ips).await
+}
+
+pub(super) async fn labelled_pod(writer: &Writer, name: &str, app: &str, ips: &[&str]) -> String {
     writer
         .create(json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": app}},
             "spec": {"nodeName": "node1", "containers": [{"name": "a", "image": "a"}]},
         }))
         .await;
