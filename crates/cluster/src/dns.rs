@@ -38,6 +38,8 @@ const REPLICAS: usize = 2;
 const WAIT: Duration = Duration::from_millis(100);
 /// Between two looks at its pods.
 const LOOK: Duration = Duration::from_millis(10);
+/// The prefix of addresses that stand for IPv4; its sum is that of IPv4 alone, so that checksums stay.
+const PREF64: &str = "64:ff9b:1:fffe::/96";
 
 /// The cluster IPs of the DNS, primary family first; none where a range is too small for them, or nothing runs.
 pub(crate) fn addresses(spec: &ClusterSpec) -> Vec<IpAddr> {
@@ -136,8 +138,9 @@ fn configuration(spec: &ClusterSpec) -> Value {
     let families: Vec<IpFamily> = spec.node_ranges.iter().map(|range| IpFamily::from(*range)).collect();
     let upstreams = OUTSIDE_HOSTS.iter().filter(|ip| families.contains(&IpFamily::from(**ip)));
     let upstreams = upstreams.map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    // Pods without IPv4 reach IPv4 through a translator of the well-known prefix, and by names made for it.
-    let dns64 = if families == [IpFamily::V6] { "    dns64\n" } else { "" };
+    // Pods without IPv4 get names made for the translator of this prefix. It is local (RFC 8215), as the well-known one
+    // must not carry private and documentation addresses (RFC 6052 section 3.1), the outside's among them.
+    let dns64 = if families == [IpFamily::V6] { format!("    dns64 {PREF64}\n") } else { String::new() };
     let corefile = format!(
         ".:53 {{\n    errors\n    health {{\n        lameduck 5s\n    }}\n    ready\n    \
          kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        pods verified\n        \

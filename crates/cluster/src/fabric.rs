@@ -4,16 +4,19 @@
 //!   host ──┐            ┌── api       the API server's addresses
 //!          │   fabric   ├── node1
 //!          └── (bridge) ├── node2 ...
-//!                       └── outside   the rest of the world: a router, an IPv4 host, an IPv6 host
+//!                       └── outside   the rest of the world: a router, an IPv4 host, an IPv6 host, their names
 //! ```
 //!
 //! The host is on it only when the cluster runs as root.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use dyad_dns::serve::{self, Settings, Source};
 use dyad_links::{Handle, LinkChange, NewLink, NextHop, Route, netns, sysctl};
 use dyad_net::{IpFamily, IpNet};
 use sha2::{Digest, Sha256};
@@ -38,6 +41,17 @@ pub const OUTSIDE_HOSTS: [IpAddr; 2] = [
 ];
 /// Port of the outside hosts' HTTP server.
 pub const OUTSIDE_PORT: u16 = 80;
+/// Names that the outside hosts' name server knows, with the families they have addresses of.
+pub const OUTSIDE_NAMES: [(&str, &[IpFamily]); 4] = [
+    ("v4.outside.example", &[IpFamily::V4]),
+    ("v6.outside.example", &[IpFamily::V6]),
+    ("dual.outside.example", &IpFamily::BOTH),
+    ("www.outside.example", &IpFamily::BOTH),
+];
+/// The zone of these names.
+const OUTSIDE_ZONE: &str = "outside.example";
+/// Seconds that the outside's answers hold.
+const OUTSIDE_TTL: u32 = 60;
 
 /// Builds everything; runs in the supervisor, before it has a second thread.
 pub(crate) fn build(dir: &ClusterDir, spec: &ClusterSpec) -> Result<()> {
@@ -238,8 +252,45 @@ pub(crate) fn outside_main(dir: &Path) -> Result<()> {
     crate::control_plane::log_to_stderr();
     let namespace = netns::open(&ClusterDir::at(dir).netns(OUTSIDE))?;
     netns::enter_for_good(namespace.as_fd())?;
+    // Threads begin in the namespace of the one that starts them.
+    std::thread::Builder::new().name("names".into()).spawn(|| {
+        // The supervisor starts both servers anew, rather than to go on with half of the world.
+        let Err(error) = serve_names() else { return };
+        tracing::error!("the outside's name server: {error:#}");
+        std::process::exit(1);
+    })?;
     println!("ready");
     dyad_kubelet::echo::serve(OUTSIDE_PORT).context("the outside's server")
+}
+
+fn serve_names() -> Result<()> {
+    let settings = Settings {
+        source: Source::Text(OUTSIDE.into(), outside_names()),
+        variables: BTreeMap::new(),
+        client: None,
+        listen: OUTSIDE_HOSTS.to_vec(),
+        service: None,
+        workers: 1,
+        rate: None,
+        listening: Box::new(|_| {}),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(serve::run(settings, std::future::pending()))?)
+}
+
+/// The Corefile of the rest of the world: what is not in it does not exist.
+fn outside_names() -> String {
+    let hosts = OUTSIDE_HOSTS.map(IpNet::from);
+    let zones = hosts.iter().fold(OUTSIDE_ZONE.to_owned(), |zones, host| format!("{zones} {host}"));
+    let mut text = format!("{zones} {{\n    errors\n    hosts /dev/null {zones} {{\n");
+    for host in OUTSIDE_HOSTS {
+        let family = IpFamily::from(host);
+        let names = OUTSIDE_NAMES.iter().filter(|(_, families)| families.contains(&family));
+        let names = names.map(|(name, _)| *name).collect::<Vec<_>>().join(" ");
+        let _ = writeln!(text, "        {host} {names}");
+    }
+    let _ = write!(text, "        ttl {OUTSIDE_TTL}\n        reload 0\n    }}\n}}\n");
+    text + ". {\n    errors\n    template ANY ANY {\n        rcode NXDOMAIN\n    }\n}\n"
 }
 
 #[cfg(test)]
@@ -251,6 +302,17 @@ mod tests {
         assert_eq!(host_link("local"), "dyad-local");
         let (a, b) = (host_link("a-rather-long-name-1"), host_link("a-rather-long-name-2"));
         assert!(a.len() <= 15 && b.len() <= 15 && a != b, "{a} {b}");
+    }
+
+    #[test]
+    fn the_outsides_corefile_can_be_read() {
+        use dyad_dns::corefile::{Corefile, Disk};
+        let read = Corefile::parse(OUTSIDE, &outside_names(), &Disk::default()).unwrap();
+        let zones: Vec<_> =
+            read.servers.iter().flat_map(|server| &server.zones).map(|key| &key.zone).collect();
+        assert_eq!(zones[..2], ["outside.example.", "80.113.0.203.in-addr.arpa."], "{zones:?}");
+        assert_eq!(zones.len(), 4, "{zones:?}");
+        assert_eq!(read.servers[0].hosts.as_ref().map(|hosts| hosts.inline.len()), Some(2));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Names of files like `/etc/hosts`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,6 +16,8 @@ use crate::wire::{Message, Name, Rcode, Rdata, Record, Rtype};
 struct Table {
     addresses: HashMap<Name, Vec<IpAddr>>,
     names: HashMap<IpAddr, Vec<Name>>,
+    /// Names that others lie below: they exist, and have no records (RFC 8020).
+    above: HashSet<Name>,
 }
 
 pub(super) struct Hosts {
@@ -27,6 +29,9 @@ pub(super) struct Hosts {
 
 impl Table {
     fn add(&mut self, ip: IpAddr, name: Name) {
+        for below in [&name, &reverse::name(ip)] {
+            self.above.extend(std::iter::successors(below.parent(), Name::parent));
+        }
         let (addresses, names) =
             (self.addresses.entry(name.clone()).or_default(), self.names.entry(ip).or_default());
         if !addresses.contains(&ip) {
@@ -104,12 +109,14 @@ impl Hosts {
             }
             (_, Some(_), None) => Vec::new(),
             // All who are in the zones and are not known, do not exist, unless others may know more.
-            (_, None, None) if within(&self.zones) && !self.zones_are_all() => {
-                let mut response = query.response(Rcode::NXDOMAIN);
+            (_, None, None) => {
+                let zone = self.zone(&question.name)?;
+                let exists = table.above.contains(&question.name);
+                let mut response = query.response(if exists { Rcode::NOERROR } else { Rcode::NXDOMAIN });
                 response.header.authoritative = true;
+                response.authority.push(denial(zone.clone(), self.settings.ttl));
                 return Some((response, !within(&self.fallthrough)));
             }
-            (_, None, None) => return None,
         };
         let mut response = query.response(Rcode::NOERROR);
         response.header.authoritative = true;
@@ -117,14 +124,19 @@ impl Hosts {
         response.answers = data.into_iter().map(record).collect();
         if response.answers.is_empty() {
             // The name has addresses of the other family only: it exists (A.3).
-            response.authority.push(denial(question.name.clone(), self.settings.ttl));
+            let zone = self.zone(&question.name).unwrap_or(&question.name);
+            response.authority.push(denial(zone.clone(), self.settings.ttl));
         }
         Some((response, true))
     }
 
-    /// Without a zone, or with the root, the rest of the world would not exist.
-    fn zones_are_all(&self) -> bool {
-        self.zones.iter().any(Name::is_root)
+    /// The zone a name lies in. Without one, or with the root, the rest of the world would not exist.
+    fn zone(&self, name: &Name) -> Option<&Name> {
+        if self.zones.iter().any(Name::is_root) {
+            return None;
+        }
+        let zones = self.zones.iter().filter(|zone| name.is_within(zone));
+        zones.max_by_key(|zone| zone.as_wire().len())
     }
 }
 
@@ -197,6 +209,33 @@ mod tests {
         for (hosts, rtype, asked, want) in rows {
             assert_eq!(ask(hosts, rtype, asked), want, "{rtype} {asked}");
         }
+    }
+
+    #[test]
+    fn names_above_others_exist() {
+        let inline = "192.0.2.1 a.b.test\n2001:db8::1 a.b.test\n";
+        let zones = hosts(&format!("hosts /dev/null test 192.0.2.0/24 2001:db8::/32 {{\n{inline}}}"));
+        let part = hosts(&format!("hosts {{\n{inline}fallthrough\n}}"));
+        let v6 = reverse::name("2001:db8::1".parse().unwrap());
+        let above = v6.parent().unwrap().to_string();
+        #[rustfmt::skip]
+        let rows = [
+            (&zones, Rtype::A,    "test.",                   "NOERROR"),
+            (&zones, Rtype::AAAA, "b.TEST.",                 "NOERROR"),
+            (&zones, Rtype::A,    "c.test.",                 "NXDOMAIN"),
+            (&zones, Rtype::A,    "c.a.b.test.",             "NXDOMAIN"),
+            (&zones, Rtype::PTR,  "2.0.192.in-addr.arpa.",   "NOERROR"),
+            (&zones, Rtype::PTR,  "9.2.0.192.in-addr.arpa.", "NXDOMAIN"),
+            (&zones, Rtype::PTR,  &above,                    "NOERROR"),
+            // Others may have records at such a name.
+            (&part,  Rtype::A,    "b.test.",                 "-"),
+        ];
+        for (hosts, rtype, asked, want) in rows {
+            assert_eq!(ask(hosts, rtype, asked), want, "{rtype} {asked}");
+        }
+        let query = Message::new(Header::query(1), Some(Question::new(name("c.b.test."), Rtype::A)));
+        let (answer, _) = zones.answer(&query).unwrap();
+        assert_eq!(answer.authority[0].name, name("test."), "so that others remember that it does not exist");
     }
 
     #[test]
