@@ -39,6 +39,14 @@ fn assert_all_work(printed: &[u8], families: &[&str], what: &str) {
         "NetworkPolicy blocks, other node",
         "pod to API server",
         "egress to outside",
+        "DNS, A of a Service",
+        "DNS, AAAA of a Service",
+        "DNS, SRV of a Service",
+        "DNS, PTR of a Service",
+        "DNS, headless Service",
+        "DNS over TCP",
+        "DNS, search path of the pod",
+        "DNS, name outside",
     ] {
         let row = rows
             .iter()
@@ -50,6 +58,7 @@ fn assert_all_work(printed: &[u8], families: &[&str], what: &str) {
             assert!(cell["micros"].is_u64(), "{what}: {title}: {cell}");
         }
     }
+    assert!(report["untested"].is_null(), "{what}: {}", report["untested"]);
 }
 
 #[test]
@@ -81,6 +90,9 @@ fn packets_flow_in_every_family_set_and_order() {
         ]);
         assert_all_work(&tested.stdout, families, networking);
         assert!(tested.status.success(), "{}", text(&tested.stderr));
+        // Pods without IPv4 find names with IPv4 only.
+        let translated = text(&tested.stdout).contains("DNS64, name outside with IPv4 only");
+        assert_eq!(translated, families == ["IPv6"], "{networking}");
         assert!(std::fs::read_to_string(junit).is_ok_and(|xml| xml.contains("failures=\"0\"")));
         // Each family by itself, the secondary one too.
         for family in families.iter().filter(|_| families.len() > 1) {

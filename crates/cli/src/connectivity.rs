@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use dyad_cluster::config::Families;
-use dyad_cluster::fabric::{OUTSIDE_HOSTS, OUTSIDE_PORT};
-use dyad_inspect::connectivity::{Options, test};
+use dyad_cluster::fabric::{OUTSIDE_HOSTS, OUTSIDE_NAMES, OUTSIDE_PORT};
+use dyad_inspect::connectivity::{Options, OutsideName, test};
+use dyad_net::IpFamily;
 
 use crate::api::connect;
 use crate::args::{ConnectivityArgs, ConnectivityCommand, Format, TestArgs};
@@ -24,18 +25,20 @@ pub(crate) fn run(args: ConnectivityArgs) -> Result<ExitCode> {
 
 async fn run_test(args: TestArgs) -> Result<ExitCode> {
     let client = connect(&args.cluster.name, args.context.as_deref()).await?;
+    // Only local clusters have an outside of their own.
+    let is_local = args.context.is_none();
+    let names = OUTSIDE_NAMES.map(|(name, families)| OutsideName {
+        name: name.into(),
+        addresses: OUTSIDE_HOSTS.into_iter().filter(|ip| families.contains(&IpFamily::from(*ip))).collect(),
+    });
     let options = Options {
         families: match args.ip_family {
             Some(Families::Single(family)) => vec![family],
-            Some(Families::Dual) => dyad_net::IpFamily::BOTH.to_vec(),
+            Some(Families::Dual) => IpFamily::BOTH.to_vec(),
             None => Vec::new(),
         },
-        // Only local clusters have an outside of their own.
-        outside: if args.context.is_none() {
-            OUTSIDE_HOSTS.map(|host| (host, OUTSIDE_PORT)).to_vec()
-        } else {
-            Vec::new()
-        },
+        outside: OUTSIDE_HOSTS.map(|host| (host, OUTSIDE_PORT)).into_iter().filter(|_| is_local).collect(),
+        names: names.into_iter().filter(|_| is_local).collect(),
         patience: PATIENCE,
     };
     let report = test(&client, &options, |step| say(&format!(" … {step}\n"))).await?;

@@ -5,6 +5,7 @@
 //! namespace. It needs nothing but the API, so it runs against any cluster that has the images.
 
 mod diagnose;
+mod names;
 mod objects;
 mod plan;
 mod report;
@@ -21,10 +22,15 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use names::OutsideName;
 pub use report::{Cell, Report, Row, Untested};
 
 use crate::probe::Outcome;
+use names::Dns;
 use plan::{BALANCED, Facts, Feature, Place, Plan};
+
+/// The label of EndpointSlices that names their Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What to test.
 #[derive(Clone, Debug)]
@@ -33,6 +39,8 @@ pub struct Options {
     pub families: Vec<IpFamily>,
     /// Addresses outside the cluster that answer HTTP, with their port.
     pub outside: Vec<(IpAddr, u16)>,
+    /// Names outside the cluster that its DNS is to find.
+    pub names: Vec<OutsideName>,
     /// How long pods may take to be ready, and probes to be done.
     pub patience: Duration,
 }
@@ -87,7 +95,7 @@ pub async fn test(
         .get("kubernetes")
         .await
         .map_err(api("read Service kubernetes"))?;
-    let facts = Facts::read(&nodes, &api_service, options)?;
+    let facts = Facts::read(&nodes, &api_service, dns(client).await?, options)?;
     let namespace = create_namespace(client).await?;
     progress(&format!("namespace {namespace}"));
     let result = run(client, &namespace, facts, options, &mut progress).await;
@@ -97,6 +105,18 @@ pub async fn test(
     removed.map_err(api(format!("delete namespace {namespace}")))?;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Who answers for names, or why nobody does.
+async fn dns(client: &Client) -> Result<Result<Dns, String>, TestError> {
+    let (namespace, name) = (names::NAMESPACE, names::SERVICE);
+    let service = Api::<Service>::namespaced(client.clone(), namespace).get_opt(name).await;
+    let Some(service) = service.map_err(api(format!("read Service {name}")))? else {
+        return Ok(Err(format!("the cluster has no Service {name} in {namespace}")));
+    };
+    let of = ListParams::default().labels(&format!("{SERVICE_NAME}={name}"));
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace).list(&of).await;
+    Ok(Ok(Dns::read(&service, &slices.map_err(api(format!("list the EndpointSlices of {name}")))?.items)))
 }
 
 async fn create_namespace(client: &Client) -> Result<String, TestError> {
@@ -238,7 +258,7 @@ async fn wait_for_endpoints(
 /// Whether a slice has a ready endpoint of a Service in a family.
 fn serves(slice: &EndpointSlice, service: &str, family: &str) -> bool {
     let labels = slice.metadata.labels.as_ref();
-    let of = labels.and_then(|labels| labels.get("kubernetes.io/service-name"));
+    let of = labels.and_then(|labels| labels.get(SERVICE_NAME));
     let ready = |conditions: &Option<_>| {
         conditions.as_ref().and_then(|is: &EndpointConditions| is.ready).unwrap_or(true)
     };

@@ -3,10 +3,12 @@
 //! A target is `NAME=PROTOCOL://ADDRESS:PORT`. Protocols: `http` (an echo server over TCP), `udp` (the same over
 //! UDP), `api` (a Kubernetes API over TLS), `reach` (anything that answers, be it with a refusal), `sticky` (one and the
 //! same echo server, however often it is asked), `source` (an echo server that sees the address of this end), `blocked`
-//! (no answer at all), `refused` and `refused-udp` (a refusal at once).
+//! (no answer at all), `refused` and `refused-udp` (a refusal at once), and those of [`names`].
+
+mod names;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,9 @@ pub(crate) struct Outcome {
     /// Why the last attempt failed.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// DNS pods that fail as well when they are asked for the same directly, after a failure.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pods: Option<Vec<IpAddr>>,
 }
 
 /// `dyad internal probe TARGET...`; exits with 0 whatever the targets do, as the message tells it all.
@@ -70,18 +75,39 @@ pub(crate) fn main(targets: &[String]) -> ExitCode {
 type Attempt = fn(SocketAddr) -> Result<(), String>;
 
 /// What a target asks for.
-struct Task {
-    attempt: Attempt,
-    at: SocketAddr,
-    /// Whether how long it takes says something.
-    timed: bool,
+enum Task {
+    /// To reach an address; whether how long it takes says something.
+    Reach { attempt: Attempt, at: SocketAddr, timed: bool },
+    /// What a name server says.
+    Names(names::Asked),
+}
+
+impl Task {
+    fn attempt(&self) -> Result<(), String> {
+        match self {
+            Self::Reach { attempt, at, .. } => attempt(*at),
+            Self::Names(asked) => asked.ask(),
+        }
+    }
+
+    /// What else there is to say of a failure.
+    fn blame(&self) -> Option<Vec<IpAddr>> {
+        match self {
+            Self::Reach { .. } => None,
+            Self::Names(asked) => asked.failing_pods(),
+        }
+    }
 }
 
 fn parse(target: &str) -> Result<Task, String> {
     let (_, url) = target.split_once('=').unwrap_or((target, ""));
-    let parsed =
-        url.split_once("://").and_then(|(protocol, at)| Some((protocol, at.parse::<SocketAddr>().ok()?)));
-    let (protocol, at) = parsed.ok_or_else(|| format!("{url:?} is not a target"))?;
+    let wrong = || format!("{url:?} is not a target");
+    let (protocol, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let (at, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let at: SocketAddr = at.parse().map_err(|_| wrong())?;
+    if let Some(manner) = names::Manner::named(protocol) {
+        return names::Asked::parse(manner, at, path).map(Task::Names).ok_or_else(wrong);
+    }
     let attempt: Attempt = match protocol {
         "http" => http,
         "udp" => udp,
@@ -96,29 +122,31 @@ fn parse(target: &str) -> Result<Task, String> {
     };
     // Silence takes as long as one waits for it. And the kernel sends a host six ICMP errors in a row, then one a
     // second (icmp_ratelimit): more attempts would ask for what it does not send.
-    Ok(Task { attempt, at, timed: !matches!(protocol, "blocked" | "refused-udp") })
+    Ok(Task::Reach { attempt, at, timed: !matches!(protocol, "blocked" | "refused-udp") })
 }
 
 fn failed(target: &str, why: &str) -> Outcome {
     let name = target.split_once('=').map_or(target, |(name, _)| name);
-    Outcome { name: name.into(), micros: None, error: Some(why.chars().take(80).collect()) }
+    Outcome { name: name.into(), micros: None, error: Some(why.chars().take(80).collect()), pods: None }
 }
 
 /// Tries until it works or patience is over.
 fn probe(target: &str) -> Outcome {
-    let Task { attempt, at, .. } = match parse(target) {
+    let task = match parse(target) {
         Ok(task) => task,
         Err(why) => return failed(target, &why),
     };
     let begun = Instant::now();
     loop {
         let start = Instant::now();
-        match attempt(at) {
+        match task.attempt() {
             Ok(()) => {
                 let micros = start.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
                 return Outcome { micros: Some(micros), error: None, ..failed(target, "") };
             }
-            Err(why) if begun.elapsed() > PATIENCE => return failed(target, &why),
+            Err(why) if begun.elapsed() > PATIENCE => {
+                return Outcome { pods: task.blame(), ..failed(target, &why) };
+            }
             Err(_) => std::thread::sleep(PAUSE),
         }
     }
@@ -126,16 +154,17 @@ fn probe(target: &str) -> Outcome {
 
 /// The median time of a few more attempts, on a target that works.
 fn measure(outcome: Outcome, target: &str) -> Outcome {
-    let (Some(first), Ok(Task { attempt, at, timed: true })) = (outcome.micros, parse(target)) else {
+    let (Some(first), Ok(task)) = (outcome.micros, parse(target)) else { return outcome };
+    if matches!(task, Task::Reach { timed: false, .. }) {
         return outcome;
-    };
+    }
     let mut times: Vec<u64> = Vec::new();
     for _ in 0..MEASURED {
         let start = Instant::now();
-        match attempt(at) {
+        match task.attempt() {
             Ok(()) => times.push(start.elapsed().as_micros().try_into().unwrap_or(u64::MAX)),
             // What worked a moment ago and does not now, does not work.
-            Err(why) => return failed(target, &why),
+            Err(why) => return Outcome { pods: task.blame(), ..failed(target, &why) },
         }
     }
     times.sort_unstable();
@@ -379,7 +408,16 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_said() {
-        for target in ["", "x", "x=http://", "x=gopher://127.0.0.1:1", "x=http://name:80"] {
+        for target in [
+            "",
+            "x",
+            "x=http://",
+            "x=gopher://127.0.0.1:1",
+            "x=http://name:80",
+            "x=dns://127.0.0.1:53",
+            "x=dns://127.0.0.1:53/A",
+            "x=dns://127.0.0.1:53/NOTYPE/name//",
+        ] {
             assert!(probe(target).error.is_some(), "{target}");
         }
     }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde_json::{Value, json};
 
 use super::diagnose::{Evidence, lost_at};
+use super::names::{self, Dns, Question, World};
 use super::objects::{HOST_PORT, PORT, selects, selects_all};
 use super::report::{Cell, Report, Row, Untested};
 use super::{Options, TestError};
@@ -19,6 +20,8 @@ pub(super) const CLIENT: &str = "client";
 pub(super) const SELF: &str = "self";
 /// The plain pod that tries what Services and policies can do.
 pub(super) const FEATURES: &str = "features";
+/// The plain pod that asks for names.
+pub(super) const NAMES: &str = "names";
 /// The client that is a process of the node.
 pub(super) const HOST: &str = "host";
 const LOAD_BALANCER: &str = "pod to LoadBalancer";
@@ -49,11 +52,13 @@ pub(super) enum Feature {
     ExternalIp,
     /// No endpoints at all.
     Nobody,
+    /// No address: the name leads to all servers themselves.
+    Headless,
 }
 
 impl Feature {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Sticky, Self::Local, Self::LoadBalancer, Self::ExternalIp, Self::Nobody];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Sticky, Self::Local, Self::LoadBalancer, Self::ExternalIp, Self::Nobody, Self::Headless];
 
     /// Name of the Service.
     pub(super) fn name(self) -> &'static str {
@@ -63,6 +68,7 @@ impl Feature {
             Self::LoadBalancer => "load-balancer",
             Self::ExternalIp => "external-ip",
             Self::Nobody => "nobody",
+            Self::Headless => "headless",
         }
     }
 
@@ -81,6 +87,7 @@ impl Feature {
                 json!({"type": "ClusterIP", "selector": selects(far), "externalIPs": external})
             }
             Self::Nobody => json!({"type": "ClusterIP"}),
+            Self::Headless => json!({"type": "ClusterIP", "clusterIP": "None", "selector": selects_all()}),
         }
     }
 }
@@ -126,14 +133,23 @@ impl Place {
 pub(super) struct Facts {
     /// Families to test, the cluster's primary first.
     pub(super) families: Vec<IpFamily>,
+    /// Families that pods have.
+    cluster: Vec<IpFamily>,
     nodes: Vec<(String, Vec<IpAddr>)>,
     api: Vec<IpAddr>,
+    /// Who answers for names, or why nobody does.
+    dns: Result<Dns, String>,
     /// Why Services can't be given addresses of a load balancer, if they can't.
     pub(super) no_balancer: Option<String>,
 }
 
 impl Facts {
-    pub(super) fn read(nodes: &[Node], api: &Service, options: &Options) -> Result<Self, TestError> {
+    pub(super) fn read(
+        nodes: &[Node],
+        api: &Service,
+        dns: Result<Dns, String>,
+        options: &Options,
+    ) -> Result<Self, TestError> {
         let api = addresses(api);
         let cluster: Vec<IpFamily> = nodes
             .iter()
@@ -148,7 +164,8 @@ impl Facts {
             }
         }
         let families = cluster
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|one| options.families.is_empty() || options.families.contains(one))
             .collect();
         let usable = |node: &&Node| {
@@ -170,7 +187,7 @@ impl Facts {
         if nodes.is_empty() {
             return Err(TestError::Unfit("the cluster has no ready node: see `kubectl get nodes`".into()));
         }
-        Ok(Self { families, nodes, api, no_balancer: None })
+        Ok(Self { families, cluster, nodes, api, dns, no_balancer: None })
     }
 
     /// The node a server runs on.
@@ -204,12 +221,12 @@ fn pod_ips(pod: &Pod) -> Vec<IpAddr> {
     ips.filter_map(|ip| ip.ip.parse().ok()).collect()
 }
 
-fn addresses(service: &Service) -> Vec<IpAddr> {
+pub(super) fn addresses(service: &Service) -> Vec<IpAddr> {
     let ips = service.spec.as_ref().and_then(|spec| spec.cluster_ips.as_ref());
     ips.into_iter().flatten().filter_map(|ip| ip.parse().ok()).collect()
 }
 
-fn of_family(ips: &[IpAddr], family: IpFamily) -> Option<IpAddr> {
+pub(super) fn of_family(ips: &[IpAddr], family: IpFamily) -> Option<IpAddr> {
     ips.iter().copied().find(|ip| IpFamily::from(*ip) == family)
 }
 
@@ -242,6 +259,8 @@ enum Kind {
     Policed(bool),
     /// A Service without endpoints.
     Nobody,
+    /// The DNS.
+    Names(Question),
 }
 
 /// All targets.
@@ -280,6 +299,7 @@ impl Plan {
         for family in &facts.families {
             plan.add_family(*family, facts, services, servers, options)?;
         }
+        plan.add_names(facts, services, servers, options);
         Ok(plan)
     }
 
@@ -468,6 +488,50 @@ impl Plan {
         Ok(())
     }
 
+    /// Questions for names, in each family at the address of the DNS.
+    fn add_names(
+        &mut self,
+        facts: &Facts,
+        services: &BTreeMap<String, Service>,
+        servers: &BTreeMap<String, Pod>,
+        options: &Options,
+    ) {
+        let dns = match &facts.dns {
+            Ok(dns) => dns,
+            Err(why) => {
+                let all = Question::ALL
+                    .map(|question| Untested { title: question.title().into(), why: why.clone() });
+                self.untested.extend(all);
+                return;
+            }
+        };
+        for family in facts.families.iter().filter(|family| dns.server(**family).is_none()) {
+            let why = format!("Service {} has no {family} address", names::SERVICE);
+            self.untested.push(Untested { title: format!("DNS, {family}"), why });
+        }
+        let name = facts.far().server();
+        let service = &services[&name];
+        let shared = [Place::Here, Place::There].map(|place| servers.get(&place.server()));
+        let endpoints: Vec<IpAddr> = shared.into_iter().flatten().flat_map(pod_ips).collect();
+        let world = World {
+            namespace: service.metadata.namespace.as_deref().unwrap_or_default(),
+            name: &name,
+            service: &addresses(service),
+            headless: Feature::Headless.name(),
+            endpoints: &endpoints,
+            outside: &options.names,
+            has_only_v6: facts.cluster == [IpFamily::V6],
+        };
+        for question in Question::ALL {
+            for family in &facts.families {
+                if let Some(target) = question.target(dns, &world, *family) {
+                    let title = Some(question.title().to_owned());
+                    self.push(NAMES, title, *family, &target, Kind::Names(question), None);
+                }
+            }
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one line per target reads as the table it is")]
     fn add(
         &mut self,
@@ -480,11 +544,20 @@ impl Plan {
         kind: Kind,
         place: Option<Place>,
     ) {
+        self.push(client, title, family, &format!("{protocol}://{}", SocketAddr::new(ip, port)), kind, place);
+    }
+
+    fn push(
+        &mut self,
+        client: &'static str,
+        title: Option<String>,
+        family: IpFamily,
+        target: &str,
+        kind: Kind,
+        place: Option<Place>,
+    ) {
         let key = self.targets.len().to_string();
-        self.args
-            .entry(client)
-            .or_default()
-            .push(format!("{key}={protocol}://{}", SocketAddr::new(ip, port)));
+        self.args.entry(client).or_default().push(format!("{key}={target}"));
         self.targets.push(Target { client, title, family, key, kind, place });
     }
 
@@ -511,7 +584,7 @@ impl Plan {
                         family: target.family,
                         micros: None,
                         error: Some(error),
-                        hop: Some(self.hop(target, &worked)),
+                        hop: Some(self.hop(target, outcome, &worked)),
                     }
                 }
             };
@@ -523,7 +596,7 @@ impl Plan {
         Report { families: self.families.clone(), rows, untested: self.untested.clone(), seconds: 0.0 }
     }
 
-    fn hop(&self, failed: &Target, worked: &dyn Fn(&Target) -> bool) -> String {
+    fn hop(&self, failed: &Target, outcome: Option<&Outcome>, worked: &dyn Fn(&Target) -> bool) -> String {
         // Whether anything of a kind got through in the same family; nothing if nothing of the kind was tried.
         let tried = |client: &str, kind: Kind, place: Option<Place>| {
             let similar = self.targets.iter().filter(|target| {
@@ -545,13 +618,19 @@ impl Plan {
                 return format!("the policy of {of_place}: pods without one are reached");
             }
             Kind::Nobody => return format!("the Service rules of {here}"),
+            Kind::Names(question) => {
+                let asked = Kind::Names(Question::Address(failed.family));
+                let told = tried(NAMES, asked, None) == Some(true);
+                let pods = outcome.and_then(|outcome| outcome.pods.as_deref());
+                return names::lost_at(&names::Evidence { question, pods, told }, here);
+            }
             _ => {}
         }
         let evidence = Evidence {
             from_host: failed.client == HOST,
             translated_by: match &failed.kind {
                 Kind::Pod | Kind::Address | Kind::Policed(_) => None,
-                Kind::Service | Kind::Nobody => Some(here),
+                Kind::Service | Kind::Nobody | Kind::Names(_) => Some(here),
                 Kind::NodePort(node) => Some(node),
             },
             far: failed.place == Some(Place::There),
