@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyad_links::Handle;
 
@@ -54,35 +54,43 @@ struct Node {
     servers: Vec<JoinHandle<()>>,
 }
 
+/// Servers on the addresses of the Service in this namespace.
+fn serve(stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let serve = |family| {
+        let (socket, stop) = (UdpSocket::bind(vip(family)).unwrap(), stop.clone());
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        std::thread::spawn(move || {
+            let ip = socket.local_addr().unwrap().ip();
+            while !stop.load(Ordering::Relaxed) {
+                let mut bytes = [0; 4];
+                if let Ok((_, peer)) = socket.recv_from(&mut bytes) {
+                    if bytes == *LATE {
+                        std::thread::sleep(SILENCE);
+                    }
+                    socket.send_to(format!("{ip} {}", peer.ip()).as_bytes(), peer).unwrap();
+                }
+            }
+        })
+    };
+    IpFamily::BOTH.map(serve).into()
+}
+
 impl Node {
     fn new(program: &Program) -> Self {
+        let mut node = Self::without_server(program);
+        node.servers = within(&node.lab.node, || serve(&node.stop));
+        node
+    }
+
+    fn without_server(program: &Program) -> Self {
         let lab = Lab::new();
-        let stop = Arc::<AtomicBool>::default();
-        let servers = within(&lab.node, || {
+        within(&lab.node, || {
             let mut handle = Handle::open().unwrap();
             let lo = handle.index("lo").unwrap();
             vips().into_iter().for_each(|ip| handle.claim_address(lo, ip).unwrap());
             Executor::open().unwrap().apply(program).unwrap();
-            IpFamily::BOTH.map(|family| UdpSocket::bind(vip(family)).unwrap())
         });
-        let serve = |socket: UdpSocket| {
-            let stop = stop.clone();
-            socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-            std::thread::spawn(move || {
-                let ip = socket.local_addr().unwrap().ip();
-                while !stop.load(Ordering::Relaxed) {
-                    let mut bytes = [0; 4];
-                    if let Ok((_, peer)) = socket.recv_from(&mut bytes) {
-                        if bytes == *LATE {
-                            std::thread::sleep(SILENCE);
-                        }
-                        socket.send_to(format!("{ip} {}", peer.ip()).as_bytes(), peer).unwrap();
-                    }
-                }
-            })
-        };
-        let servers = servers.map(serve).into();
-        let node = Self { lab, stop, servers };
+        let node = Self { lab, stop: Arc::default(), servers: Vec::new() };
         // Links may take a moment; from then on not one query may be lost.
         node.sockets().iter().for_each(|socket| while socket.ask(SILENCE).is_none() {});
         node
@@ -243,11 +251,11 @@ fn answers_that_are_late_leave_nothing_behind() {
     }
 }
 
-/// Starts a process that intercepts.
-fn start(node: &Node) -> Child {
+/// Starts a process that intercepts: [`hold`] or [`answer`].
+fn start(node: &Node, what: &str) -> Child {
     let mut child = within(&node.lab.node, || {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "tests::intercept::hold", "--ignored", "--nocapture"])
+            .args(["--exact", &format!("tests::intercept::{what}"), "--ignored", "--nocapture"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -268,6 +276,56 @@ fn hold() {
 }
 
 #[test]
+#[ignore = "not a test: the process that others start and kill"]
+fn answer() {
+    let servers = serve(&Arc::default());
+    let _held = Interception::open(&vips(), &BTreeSet::new()).unwrap();
+    println!("{READY}");
+    let _ = std::io::stdin().read_line(&mut String::new());
+    drop(servers);
+}
+
+#[test]
+fn a_server_that_is_killed_costs_nobody_more_than_asking_again() {
+    if !privileged("intercept::a_server_that_is_killed_costs_nobody_more_than_asking_again") {
+        return;
+    }
+    let node = Node::without_server(&program());
+    let (stop, sockets) = (AtomicBool::new(false), node.sockets());
+    let (near_seen, again) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for socket in &sockets {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = socket.ask(SILENCE).or_else(|| {
+                        again.fetch_add(1, Ordering::Relaxed);
+                        socket.ask(PATIENCE)
+                    });
+                    // The others see to the end.
+                    let Some((from, _)) = answer else { panic!("{:?} asked twice", socket.who) };
+                    near_seen.fetch_add(usize::from(from == near(socket.family)), Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..5 {
+            let mut child = start(&node, "answer");
+            near_seen.store(0, Ordering::Relaxed);
+            let deadline = Instant::now() + PATIENCE;
+            while near_seen.load(Ordering::Relaxed) < 100 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            std::thread::sleep(SILENCE);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(near_seen.load(Ordering::Relaxed) >= 100, "it was there at last");
+    eprintln!("{} clients had to ask again {} times, at five kills", sockets.len(), again.into_inner());
+    sockets.iter().for_each(|socket| socket.comes_to(far, "after the last one"));
+}
+
+#[test]
 fn it_ends_with_the_process_however_that_ends() {
     if !privileged("intercept::it_ends_with_the_process_however_that_ends") {
         return;
@@ -275,7 +333,7 @@ fn it_ends_with_the_process_however_that_ends() {
     let node = Node::new(&program());
     let sockets = node.sockets();
     for _ in 0..3 {
-        let mut child = start(&node);
+        let mut child = start(&node, "hold");
         sockets.iter().for_each(|socket| socket.comes_to(near, "while the process lives"));
         let refused = within(&node.lab.node, || Interception::open(&vips(), &BTreeSet::new()).unwrap_err());
         assert!(matches!(refused, Error::Held { table: DNS_TABLE }), "{refused}");
