@@ -59,7 +59,8 @@ pub struct Wires {
     pub status: status::Sender<Status>,
     /// Pods that wait for the kernel before they start.
     pub arrivals: Option<Arrivals>,
-    /// Whether a DNS server of this node listens on all of [`Config::intercept`]. When the sender is dropped, none does.
+    /// Whether a DNS server of this node listens on all of [`Config::intercept`]. When the sender is dropped, none does. A
+    /// server that is about to go loses no query if it waits for [`Status::intercepts`] to follow, and answers what it has.
     pub intercept: Option<status::Receiver<bool>>,
 }
 
