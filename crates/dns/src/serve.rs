@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::chain::{Chains, World};
-use crate::corefile::{Corefile, CorefileError, Disk};
+use crate::corefile::{At, Corefile, CorefileError, Disk};
 use crate::forward::{Dice, TlsError};
 use crate::metrics::{Registry, Requests};
 use crate::respond::Rules;
@@ -27,10 +27,12 @@ mod log;
 mod names;
 mod report;
 mod text;
+mod translators;
 
 use handler::{Current, Handler};
 use names::Names;
 pub use text::Source;
+use translators::Translators;
 
 /// How long queries that were taken may go on after the end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,6 +86,16 @@ pub enum ServeError {
     /// Several blocks serve different clusters, or one several domains.
     #[error("{0}")]
     Kubernetes(String),
+    /// Two blocks differ only in where they listen.
+    #[error("{at}: {key} has a block at {earlier} already: give them different ports, or run two servers")]
+    Binds {
+        /// The second block.
+        at: At,
+        /// Zone and port.
+        key: String,
+        /// The first block.
+        earlier: At,
+    },
     /// There is no API to read the Corefile from.
     #[error("the Corefile is in a ConfigMap, and there is no API server: give --kubeconfig")]
     NoApi,
@@ -153,8 +165,10 @@ impl Serving {
     async fn take(&mut self, settings: &Settings, text: &str) -> Result<(), ServeError> {
         let disk = Disk { variables: settings.variables.clone() };
         let corefile = Corefile::parse(&settings.source.to_string(), text, &disk)?;
+        check_binds(&corefile)?;
         let names = self.names.plan(&corefile)?;
-        let world = World { cluster: names.cluster(), usable: Arc::new(|_| true), dice: self.dice.clone() };
+        let translators = Translators::new(&corefile);
+        let world = World { cluster: names.cluster(), usable: translators.usable(), dice: self.dice.clone() };
         let chains = Chains::new(&corefile, &world, Some(&self.current.chains()))?;
         // Ports come before anything is changed: one that can't be had leaves all as it was.
         let wanted = ports(&corefile, &settings.listen);
@@ -170,6 +184,7 @@ impl Serving {
         self.current.set(chains, &corefile, &names.zones());
         self.names.take(names);
         self.watch(&corefile);
+        translators.watch(&mut self.files);
         self.lameduck = corefile
             .servers
             .iter()
@@ -215,7 +230,8 @@ impl Serving {
 
     /// Keeps files up to date, and looks for loops.
     fn watch(&mut self, corefile: &Corefile) {
-        self.files.abort_all();
+        // Those of the last Corefile end.
+        self.files = JoinSet::new();
         let chains = self.current.chains();
         for chain in chains.iter() {
             let chain = chain.clone();
@@ -265,6 +281,20 @@ fn ports(corefile: &Corefile, default: &[IpAddr]) -> BTreeMap<u16, BTreeSet<IpAd
         }
     }
     ports
+}
+
+/// A zone has one block at a port, whatever the address: queries are told apart by port and name.
+fn check_binds(corefile: &Corefile) -> Result<(), ServeError> {
+    let mut seen = BTreeMap::new();
+    for server in &corefile.servers {
+        for key in &server.zones {
+            if let Some(earlier) = seen.insert(key, &server.at) {
+                let (at, earlier) = (&server.at, earlier.clone());
+                return Err(ServeError::Binds { at: at.clone(), key: key.to_string(), earlier });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The address that was named, or those of a link.

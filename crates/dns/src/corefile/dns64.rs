@@ -1,5 +1,7 @@
 //! `dns64 [PREFIX] { ... }`.
 
+use std::net::SocketAddr;
+
 use dyad_net::{IpFamily, IpNet, Ipv4Net, Ipv6Net, Pref64};
 
 use super::lexer::Word;
@@ -30,6 +32,8 @@ pub struct Prefix {
     pub targets: Vec<Ipv4Net>,
     /// Only for these clients; all if empty.
     pub clients: Vec<IpNet>,
+    /// Takes TCP connections as long as the translator works; it works always if nothing is said.
+    pub health: Option<SocketAddr>,
 }
 
 /// What becomes of several prefixes that fit.
@@ -97,7 +101,7 @@ pub(super) fn read(directive: &Directive) -> Result<Dns64, CorefileError> {
     }
     if read.prefixes.is_empty() {
         let prefix = Pref64::WELL_KNOWN;
-        read.prefixes.push(Prefix { prefix, targets: Vec::new(), clients: Vec::new() });
+        read.prefixes.push(Prefix { prefix, targets: Vec::new(), clients: Vec::new(), health: None });
     }
     Ok(read)
 }
@@ -156,20 +160,24 @@ fn option_of(
     Ok(())
 }
 
-/// `PREFIX [for IPV4...] [clients RANGES...]`.
+/// `PREFIX [for IPV4...] [clients RANGES...] [health ADDRESS:PORT]`.
 fn prefix(arguments: &[Word], option: &Word) -> Result<Prefix, CorefileError> {
     let [prefix, rest @ ..] = words::some(option, arguments, "a prefix: write one like 64:ff9b::/96")? else {
         return Err(option.error("prefix needs a prefix"));
     };
     let parsed = prefix.text.parse().map_err(|error| prefix.error(format!("{error}")))?;
-    let mut read = Prefix { prefix: parsed, targets: Vec::new(), clients: Vec::new() };
+    let mut read = Prefix { prefix: parsed, targets: Vec::new(), clients: Vec::new(), health: None };
     let mut list = None;
     for word in rest {
         match (word.text.as_str(), list) {
-            ("for" | "clients", _) => list = Some(word.text.as_str()),
+            ("for" | "clients" | "health", _) => list = Some(word.text.as_str()),
+            (_, Some("health")) => {
+                let what = || word.error(format!("{:?} is not like 127.0.0.1:9164 or [::1]:9164", word.text));
+                read.health = Some(word.text.parse().map_err(|_| what())?);
+            }
             (_, Some("for")) => read.targets.push(v4(word)?),
             (_, Some(_)) => read.clients.push(words::net(word)?),
-            (_, None) => return Err(words::unknown(option, word, &["for", "clients"])),
+            (_, None) => return Err(words::unknown(option, word, &["for", "clients", "health"])),
         }
     }
     Ok(read)
