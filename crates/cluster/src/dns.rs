@@ -30,24 +30,38 @@ const SERVICE: &str = "kube-dns";
 pub(crate) const NAME: &str = "coredns";
 /// Name of the Secret with the way to the API.
 const ACCESS: &str = "coredns-access";
+/// The Service by which the nodes' caches reach the same pods: nobody intercepts that one.
+const UPSTREAM: &str = "kube-dns-upstream";
 /// The address of a Service range that the DNS has everywhere.
 const OFFSET: u32 = 10;
+/// That of the Service for the nodes' caches.
+const UPSTREAM_OFFSET: u32 = 11;
 /// Pods, where there are as many nodes.
 const REPLICAS: usize = 2;
+/// The prefix of addresses that stand for IPv4; its sum is that of IPv4 alone, so that checksums stay.
+const PREF64: &str = "64:ff9b:1:fffe::/96";
 /// Between two attempts.
 const WAIT: Duration = Duration::from_millis(100);
 /// Between two looks at its pods.
 const LOOK: Duration = Duration::from_millis(10);
-/// The prefix of addresses that stand for IPv4; its sum is that of IPv4 alone, so that checksums stay.
-const PREF64: &str = "64:ff9b:1:fffe::/96";
 
 /// The cluster IPs of the DNS, primary family first; none where a range is too small for them, or nothing runs.
 pub(crate) fn addresses(spec: &ClusterSpec) -> Vec<IpAddr> {
+    at(spec, OFFSET)
+}
+
+/// The cluster IPs by which the nodes' caches reach it.
+pub(crate) fn upstream_addresses(spec: &ClusterSpec) -> Vec<IpAddr> {
+    at(spec, UPSTREAM_OFFSET)
+}
+
+/// An address of each Service range.
+fn at(spec: &ClusterSpec, offset: u32) -> Vec<IpAddr> {
     if spec.nodes.is_empty() {
         return Vec::new();
     }
     let address = |range: &IpNet| {
-        let ip = nth(*range, OFFSET)?.addr();
+        let ip = nth(*range, offset)?.addr();
         service_range_contains(range, ip).then_some(ip)
     };
     spec.service_ranges.iter().map(address).collect::<Option<_>>().unwrap_or_default()
@@ -93,7 +107,11 @@ async fn ensure(
     }
     create::<Secret>(client, access).await?;
     create::<ConfigMap>(client, configuration(spec)).await?;
-    create::<Service>(client, service(ips)).await?;
+    create::<Service>(client, service(SERVICE, ips)).await?;
+    let upstream = upstream_addresses(spec);
+    if !upstream.is_empty() {
+        create::<Service>(client, service(UPSTREAM, &upstream)).await?;
+    }
     create::<Deployment>(client, deployment(spec)).await?;
     write_atomically(&dir.dns_is_made(), b"")?;
     info!(addresses = ?ips, "the cluster DNS is made");
@@ -150,9 +168,9 @@ fn configuration(spec: &ClusterSpec) -> Value {
     json!({"metadata": metadata(NAME), "data": {"Corefile": corefile}})
 }
 
-fn service(ips: &[IpAddr]) -> Value {
+fn service(name: &str, ips: &[IpAddr]) -> Value {
     let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
-    let mut metadata = metadata(SERVICE);
+    let mut metadata = metadata(name);
     metadata["labels"]["kubernetes.io/cluster-service"] = "true".into();
     metadata["labels"]["kubernetes.io/name"] = "CoreDNS".into();
     metadata["annotations"] = json!({"prometheus.io/port": "9153", "prometheus.io/scrape": "true"});
@@ -306,7 +324,7 @@ mod tests {
     #[test]
     fn objects_are_what_the_api_takes_them_for() {
         let ips = addresses(&spec(&["10.96.0.0/16", "fd00:10:96::/112"], 2));
-        let service: Service = serde_json::from_value(service(&ips)).unwrap();
+        let service: Service = serde_json::from_value(service(SERVICE, &ips)).unwrap();
         assert_eq!(service.spec.unwrap().cluster_ips.unwrap().len(), 2);
         let made: Deployment = serde_json::from_value(deployment(&spec(&["10.96.0.0/16"], 1))).unwrap();
         assert_eq!(made.spec.unwrap().replicas, Some(1));

@@ -13,6 +13,7 @@ pub mod kubeconfig;
 mod labels;
 mod launch;
 mod node;
+mod node_cache;
 pub mod paths;
 mod process;
 pub mod shell;

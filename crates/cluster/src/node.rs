@@ -41,19 +41,28 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
         }
     };
     let (gate, arrivals) = dyad_agent::gate();
+    let (intercepts, intercept) = tokio::sync::watch::channel(false);
+    let addresses = crate::dns::addresses(spec);
+    dyad_agent::claim(&addresses).context("the addresses of the node's DNS cache")?;
     let agent = dyad_agent::run_wired(
         client.clone(),
         agent_config(dir, spec, index)?,
-        dyad_agent::Wires { arrivals: Some(arrivals), ..dyad_agent::Wires::default() },
+        dyad_agent::Wires {
+            arrivals: Some(arrivals),
+            intercept: Some(intercept),
+            ..dyad_agent::Wires::default()
+        },
         shutdown(),
     );
     let mut config = kubelet_config(dir, spec, index)?;
     config.gate = Some(network_gate(gate));
     let kubelet = dyad_kubelet::run(client, config, shutdown());
+    let cache = crate::node_cache::serve(spec, intercepts, shutdown());
     println!("ready");
     tokio::select! {
         result = agent => result.context("agent")?,
         result = kubelet => result.context("kubelet")?,
+        () = cache => {}
         () = until_terminated() => {}
     }
     // Pods and packets go on without this process; what it was writing is dropped with it.
@@ -71,6 +80,7 @@ fn agent_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<dy
         },
         // Where the kubelet puts pods that have not opted out.
         cgroup: cgroup_root(dir, &spec.name).map(|root| root.join(&node.name).join("pods")),
+        intercept: crate::dns::addresses(spec),
         ..dyad_agent::Config::new(&node.name, spec.pods()?, spec.services()?)
     })
 }
