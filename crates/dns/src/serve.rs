@@ -25,12 +25,14 @@ mod handler;
 mod http;
 mod log;
 mod names;
+mod node_cache;
 mod report;
 mod text;
 mod translators;
 
 use handler::{Current, Handler};
 use names::Names;
+use node_cache::NodeCache;
 pub use text::Source;
 use translators::Translators;
 
@@ -96,6 +98,9 @@ pub enum ServeError {
         /// The first block.
         earlier: At,
     },
+    /// Addresses that `nodecache` names can't be had.
+    #[error("nodecache: its addresses can't be had: it needs CAP_NET_ADMIN in the node's network")]
+    NodeCache(#[from] dyad_links::Error),
     /// There is no API to read the Corefile from.
     #[error("the Corefile is in a ConfigMap, and there is no API server: give --kubeconfig")]
     NoApi,
@@ -141,6 +146,7 @@ struct Serving {
     /// Tasks that keep the chains' files up to date.
     files: JoinSet<()>,
     http: http::Servers,
+    node_cache: NodeCache,
     lameduck: Duration,
     dice: Dice,
 }
@@ -155,6 +161,7 @@ impl Serving {
             ports: BTreeMap::new(),
             files: JoinSet::new(),
             http: http::Servers::default(),
+            node_cache: NodeCache::default(),
             lameduck: Duration::ZERO,
             dice: Arc::new(rand::random),
             registry,
@@ -170,6 +177,8 @@ impl Serving {
         let translators = Translators::new(&corefile);
         let world = World { cluster: names.cluster(), usable: translators.usable(), dice: self.dice.clone() };
         let chains = Chains::new(&corefile, &world, Some(&self.current.chains()))?;
+        let intercepted = node_cache::wanted(&corefile);
+        NodeCache::claim(&intercepted)?;
         // Ports come before anything is changed: one that can't be had leaves all as it was.
         let wanted = ports(&corefile, &settings.listen);
         let mut started = BTreeMap::new();
@@ -202,6 +211,7 @@ impl Serving {
         let addresses: Vec<_> =
             self.ports.values().flat_map(|port| port.server.addresses()).copied().collect();
         info!(?addresses, "listening");
+        self.node_cache.take(intercepted);
         (settings.listening)(&addresses);
         Ok(())
     }
@@ -253,6 +263,7 @@ impl Serving {
     /// Says that the end is near, lets clients go elsewhere, and answers what was asked.
     async fn end(mut self) {
         self.current.set_ending();
+        self.node_cache.end().await;
         if !self.lameduck.is_zero() {
             info!(seconds = self.lameduck.as_secs_f32(), "lameduck");
             tokio::time::sleep(self.lameduck).await;
@@ -262,6 +273,7 @@ impl Serving {
             stopping.spawn(port.server.stop(PATIENCE));
         }
         while stopping.join_next().await.is_some() {}
+        self.node_cache.release(&BTreeSet::new());
     }
 }
 

@@ -33,10 +33,10 @@ pub struct Reload {
     pub jitter: Duration,
 }
 
-/// Addresses of the cluster DNS that the node's own listeners take over.
+/// Addresses of the cluster DNS that this server takes over on its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeCache {
-    /// The addresses; without any, those of the Service `kube-dns`.
+    /// The addresses.
     pub addresses: Vec<std::net::IpAddr>,
 }
 
@@ -154,5 +154,6 @@ pub(super) fn bind(directive: &Directive, into: &mut Bind) -> Result<(), Corefil
 
 pub(super) fn nodecache(directive: &Directive) -> Result<NodeCache, CorefileError> {
     directive.no_options()?;
-    Ok(NodeCache { addresses: directive.arguments.iter().map(words::ip).collect::<Result<_, _>>()? })
+    let addresses = words::some(&directive.name, &directive.arguments, "the addresses of the cluster's DNS")?;
+    Ok(NodeCache { addresses: addresses.iter().map(words::ip).collect::<Result<_, _>>()? })
 }
