@@ -13,6 +13,11 @@ use crate::paths::ClusterDir;
 use crate::spec::{ClusterSpec, Dataplane, Place};
 use crate::stop::{MERGED_INTO, cgroup_root};
 
+/// How long the agent may take to lead queries to the cluster's DNS again.
+const GIVE_BACK: Duration = Duration::from_secs(1);
+/// How long answers of the node's DNS cache may be on their way then.
+const ANSWERS: Duration = Duration::from_millis(100);
+
 /// `dyad internal node DIR NAME`.
 pub(crate) fn main(dir: &Path, name: &str) -> Result<()> {
     log_to_stderr();
@@ -42,28 +47,35 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     };
     let (gate, arrivals) = dyad_agent::gate();
     let (intercepts, intercept) = tokio::sync::watch::channel(false);
-    let addresses = crate::dns::addresses(spec);
-    dyad_agent::claim(&addresses).context("the addresses of the node's DNS cache")?;
+    let status = tokio::sync::watch::Sender::new(dyad_agent::Status::default());
+    let mut watched = status.subscribe();
+    if let Err(error) = dyad_agent::claim(&crate::dns::addresses(spec)) {
+        tracing::warn!("this node has no DNS cache: {error:#}");
+    }
     let agent = dyad_agent::run_wired(
         client.clone(),
         agent_config(dir, spec, index)?,
-        dyad_agent::Wires {
-            arrivals: Some(arrivals),
-            intercept: Some(intercept),
-            ..dyad_agent::Wires::default()
-        },
+        dyad_agent::Wires { status, arrivals: Some(arrivals), intercept: Some(intercept) },
         shutdown(),
     );
     let mut config = kubelet_config(dir, spec, index)?;
     config.gate = Some(network_gate(gate));
     let kubelet = dyad_kubelet::run(client, config, shutdown());
-    let cache = crate::node_cache::serve(spec, intercepts, shutdown());
+    let cache = crate::node_cache::serve(spec, intercepts.clone(), shutdown());
     println!("ready");
+    let ended = async {
+        until_terminated().await;
+        // Nobody's query is lost: the agent gives them back before the server that answers them goes.
+        intercepts.send_replace(false);
+        let given_back = watched.wait_for(|status| !status.intercepts);
+        let _ = tokio::time::timeout(GIVE_BACK, given_back).await;
+        tokio::time::sleep(ANSWERS).await;
+    };
     tokio::select! {
         result = agent => result.context("agent")?,
         result = kubelet => result.context("kubelet")?,
         () = cache => {}
-        () = until_terminated() => {}
+        () = ended => {}
     }
     // Pods and packets go on without this process; what it was writing is dropped with it.
     drop(stop);
