@@ -236,8 +236,11 @@ impl Chain {
         let usable = &*self.world.usable;
         let selection = self.dns64.as_ref().and_then(|dns64| dns64.select(client_of, usable));
         let prefixes: Vec<Pref64> = selection.iter().flat_map(Selection::prefixes).collect();
-        if let Some(answer) = self.probed(query).or_else(|| dns64::discovery(query, &prefixes)) {
+        if let Some(answer) = self.probed(query) {
             return answer;
+        }
+        if let Some(answer) = dns64::discovery(query, &prefixes) {
+            return self.discovered(query, answer).await;
         }
         let Some(dns64) = &self.dns64 else {
             return self.direct(query, client, aliases).await.0;
@@ -270,6 +273,19 @@ impl Chain {
                 dns64.synthesise(query, Some(&answer), Some(&a), &selection)
             }
         }
+    }
+
+    /// What there is to say of prefixes. Where no addresses are synthesised, those who are asked may do so, and tell of theirs.
+    async fn discovered(self: &Arc<Self>, query: &Message, own: Message) -> Message {
+        let name = question_name(query);
+        let is_open = query.question().is_some_and(|question| question.rtype == Rtype::AAAA)
+            && own.header.rcode == Rcode::NOERROR
+            && self.dns64.is_none();
+        if !is_open || self.forward(&name).is_none() {
+            return own;
+        }
+        let told = self.remembered(query).await;
+        if told.header.rcode == Rcode::NOERROR && !told.answers.is_empty() { told } else { own }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "any 32 bits of a random number")]

@@ -188,7 +188,7 @@ pub(super) fn lost_at(evidence: &Evidence<'_>, here: &str) -> String {
     }
     match evidence.pods {
         None => format!("the DNS pods: there are none, see `kubectl -n {NAMESPACE} get endpointslices,pods`"),
-        Some([]) => format!("the Service rules of {here}: the DNS pods answer"),
+        Some([]) => format!("the Service rules of {here}, or its DNS cache: the DNS pods answer"),
         Some(_) if evidence.question.is_forwarded() && evidence.told => {
             "forwarding by the DNS pods, or the name server there: names of the cluster are told".into()
         }

@@ -50,6 +50,34 @@ async fn a15_through_the_whole_chain() {
     assert!(chain.synthesised() > 0);
 }
 
+/// A cache in front of DNS64, on a node, knows no prefix.
+#[tokio::test]
+async fn prefixes_of_others_are_told() {
+    let prefix: Pref64 = "64:ff9b:1:fffe::/96".parse().unwrap();
+    let server = Server::start(IpFamily::V6, move |heard| {
+        let mut answer = known(heard);
+        let question = &heard.query.questions[0];
+        if question.rtype == Rtype::AAAA {
+            let ip = Rdata::Aaaa(prefix.embed([192, 0, 0, 170].into()));
+            answer.answers.push(Record::new(question.name.clone(), 60, ip));
+            answer.authority.clear();
+        }
+        vec![Say::Answer(answer)]
+    })
+    .await;
+    let chain = chain(&format!("forward . {}\ncache", server.at));
+    #[rustfmt::skip]
+    let rows = [
+        (Rtype::AAAA, "ipv4only.arpa.",   "64:ff9b:1:fffe::c000:aa"),
+        (Rtype::A,    "ipv4only.arpa.",   "192.0.0.170 192.0.0.171"),
+        (Rtype::AAAA, "x.ipv4only.arpa.", "NXDOMAIN"),
+    ];
+    for (rtype, name, want) in rows {
+        assert_eq!(text(&ask(&chain, rtype, name).await), want, "{rtype} {name}");
+    }
+    assert_eq!(asked(&server), ["AAAA ipv4only.arpa."]);
+}
+
 #[tokio::test]
 async fn services_and_namespaces() {
     let server = upstream().await;
