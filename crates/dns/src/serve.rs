@@ -38,6 +38,8 @@ use translators::Translators;
 
 /// How long queries that were taken may go on after the end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first names of a cluster are waited for.
+const FIRST: Duration = Duration::from_secs(5);
 /// How long idle connections are kept, in units of 100 ms, as clients are told (RFC 7828).
 const KEEPALIVE: u16 = 100;
 
@@ -179,19 +181,32 @@ impl Serving {
         let chains = Chains::new(&corefile, &world, Some(&self.current.chains()))?;
         let intercepted = node_cache::wanted(&corefile);
         NodeCache::claim(&intercepted)?;
+        let (domain, zones) = (names.domain(), names.zones());
+        let mut names = Some(names);
+        if self.ports.is_empty()
+            && let Some(names) = names.take()
+        {
+            // Resolvers go on to another server where nobody listens, and not always where the names are not known yet.
+            self.names.take(names);
+            self.http.set(http::wanted(&corefile, &self.registry, &self.current, &self.names));
+            self.names.wait(FIRST).await;
+        }
         // Ports come before anything is changed: one that can't be had leaves all as it was.
         let wanted = ports(&corefile, &settings.listen);
         let mut started = BTreeMap::new();
         for (port, listen) in &wanted {
             if self.ports.get(port).is_none_or(|running| running.listen != *listen) {
-                started.insert(*port, self.start(settings, *port, listen, &names.domain())?);
+                started.insert(*port, self.start(settings, *port, listen, &domain)?);
             }
         }
         for note in &corefile.notes {
             info!("{}: {}", note.at, note.what);
         }
-        self.current.set(chains, &corefile, &names.zones());
-        self.names.take(names);
+        // The names first: without them, what is the cluster's would be asked of others, who say that there is no such name.
+        if let Some(names) = names.take() {
+            self.names.take(names);
+        }
+        self.current.set(chains, &corefile, &zones);
         self.watch(&corefile);
         translators.watch(&mut self.files);
         self.lameduck = corefile

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dyad_net::{IpFamily, IpNet};
 use kube::Client;
@@ -15,6 +16,9 @@ use crate::respond::{Local, lookup};
 use crate::source::{Wanted, follow};
 use crate::wire::{Name, Question};
 use crate::zone::{NameServers, ObjectName, Options, Place, PodMode, Published, QueryName, Store, Tree};
+
+/// Between looks whether the first names are there.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Keeps the names of the cluster where all listeners find them.
 pub(super) struct Names {
@@ -45,6 +49,14 @@ impl Names {
     /// Whether names of a cluster are served.
     pub(super) const fn are_wanted(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// Waits until the names of the cluster are all there, if any are wanted, but not longer than `patience`.
+    pub(super) async fn wait(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        while self.are_wanted() && !self.published.snapshot().is_synced() && Instant::now() < end {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     pub(super) fn plan(&self, corefile: &Corefile) -> Result<Plan, ServeError> {
