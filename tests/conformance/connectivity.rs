@@ -89,7 +89,7 @@ fn packets_flow_in_every_family_set_and_order() {
             junit,
         ]);
         assert_all_work(&tested.stdout, families, networking);
-        assert!(tested.status.success(), "{}", text(&tested.stderr));
+        assert!(tested.status.success(), "{}{}", text(&tested.stderr), text(&tested.stdout));
         // Pods without IPv4 find names with IPv4 only.
         let translated = text(&tested.stdout).contains("DNS64, name outside with IPv4 only");
         assert_eq!(translated, families == ["IPv6"], "{networking}");

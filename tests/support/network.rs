@@ -63,15 +63,16 @@ impl Answer {
     }
 }
 
-/// `in_pod ID COMMAND...` for scripts.
+/// `in_pod ID COMMAND...` and `inside ID COMMAND...` for scripts.
 const IN_POD: &str = r#"pid_of() { grep -lzx "POD_ID=$1" /proc/[0-9]*/environ 2>/dev/null | head -1 | cut -d/ -f3; }
-in_pod() { local pid=$(pid_of "$1"); shift; [ -n "$pid" ] && nsenter -t "$pid" -n "$@"; }"#;
+in_pod() { local pid=$(pid_of "$1"); shift; [ -n "$pid" ] && nsenter -t "$pid" -n "$@"; }
+inside() { local pid=$(pid_of "$1"); shift; [ -n "$pid" ] && nsenter -t "$pid" -n -m "$@"; }"#;
 
 /// Any node: its shell sees the processes of all pods.
 pub const ANY: &str = "";
 
 /// Runs a script of bash in the network of a node (or of `outside`). In it, `in_pod ID COMMAND...` runs a command in the
-/// network of a pod.
+/// network of a pod, `inside ID COMMAND...` among its files, too.
 pub fn script(cluster: &Cluster, node: &str, script: &str) -> String {
     let script = format!("{IN_POD}\n{script}");
     let node = if node == ANY { Vec::new() } else { vec!["--node", node] };
