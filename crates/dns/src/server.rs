@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -40,7 +40,13 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Writes an answer to `out` that there is nothing to wait for, and says who gave it.
-    fn recall(&self, _packet: &[u8], _client: &Client, _out: &mut Vec<u8>) -> Option<&'static str> {
+    fn recall(
+        &self,
+        _packet: &[u8],
+        _client: &Client,
+        _now: Instant,
+        _out: &mut Vec<u8>,
+    ) -> Option<&'static str> {
         None
     }
 

@@ -1,7 +1,7 @@
 //! Queries of one port, led to the chains of the Corefile in force.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use super::log::Logging;
@@ -33,7 +33,12 @@ pub(super) struct State {
 
 impl Current {
     pub(super) fn state(&self) -> Arc<State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().clone()
+    }
+
+    /// The state for a moment, at less cost.
+    fn read(&self) -> RwLockReadGuard<'_, Arc<State>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn chains(&self) -> Arc<Chains> {
@@ -114,10 +119,17 @@ impl server::Handler for Handler {
         }
     }
 
-    fn recall(&self, packet: &[u8], client: &Client, out: &mut Vec<u8>) -> Option<&'static str> {
+    fn recall(
+        &self,
+        packet: &[u8],
+        client: &Client,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Option<&'static str> {
         respond::with_asked(packet, &self.rules, client, |asked: &Asked<'_>| {
-            let chain = self.chain(asked.name)?;
-            let hit = chain.quick(asked, Instant::now(), out)?;
+            let state = self.current.read();
+            let chain = state.chains.find(self.port, asked.name)?;
+            let hit = chain.quick(asked, now, out)?;
             if hit.renew {
                 chain.renew(Message::parse(packet).ok()?);
             }

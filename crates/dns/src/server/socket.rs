@@ -17,6 +17,11 @@ type Control = [u64; 8];
 
 /// Queries that may wait in a socket, in bytes: bursts come from all pods at once.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Queries are short; what is longer is cut.
+const LONGEST: usize = 4096;
+/// Datagrams that are taken at once: under load a system call, and waking who waits for an answer, cost more than most
+/// answers do.
+const BATCH: usize = 32;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -34,6 +39,14 @@ pub(super) struct Origin {
     peer_length: libc::socklen_t,
     control: Control,
     control_length: usize,
+}
+
+/// Datagrams that came together.
+pub(super) struct Batch {
+    packets: Box<[[u8; LONGEST]]>,
+    lengths: [usize; BATCH],
+    origins: Box<[Origin]>,
+    count: usize,
 }
 
 fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
@@ -101,48 +114,126 @@ impl Datagrams {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Read);
     }
 
-    /// Waits for a datagram. What is longer than `buffer` is cut.
-    pub(super) fn receive(&self, buffer: &mut [u8], origin: &mut Origin) -> io::Result<usize> {
-        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        // SAFETY: all-zero is a valid msghdr.
-        let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        message.msg_name = (&raw mut origin.peer).cast();
-        message.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = origin.control.as_mut_ptr().cast();
-        message.msg_controllen = size_of::<Control>() as _;
-        // SAFETY: every pointer in `message` is to memory of the given length that outlives the call.
-        let length = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, 0) };
-        let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-        origin.peer_length = message.msg_namelen;
-        // Its type is not the same everywhere.
-        #[allow(clippy::unnecessary_cast, reason = "musl and glibc differ")]
-        let control_length = message.msg_controllen as usize;
-        origin.control_length = control_length;
-        if origin.control_length > 0 {
-            origin.forget_link(self.address.ip().is_ipv6());
+    /// Waits for datagrams, and takes all that have come, as far as there is room for them.
+    pub(super) fn receive(&self, batch: &mut Batch) -> io::Result<()> {
+        // Headers cost something, too: a few more than were needed last time.
+        let room = (2 * batch.count).clamp(1, BATCH);
+        batch.count = 0;
+        // SAFETY: all-zero is a valid iovec and a valid mmsghdr.
+        let (mut parts, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
+            unsafe { (MaybeUninit::zeroed().assume_init(), MaybeUninit::zeroed().assume_init()) };
+        let slots = batch.packets.iter_mut().zip(&mut batch.origins).zip(&mut parts).zip(&mut messages);
+        for (((packet, origin), part), message) in slots.take(room) {
+            *part = libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() };
+            let header = &mut message.msg_hdr;
+            header.msg_name = (&raw mut origin.peer).cast();
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            header.msg_iov = &raw mut *part;
+            header.msg_iovlen = 1;
+            header.msg_control = origin.control.as_mut_ptr().cast();
+            header.msg_controllen = size_of::<Control>() as _;
         }
-        Ok(length)
+        // Its type is not the same everywhere.
+        #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "musl and glibc differ")]
+        let flags = libc::MSG_WAITFORONE as _;
+        // SAFETY: every pointer in the first `room` messages is to memory of the given length that outlives the call.
+        let count = unsafe {
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                messages.as_mut_ptr(),
+                room as _,
+                flags,
+                std::ptr::null_mut(),
+            )
+        };
+        batch.count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        let is_v6 = self.address.ip().is_ipv6();
+        let received = batch.origins.iter_mut().zip(&mut batch.lengths).zip(&messages);
+        for ((origin, length), message) in received.take(batch.count) {
+            *length = message.msg_len as usize;
+            origin.peer_length = message.msg_hdr.msg_namelen;
+            #[allow(clippy::unnecessary_cast, reason = "musl and glibc differ")]
+            let control_length = message.msg_hdr.msg_controllen as usize;
+            origin.control_length = control_length;
+            if control_length > 0 {
+                origin.forget_link(is_v6);
+            }
+        }
+        Ok(())
     }
 
-    /// Answers, without waiting: what the kernel has no room for is lost, as on any network.
-    pub(super) fn send(&self, bytes: &[u8], origin: &Origin) -> io::Result<()> {
-        let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        // SAFETY: all-zero is a valid msghdr.
-        let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        message.msg_name = (&raw const origin.peer).cast_mut().cast();
-        message.msg_namelen = origin.peer_length;
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        if origin.control_length > 0 {
-            message.msg_control = origin.control.as_ptr().cast_mut().cast();
-            message.msg_controllen = origin.control_length as _;
+    /// Answers some of a batch, by their numbers, without waiting: what the kernel has no room for is lost, as on any
+    /// network.
+    pub(super) fn send_all(&self, batch: &Batch, answers: &[(usize, Vec<u8>)]) {
+        // SAFETY: all-zero is a valid iovec and a valid mmsghdr.
+        let (mut parts, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
+            unsafe { (MaybeUninit::zeroed().assume_init(), MaybeUninit::zeroed().assume_init()) };
+        for (((number, bytes), part), message) in answers.iter().zip(&mut parts).zip(&mut messages) {
+            message.msg_hdr = header(bytes, &batch.origins[*number], part);
         }
+        let mut left = &mut messages[..answers.len().min(BATCH)];
+        while !left.is_empty() {
+            // SAFETY: every pointer in the messages is to memory of the given length that outlives the call, and is
+            // only read.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    self.socket.as_raw_fd(),
+                    left.as_mut_ptr(),
+                    left.len() as _,
+                    libc::MSG_DONTWAIT as _,
+                )
+            };
+            // One that cannot be sent is no reason to lose those behind it.
+            left = &mut left[usize::try_from(sent).unwrap_or(1).max(1)..];
+        }
+    }
+
+    /// Answers one, without waiting.
+    pub(super) fn send(&self, bytes: &[u8], origin: &Origin) -> io::Result<()> {
+        // SAFETY: all-zero is a valid iovec.
+        let mut part = unsafe { MaybeUninit::zeroed().assume_init() };
+        let message = header(bytes, origin, &mut part);
         // SAFETY: every pointer in `message` is to memory of the given length that outlives the call, and is only
         // read.
         let sent = unsafe { libc::sendmsg(self.socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// The header of an answer, which points to all of these.
+fn header(bytes: &[u8], origin: &Origin, part: &mut libc::iovec) -> libc::msghdr {
+    *part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all-zero is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_name = (&raw const origin.peer).cast_mut().cast();
+    message.msg_namelen = origin.peer_length;
+    message.msg_iov = &raw mut *part;
+    message.msg_iovlen = 1;
+    if origin.control_length > 0 {
+        message.msg_control = origin.control.as_ptr().cast_mut().cast();
+        message.msg_controllen = origin.control_length as _;
+    }
+    message
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        Self {
+            packets: vec![[0; LONGEST]; BATCH].into(),
+            lengths: [0; BATCH],
+            origins: vec![Origin::new(); BATCH].into(),
+            count: 0,
+        }
+    }
+
+    /// How many came.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// One of them. What was too long is cut, and then malformed.
+    pub(super) fn packet(&self, number: usize) -> (&[u8], &Origin) {
+        (&self.packets[number][..self.lengths[number]], &self.origins[number])
     }
 }
 

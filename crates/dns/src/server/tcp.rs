@@ -212,7 +212,7 @@ impl<H: Handler> Connection<H> {
                 }
             }
         }
-        let request = request(&client, &outcome, packet.len(), self.out.len(), start);
+        let request = request(&client, &outcome, packet.len(), self.out.len(), start.elapsed());
         self.shared.requests.count(&request);
         self.shared.slow.handler().answered(packet, &self.out, &client, request.took);
         let out = std::mem::take(&mut self.out);
@@ -254,7 +254,7 @@ async fn answer_slowly<H: Handler>(
 ) -> Vec<u8> {
     let size = query.len();
     let Some((answered, rcode)) = shared.slow.answer(&query, client).await else { return Vec::new() };
-    let request = request(&client, &Outcome { rcode, ..outcome }, size, answered.bytes.len(), start);
+    let request = request(&client, &Outcome { rcode, ..outcome }, size, answered.bytes.len(), start.elapsed());
     shared.requests.count(&Request { plugin: answered.plugin, ..request });
     shared.slow.handler().answered(&query, &answered.bytes, &client, request.took);
     answered.bytes

@@ -1,4 +1,4 @@
-//! One thread, one socket: a query after the other.
+//! One thread, one socket: all queries that have come, and then all answers that there are.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tracing::warn;
 use super::clock::Clock;
 use super::limit::Verdict as RateVerdict;
 use super::slow::rcode;
-use super::socket::{Datagrams, Origin};
+use super::socket::{Batch, Datagrams, Origin};
 use super::{Handler, Shared};
 use crate::metrics::{PLUGIN, Request};
 use crate::respond::{Client, Outcome, Transport, Verdict, refuse, respond};
 use crate::wire::Rcode;
 use crate::zone::SnapshotReader;
 
-/// Queries are short; what is longer is cut, and then malformed.
+/// Room of an answer to begin with: more than any over UDP takes.
 const LONGEST: usize = 4096;
 /// How long to wait after the socket failed.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -44,30 +44,64 @@ impl<H: Handler> Worker<H> {
         // What is renewed behind an answer goes on there.
         let runtime = self.runtime.clone();
         let _entered = runtime.enter();
-        let mut buffer = [0; LONGEST];
-        let (mut origin, mut out) = (Origin::new(), Vec::with_capacity(LONGEST));
+        let mut batch = Batch::new();
+        // Buffers are used again and again.
+        let (mut answers, mut spare) = (Vec::new(), Vec::new());
+        let mut counted = Vec::new();
         loop {
-            match self.socket.receive(&mut buffer, &mut origin) {
-                Ok(0) if self.shared.stopping.load(Ordering::Acquire) => return,
-                Ok(length) => self.serve(&buffer[..length], &origin, &mut out),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match self.socket.receive(&mut batch) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     warn!(%error, address = %self.socket.address(), "receiving failed");
                     std::thread::sleep(PAUSE);
+                    continue;
                 }
+            }
+            let start = Instant::now();
+            let mut is_over = false;
+            for number in 0..batch.count() {
+                let (packet, origin) = batch.packet(number);
+                // A socket that is shut gives empty ones without end.
+                is_over |= packet.is_empty() && self.shared.stopping.load(Ordering::Acquire);
+                let mut out = spare.pop().unwrap_or_else(|| Vec::with_capacity(LONGEST));
+                match self.serve(packet, origin, start, &mut out) {
+                    Some(request) => {
+                        counted.extend(request.map(|request| (answers.len(), request)));
+                        answers.push((number, out));
+                    }
+                    None => spare.push(out),
+                }
+            }
+            self.socket.send_all(&batch, &answers);
+            let took = start.elapsed();
+            for (at, (client, request)) in counted.drain(..) {
+                let (number, out) = &answers[at];
+                self.shared.requests.count(&Request { took, ..request });
+                self.shared.slow.handler().answered(batch.packet(*number).0, out, &client, took);
+            }
+            spare.extend(answers.drain(..).map(|(_, out)| out));
+            if is_over {
+                return;
             }
         }
     }
 
-    fn serve(&mut self, packet: &[u8], origin: &Origin, out: &mut Vec<u8>) {
-        let Some(peer) = origin.peer() else { return };
-        let start = Instant::now();
+    /// Writes the answer to `out`, if there is one now, with what is to be counted of it.
+    fn serve(
+        &mut self,
+        packet: &[u8],
+        origin: &Origin,
+        start: Instant,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<(Client, Request)>> {
+        let peer = origin.peer()?;
         let random = self.clock.roll();
         let client = Client { peer, transport: Transport::Udp, now: self.clock.seconds(start), random };
         let handler = self.shared.slow.handler();
         let mut outcome = respond(self.reader.snapshot(), &self.shared.rules, packet, &client, out);
         match outcome.verdict {
-            Verdict::Drop => return,
+            Verdict::Drop => return None,
             Verdict::Reply if handler.claims(packet) => outcome.verdict = Verdict::Slow,
             Verdict::Reply | Verdict::Slow => {}
         }
@@ -75,33 +109,26 @@ impl<H: Handler> Worker<H> {
         if let Some(rate) = self.shared.rate.as_ref().filter(|_| !outcome.is_known) {
             match rate.take(peer.ip(), self.clock.milliseconds(start), random) {
                 RateVerdict::Send => {}
-                RateVerdict::Drop => return,
-                RateVerdict::Slip => {
-                    if refuse(packet, Rcode::NOERROR, true, out) {
-                        self.send(out, origin);
-                    }
-                    return;
-                }
+                RateVerdict::Drop => return None,
+                RateVerdict::Slip => return refuse(packet, Rcode::NOERROR, true, out).then_some(None),
             }
         }
         let mut plugin = PLUGIN;
         if outcome.verdict == Verdict::Slow {
-            if let Some(by) = handler.recall(packet, &client, out) {
+            if let Some(by) = handler.recall(packet, &client, start, out) {
                 plugin = by;
                 outcome.rcode = rcode(out);
             } else if self.pass_on(packet, client, outcome, origin, start) {
-                return;
+                return None;
             } else {
                 outcome.rcode = Rcode::SERVFAIL;
                 if !refuse(packet, outcome.rcode, false, out) {
-                    return;
+                    return None;
                 }
             }
         }
-        let request = Request { plugin, ..request(&client, &outcome, packet.len(), out.len(), start) };
-        self.send(out, origin);
-        self.shared.requests.count(&request);
-        self.shared.slow.handler().answered(packet, out, &client, request.took);
+        let request = request(&client, &outcome, packet.len(), out.len(), Duration::ZERO);
+        Some(Some((client, Request { plugin, ..request })))
     }
 
     /// Gives a query to the handler; `false` if that has enough to do.
@@ -120,7 +147,7 @@ impl<H: Handler> Worker<H> {
             let size = query.len();
             if let Some((answered, rcode)) = shared.slow.answer(&query, client).await {
                 let outcome = Outcome { rcode, ..outcome };
-                let request = request(&client, &outcome, size, answered.bytes.len(), start);
+                let request = request(&client, &outcome, size, answered.bytes.len(), start.elapsed());
                 // A datagram that is lost is asked for again.
                 let _ = socket.send(&answered.bytes, &origin);
                 shared.requests.count(&Request { plugin: answered.plugin, ..request });
@@ -130,11 +157,6 @@ impl<H: Handler> Worker<H> {
         });
         true
     }
-
-    fn send(&self, bytes: &[u8], origin: &Origin) {
-        // The client may be gone, or there may be no room: a datagram that is lost is asked for again.
-        let _ = self.socket.send(bytes, origin);
-    }
 }
 
 /// What is counted of a query.
@@ -143,7 +165,7 @@ pub(super) fn request(
     outcome: &Outcome,
     request_size: usize,
     response_size: usize,
-    start: Instant,
+    took: Duration,
 ) -> Request {
     Request {
         zone: outcome.zone,
@@ -153,7 +175,7 @@ pub(super) fn request(
         rcode: outcome.rcode,
         request_size,
         response_size,
-        took: start.elapsed(),
+        took,
         plugin: PLUGIN,
     }
 }
