@@ -152,6 +152,7 @@ impl<H: Handler> Server<H> {
         requests: Requests,
         handler: H,
     ) -> Result<Self, Error> {
+        connections::allow_descriptors();
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
             published,

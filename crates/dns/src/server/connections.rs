@@ -4,7 +4,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::{Config, client_prefix};
+
+/// Lets this process have as many descriptors as it may have: by default those are as many as connections can take, and
+/// then there is none left to ask an upstream with.
+pub(super) fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Whoever forbids it must live with fewer.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
 
 /// Connections by client.
 #[derive(Clone, Debug)]
