@@ -14,7 +14,8 @@ pub(crate) struct Map<K, V> {
     length: usize,
 }
 
-type Leaf<K, V> = Arc<Vec<Item<K, V>>>;
+/// Entries themselves, not a pointer to them: every step to memory that is not at hand costs as much as all else.
+type Leaf<K, V> = Arc<[Item<K, V>]>;
 
 #[derive(Clone, Debug)]
 struct Branch<K, V>([Option<Leaf<K, V>>; WIDTH]);
@@ -88,19 +89,19 @@ impl<K: Eq + Hash + Clone, V: Clone> Map<K, V> {
         let path = Path::of(&key);
         let branch = self.nodes[path.node].get_or_insert_with(|| Arc::new(Branch([const { None }; WIDTH])));
         let slot = &mut Arc::make_mut(branch).0[path.leaf];
-        let leaf = Arc::make_mut(slot.get_or_insert_default());
+        let leaf = slot.get_or_insert_default();
         let at = leaf.iter().position(|item| item.hash == path.hash && item.key == key);
         match (at, value) {
             (None, None) => {}
-            (Some(at), Some(value)) => leaf[at].value = value,
+            (Some(at), Some(value)) => Arc::make_mut(leaf)[at].value = value,
             (None, Some(value)) => {
-                // There are thousands of leaves: no room to spare in each.
-                leaf.reserve_exact(1);
-                leaf.push(Item { hash: path.hash, key, value });
+                let item = Item { hash: path.hash, key, value };
+                *leaf = leaf.iter().cloned().chain([item]).collect();
                 self.length += 1;
             }
             (Some(at), None) => {
-                leaf.swap_remove(at);
+                let others = leaf.iter().enumerate().filter(|(other, _)| *other != at);
+                *leaf = others.map(|(_, item)| item.clone()).collect();
                 self.length -= 1;
             }
         }
