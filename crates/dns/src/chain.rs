@@ -10,7 +10,7 @@ use dyad_net::Pref64;
 use crate::cache::{Asked, Cache, Hit};
 use crate::corefile;
 use crate::dns64::{self, Dns64, Reverse, Selection, Verdict};
-use crate::forward::{Dice, Forwarder, TlsError};
+use crate::forward::{Dice, Forwarder};
 use crate::respond::{Local, UDP_SIZE};
 use crate::wire::{
     Class, Edns, EdnsOption, Header, Message, Name, Opcode, Question, Rcode, Rdata, Record, Rtype,
@@ -28,6 +28,8 @@ pub use chains::Chains;
 use hosts::Hosts;
 use rewrite::Rewrites;
 use template::Templates;
+use upstream::Forward;
+pub use upstream::SetupError;
 
 /// Aliases that lead from one to the next.
 const ALIASES: usize = 8;
@@ -73,12 +75,6 @@ struct Kubernetes {
     fallthrough: Vec<Name>,
 }
 
-struct Forward {
-    from: Name,
-    except: Vec<Name>,
-    forwarder: Forwarder,
-}
-
 /// Who answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
@@ -89,14 +85,13 @@ enum Origin {
 
 impl Chain {
     /// A chain as a server block says. What `old` has learnt is taken over where the settings are the same.
-    pub fn new(server: &corefile::Server, world: World, old: Option<&Self>) -> Result<Self, TlsError> {
-        let forward = |settings: &corefile::Forward| -> Result<Forward, TlsError> {
-            let known = old.into_iter().flat_map(|old| &old.forwards).map(|forward| &forward.forwarder);
-            let forwarder = match known.into_iter().find(|known| known.config() == settings) {
-                Some(known) => known.clone(),
-                None => Forwarder::new(settings.clone(), world.dice.clone())?,
-            };
-            Ok(Forward { from: name(&settings.from), except: names(&settings.except), forwarder })
+    pub fn new(server: &corefile::Server, world: World, old: Option<&Self>) -> Result<Self, SetupError> {
+        let forward = |settings: &corefile::Forward| {
+            let mut known = old.into_iter().flat_map(|old| &old.forwards);
+            match known.find(|known| known.forwarder.config() == settings) {
+                Some(known) => Ok(known.clone()),
+                None => Forward::new(settings, world.dice.clone()),
+            }
         };
         let cache = server.cache.as_ref().map(|settings| {
             let known = old.and_then(|old| old.cache.as_ref()).filter(|known| known.config() == settings);
@@ -258,7 +253,11 @@ impl Chain {
         let wanted = match origin {
             Origin::Template => false,
             Origin::Cluster => dns64.config().cluster_zones,
-            Origin::Other => true,
+            // RFC 6147 §5.5: with validation, that there is no AAAA is proven first.
+            Origin::Other => {
+                answer.header.rcode != Rcode::SERVFAIL
+                    || !self.forward(&question_name(query)).is_some_and(|forward| forward.validates(query))
+            }
         };
         let Some(selection) = selection.filter(|_| wanted && dns64.concerns(query)) else { return answer };
         match dns64.judge(Some(&answer)) {

@@ -25,7 +25,7 @@ pub use cache::{Cache, Keep, Prefetch};
 pub use disk::Disk;
 pub use dns64::{Dns64, Prefix, Synthesize};
 pub(crate) use forward::address as upstream_address;
-pub use forward::{Forward, Policy, Transport, Upstream};
+pub use forward::{Anchors, Forward, Policy, Transport, Upstream};
 pub use hosts::Hosts;
 pub use kubernetes::{Kubernetes, Pods};
 pub use rewrite::{AnswerRule, Matcher, Rewrite};

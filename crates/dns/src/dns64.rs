@@ -128,7 +128,7 @@ impl Dns64 {
         answer.header.authoritative = false;
         // Aliases stay as they are; what is replaced goes with its signatures (RFC 6147 §5.3.1).
         let replaced = |rtype| matches!(rtype, Some(Rtype::A | Rtype::AAAA));
-        answer.answers.retain(|record| !replaced(Some(record.rtype())) && !replaced(signed(record)));
+        answer.answers.retain(|record| !replaced(Some(record.rtype())) && !replaced(record.signed()));
         let aliases = answer.answers.len();
         for prefix in selection.prefixes() {
             for record in a.answers.iter().filter(|record| record.class == Class::IN) {
@@ -153,7 +153,7 @@ impl Dns64 {
         let excluded = |record: &Record| matches!(record.data, Rdata::Aaaa(ip) if self.is_excluded(ip));
         let mut answer = answer.clone();
         if answer.answers.iter().any(excluded) {
-            answer.answers.retain(|record| !excluded(record) && signed(record) != Some(Rtype::AAAA));
+            answer.answers.retain(|record| !excluded(record) && record.signed() != Some(Rtype::AAAA));
             answer.header.authentic_data = false;
         }
         answer
@@ -165,14 +165,6 @@ fn addresses(answer: &Message) -> impl Iterator<Item = Ipv6Addr> {
         Rdata::Aaaa(ip) => Some(ip),
         _ => None,
     })
-}
-
-/// The type a signature is of (RFC 4034 §3.1).
-fn signed(record: &Record) -> Option<Rtype> {
-    match &record.data {
-        Rdata::Other(Rtype::RRSIG, data) => Some(Rtype(u16::from_be_bytes(*data.first_chunk()?))),
-        _ => None,
-    }
 }
 
 /// The TTL of the SOA record of a negative answer.

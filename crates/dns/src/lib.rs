@@ -5,6 +5,8 @@ pub mod cache;
 pub mod chain;
 pub mod corefile;
 pub mod dns64;
+#[cfg(feature = "dnssec")]
+pub mod dnssec;
 pub mod forward;
 pub mod metrics;
 pub mod respond;

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::chain::{Chains, World};
+use crate::chain::{Chains, SetupError, World};
 use crate::corefile::{At, Corefile, CorefileError, Disk};
-use crate::forward::{Dice, TlsError};
+use crate::forward::Dice;
 use crate::metrics::{Registry, Requests};
 use crate::respond::Rules;
 use crate::server::{self, Server};
@@ -76,9 +76,9 @@ pub enum ServeError {
     /// The Corefile says what can't be done.
     #[error(transparent)]
     Corefile(#[from] CorefileError),
-    /// Certificates or keys for an upstream can't be used.
+    /// An upstream can't be asked as the Corefile says.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Forward(#[from] SetupError),
     /// A port can't be had.
     #[error(transparent)]
     Listen(#[from] server::Error),

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Chain, World};
+use super::{Chain, SetupError, World};
 use crate::corefile::Corefile;
-use crate::forward::TlsError;
 use crate::wire::Name;
 
 /// The chains of a Corefile, by port and zone.
@@ -16,7 +15,7 @@ pub struct Chains {
 
 impl Chains {
     /// The chains of a Corefile. What `old` has learnt is taken over where zones and settings are the same.
-    pub fn new(corefile: &Corefile, world: &World, old: Option<&Self>) -> Result<Self, TlsError> {
+    pub fn new(corefile: &Corefile, world: &World, old: Option<&Self>) -> Result<Self, SetupError> {
         let mut zones = Vec::new();
         for server in &corefile.servers {
             let keys = || server.zones.iter().map(|key| (key.port, super::name(&key.zone)));

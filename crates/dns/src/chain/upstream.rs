@@ -3,13 +3,68 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Chain, Forward, question_name};
+use super::{Chain, name, names, question_name};
 use crate::cache::{Asked, Hit};
-use crate::forward::ForwardError;
+use crate::corefile;
+#[cfg(feature = "dnssec")]
+use crate::dnssec::{AnchorsError, Validator};
+use crate::forward::{Dice, ForwardError, Forwarder, TlsError};
 use crate::wire::{Edns, EdnsOption, MAX_MESSAGE, Message, Name, Rcode, ede};
 
 /// How long an upstream may take before an old answer is given in its place (RFC 8767 §5).
 const STALE_AFTER: Duration = Duration::from_millis(1800);
+
+/// Why others can't be asked as a `forward` says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// Certificates or keys can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Trust anchors can't be used.
+    #[cfg(feature = "dnssec")]
+    #[error(transparent)]
+    Anchors(#[from] AnchorsError),
+}
+
+/// A `forward` at work.
+#[derive(Clone)]
+pub(super) struct Forward {
+    pub(super) from: Name,
+    except: Vec<Name>,
+    pub(super) forwarder: Forwarder,
+    #[cfg(feature = "dnssec")]
+    validator: Option<Validator>,
+}
+
+impl Forward {
+    pub(super) fn new(settings: &corefile::Forward, dice: Dice) -> Result<Self, SetupError> {
+        let forwarder = Forwarder::new(settings.clone(), dice)?;
+        Ok(Self {
+            from: name(&settings.from),
+            except: names(&settings.except),
+            #[cfg(feature = "dnssec")]
+            validator: match &settings.dnssec {
+                Some(anchors) => Some(Validator::new(forwarder.clone(), anchors)?),
+                None => None,
+            },
+            forwarder,
+        })
+    }
+
+    /// Whether the answer to a query is validated; who says CD does that himself (RFC 4035 §3.2.2).
+    pub(super) fn validates(&self, query: &Message) -> bool {
+        self.forwarder.config().dnssec.is_some() && !query.header.checking_disabled
+    }
+
+    async fn ask(&self, query: &Message) -> Result<Message, ForwardError> {
+        #[cfg(feature = "dnssec")]
+        if let Some(validator) = self.validator.as_ref().filter(|_| self.validates(query)) {
+            return validator.ask(query).await;
+        }
+        self.forwarder.ask(query).await
+    }
+}
 
 impl Chain {
     /// Asks upstream for what is remembered, so that it is newer.
@@ -68,7 +123,7 @@ impl Chain {
             let Some(forward) = chain.forward(&question_name(&query)) else {
                 return query.response(Rcode::REFUSED);
             };
-            let answer = match forward.forwarder.ask(&query).await {
+            let answer = match forward.ask(&query).await {
                 Ok(answer) => answer,
                 Err(error) => failure(&query, &error),
             };

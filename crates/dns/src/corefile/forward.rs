@@ -21,6 +21,7 @@ const OPTIONS: &[&str] = &[
     "failover",
     "failfast_all_unhealthy_upstreams",
     "qname_case",
+    "dnssec",
 ];
 
 /// Who is asked first.
@@ -64,6 +65,15 @@ pub enum Upstream {
     File(String),
 }
 
+/// Where validation begins (RFC 4033 §2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Anchors {
+    /// The keys of the root, as IANA publishes them.
+    Iana,
+    /// DNSKEY records of a file.
+    File(String),
+}
+
 /// What is asked of other servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
@@ -101,6 +111,8 @@ pub struct Forward {
     pub fail_fast: bool,
     /// Random case of letters in questions (0x20).
     pub random_case: bool,
+    /// Answers are validated, from here on.
+    pub dnssec: Option<Anchors>,
 }
 
 impl Forward {
@@ -124,6 +136,7 @@ impl Forward {
             failover: Vec::new(),
             fail_fast: false,
             random_case: true,
+            dnssec: None,
         }
     }
 }
@@ -214,6 +227,13 @@ fn option_of(
                 "keep" => false,
                 _ => return Err(words::unknown(option, case, &["random", "keep"])),
             };
+        }
+        "dnssec" if cfg!(feature = "dnssec") => {
+            let file = words::at_most_one(option, arguments)?;
+            read.dnssec = Some(file.map_or(Anchors::Iana, |file| Anchors::File(file.text.clone())));
+        }
+        "dnssec" => {
+            return Err(option.error("this build does not validate: build with --features dnssec"));
         }
         "next" => {
             return Err(

@@ -54,7 +54,7 @@ fn texts(message: &Message) -> Vec<String> {
             Rdata::A(ip) => ip.to_string(),
             Rdata::Aaaa(ip) => ip.to_string(),
             Rdata::Cname(name) | Rdata::Dname(name) | Rdata::Ptr(name) => name.to_string(),
-            Rdata::Other(..) => signed(record).unwrap().to_string(),
+            Rdata::Other(..) => record.signed().unwrap().to_string(),
             other => panic!("{other:?}"),
         };
         format!("{} {} {} {data}", record.name, record.ttl, record.rtype())

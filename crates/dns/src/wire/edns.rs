@@ -14,6 +14,8 @@ pub mod ede {
     pub const STALE_ANSWER: u16 = 3;
     /// The answer was made here.
     pub const FORGED_ANSWER: u16 = 4;
+    /// Validation failed.
+    pub const DNSSEC_BOGUS: u16 = 6;
     /// The failure was remembered.
     pub const CACHED_ERROR: u16 = 13;
     /// The server has not all of its data yet.

@@ -77,6 +77,14 @@ impl Record {
         self.data.rtype()
     }
 
+    /// The type it is a signature of, if it is one (RFC 4034 section 3.1.1).
+    pub fn signed(&self) -> Option<Rtype> {
+        match &self.data {
+            Rdata::Other(Rtype::RRSIG, data) => Some(Rtype(u16::from_be_bytes(*data.first_chunk()?))),
+            _ => None,
+        }
+    }
+
     /// Whether both belong to the same set of records (RFC 2181 section 5).
     pub fn is_of_set(&self, other: &Self) -> bool {
         self.rtype() == other.rtype() && self.class == other.class && self.name == other.name

@@ -74,6 +74,20 @@ fn forward_with_all_its_options() {
 }
 
 #[test]
+fn validation_begins_with_anchors() {
+    for (text, want) in [("dnssec", Anchors::Iana), ("dnssec root.key", Anchors::File("root.key".to_owned()))]
+    {
+        let parsed = parse(&format!(". {{\nforward . ::1 {{\n{text}\n}}\n}}"));
+        if cfg!(feature = "dnssec") {
+            assert_eq!(parsed.unwrap().servers[0].forwards[0].dnssec, Some(want));
+        } else {
+            let error = parsed.unwrap_err().to_string();
+            assert_eq!(error, "Corefile:3: this build does not validate: build with --features dnssec");
+        }
+    }
+}
+
+#[test]
 fn upstreams_in_every_spelling() {
     let address = |transport, at: &str, link: Option<&str>, name: Option<&str>| Upstream::Address {
         transport,
