@@ -17,7 +17,7 @@ use crate::figure::{Figure, quantile};
 use crate::process::{self, Cluster};
 use crate::{Plan, Report, world};
 
-mod api;
+pub(crate) mod api;
 
 use api::{Access, Api};
 

@@ -7,6 +7,7 @@
 mod cluster;
 mod compiling;
 mod conntrack;
+mod dns;
 mod figure;
 mod path;
 mod process;
@@ -51,7 +52,7 @@ struct Plan {
 /// A bench: its name, and what runs it.
 type Bench = (&'static str, fn(&Plan, &mut Report) -> Result<()>);
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     ("compile", compiling::run),
     ("programming", programming::run),
     ("conntrack", conntrack::run),
@@ -59,6 +60,7 @@ const BENCHES: [Bench; 7] = [
     ("up", up::run),
     ("effective", cluster::effective),
     ("agent", cluster::agent),
+    ("dns", dns::run),
 ];
 
 /// Takes figures as they come.
@@ -87,6 +89,10 @@ fn main() -> Result<()> {
     // The ends of paths are processes of their own: cgroups hold processes, not threads.
     if let Some(cpu) = std::env::args().skip_while(|arg| arg != path::WORKER).nth(1) {
         return path::work(&cpu);
+    }
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(dns::WORKER) {
+        return dns::work(&arguments.collect::<Vec<_>>());
     }
     let args = Args::parse();
     let names = BENCHES.map(|(name, _)| name);

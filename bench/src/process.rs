@@ -117,6 +117,16 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((field(11)? + field(12)?) / 100.0)
 }
 
+/// The same to the nanosecond, for processes whose threads stay.
+pub(crate) fn exact_cpu_seconds(pid: u32) -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
 /// Seconds of CPU the calling thread has used, in the kernel too.
 pub(crate) fn thread_seconds() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;

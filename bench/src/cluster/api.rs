@@ -14,14 +14,14 @@ use serde_json::Value;
 
 /// Where the API is, and who asks.
 #[derive(Clone)]
-pub(super) struct Access {
+pub(crate) struct Access {
     server: String,
     config: Arc<ClientConfig>,
 }
 
 impl Access {
     /// As a kubeconfig says.
-    pub(super) fn read(kubeconfig: &Path) -> Result<Self> {
+    pub(crate) fn read(kubeconfig: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(kubeconfig)?;
         let config: Value = serde_saphyr::from_str(&text)?;
         let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
@@ -44,7 +44,7 @@ impl Access {
         Ok(Self { server: server.context("the kubeconfig names no server")?.into(), config: config.into() })
     }
 
-    pub(super) fn connect(&self) -> Result<Api> {
+    pub(crate) fn connect(&self) -> Result<Api> {
         let stream = TcpStream::connect(&self.server)?;
         stream.set_nodelay(true)?;
         let host = self.server.rsplit_once(':').map_or(&*self.server, |(host, _)| host);
@@ -55,19 +55,19 @@ impl Access {
 }
 
 /// A connection to the API.
-pub(super) struct Api {
+pub(crate) struct Api {
     stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
     host: String,
 }
 
 impl Api {
     /// Creates an object.
-    pub(super) fn create(&mut self, path: &str, object: &Value) -> Result<()> {
+    pub(crate) fn create(&mut self, path: &str, object: &Value) -> Result<()> {
         self.send("POST", path, "application/json", object)
     }
 
     /// Changes parts of an object (RFC 7386).
-    pub(super) fn patch(&mut self, path: &str, parts: &Value) -> Result<()> {
+    pub(crate) fn patch(&mut self, path: &str, parts: &Value) -> Result<()> {
         self.send("PATCH", path, "application/merge-patch+json", parts)
     }
 
