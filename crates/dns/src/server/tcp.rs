@@ -254,7 +254,8 @@ async fn answer_slowly<H: Handler>(
 ) -> Vec<u8> {
     let size = query.len();
     let Some((answered, rcode)) = shared.slow.answer(&query, client).await else { return Vec::new() };
-    let request = request(&client, &Outcome { rcode, ..outcome }, size, answered.bytes.len(), start.elapsed());
+    let request =
+        request(&client, &Outcome { rcode, ..outcome }, size, answered.bytes.len(), start.elapsed());
     shared.requests.count(&Request { plugin: answered.plugin, ..request });
     shared.slow.handler().answered(&query, &answered.bytes, &client, request.took);
     answered.bytes
