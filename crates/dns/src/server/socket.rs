@@ -134,7 +134,7 @@ impl Datagrams {
             header.msg_controllen = size_of::<Control>() as _;
         }
         // Its type is not the same everywhere.
-        #[allow(clippy::useless_conversion, clippy::unnecessary_cast, reason = "musl and glibc differ")]
+        #[allow(clippy::unnecessary_cast, reason = "musl and glibc differ")]
         let flags = libc::MSG_WAITFORONE as _;
         // SAFETY: every pointer in the first `room` messages is to memory of the given length that outlives the call.
         let count = unsafe {

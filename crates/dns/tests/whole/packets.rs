@@ -115,6 +115,33 @@ fn hostile_datagrams() {
 }
 
 #[test]
+fn each_client_of_a_burst_gets_its_own_answer() {
+    let lab = lab();
+    for at in &lab.at {
+        let clients: Vec<_> = (0..100).map(|_| udp(*at)).collect();
+        for round in 0..20_u16 {
+            let asked = |number: usize| {
+                let rtype = [Rtype::A, Rtype::AAAA, Rtype::SRV, Rtype::TXT][number % 4];
+                let name = if number % 3 == 0 { WEB } else { "web.default.SVC.cluster.LOCAL." };
+                query(round << 8 | number as u16, name, rtype)
+            };
+            for (number, client) in clients.iter().enumerate() {
+                // Something among them that gets no answer.
+                client.send(&[0; 5]).unwrap();
+                client.send(&asked(number).to_bytes()).unwrap();
+            }
+            for (number, client) in clients.iter().enumerate() {
+                let mut buffer = [0; 4096];
+                let length = client.recv(&mut buffer).unwrap();
+                let (answer, asked) = (Message::parse(&buffer[..length]).unwrap(), asked(number));
+                assert_eq!((answer.header.id, &answer.questions), (asked.header.id, &asked.questions));
+                assert_eq!(answer.answers.is_empty(), number % 4 == 3, "{answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn oversized_datagrams() {
     let lab = lab();
     let socket = udp(lab.v4());
