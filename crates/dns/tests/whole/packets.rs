@@ -122,7 +122,7 @@ fn each_client_of_a_burst_gets_its_own_answer() {
         for round in 0..20_u16 {
             let asked = |number: usize| {
                 let rtype = [Rtype::A, Rtype::AAAA, Rtype::SRV, Rtype::TXT][number % 4];
-                let name = if number % 3 == 0 { WEB } else { "web.default.SVC.cluster.LOCAL." };
+                let name = if number.is_multiple_of(3) { WEB } else { "web.default.SVC.cluster.LOCAL." };
                 query(round << 8 | number as u16, name, rtype)
             };
             for (number, client) in clients.iter().enumerate() {
