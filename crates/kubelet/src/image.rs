@@ -103,7 +103,12 @@ mod tests {
             ("dyad/echo", "sh", "", "sh"),
             ("dyad/tools", "", "", "/run/dyad/bin/dyad internal pause"),
             ("dyad/tools", "", "http x", "http x"),
-            ("dyad/dns", "", "--conf /etc/coredns/Corefile", "/run/dyad/bin/dyad dns --conf /etc/coredns/Corefile"),
+            (
+                "dyad/dns",
+                "",
+                "--conf /etc/coredns/Corefile",
+                "/run/dyad/bin/dyad dns --conf /etc/coredns/Corefile",
+            ),
             ("dyad/tools", "sh -c", "ls", "sh -c ls"),
             ("host:sleep", "", "5", "sleep 5"),
             ("host:", "ls", "", "ls"),
