@@ -104,6 +104,51 @@ fn packets_flow_in_every_family_set_and_order() {
     }
 }
 
+#[test]
+fn who_lost_a_name_is_said() {
+    let cluster = Cluster::up("lost", 24, &["--nodes", "2"]);
+    if !cluster.has_kubectl() {
+        return;
+    }
+    let test = || {
+        let tested = cluster.dyad(&["connectivity", "test", "--name", &cluster.name, "-o", "json"]);
+        serde_json::from_slice::<Value>(&tested.stdout).unwrap_or_else(|_| panic!("{}", text(&tested.stderr)))
+    };
+    let hops = |report: &Value, title: &str| -> Vec<String> {
+        let row = report["rows"].as_array().expect("rows").iter().find(|row| row["title"] == title);
+        let cells = row.expect(title)["cells"].as_array().expect("cells").iter();
+        cells.map(|cell| cell["hop"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let dns = ["-n", "kube-system"];
+    let corefile = cluster.get(&[&dns[..], &["configmap", "coredns"]].concat())["data"]["Corefile"].clone();
+    let nobody =
+        corefile.as_str().expect("a Corefile").replace("203.0.113.80 2001:db8:113::80", "203.0.113.99");
+    let patch = serde_json::json!({"data": {"Corefile": nobody}}).to_string();
+    cluster.kubectl(&[&dns[..], &["patch", "configmap", "coredns", "--type=merge", "-p", &patch]].concat());
+    let report = test();
+    assert_eq!(hops(&report, "DNS, A of a Service"), ["", ""]);
+    for hop in hops(&report, "DNS, name outside") {
+        assert!(hop.starts_with("forwarding by the DNS pods"), "{report}");
+    }
+    cluster.kubectl(&[&dns[..], &["delete", "deployment", "coredns"]].concat());
+    cluster.kubectl(&[&dns[..], &["delete", "pods", "--all", "--force", "--grace-period=0"]].concat());
+    cluster.eventually("no endpoints", || {
+        let slices = cluster
+            .get(&[&dns[..], &["endpointslices", "-l", "kubernetes.io/service-name=kube-dns"]].concat());
+        let mut all = slices["items"].as_array().into_iter().flatten();
+        let left = all.any(|slice| slice["endpoints"].as_array().is_some_and(|some| !some.is_empty()));
+        if left { Err(slices.to_string()) } else { Ok(()) }
+    });
+    for hop in hops(&test(), "DNS, SRV of a Service") {
+        assert!(hop.starts_with("the DNS pods: there are none"), "{hop}");
+    }
+    cluster.kubectl(&[&dns[..], &["delete", "service", "kube-dns"]].concat());
+    let report = test();
+    let untested = report["untested"].as_array().expect("what was not tested");
+    assert_eq!(untested.len(), 8, "{untested:?}");
+    assert!(untested.iter().all(|one| one["why"] == "the cluster has no Service kube-dns in kube-system"));
+}
+
 /// User and group `nobody` of Debian.
 const NOBODY: u32 = 65534;
 

@@ -59,7 +59,7 @@ pub(crate) fn main(targets: &[String]) -> ExitCode {
         .map(|(thread, target)| thread.join().unwrap_or_else(|_| failed(target, "the probe panicked")))
         .collect();
     let measured = outcomes.into_iter().zip(targets).map(|(outcome, target)| measure(outcome, target));
-    let outcomes: Vec<Outcome> = measured.collect();
+    let outcomes: Vec<Outcome> = blame(measured.collect(), targets);
     let text = serde_json::to_string(&outcomes).unwrap_or_default();
     println!("{text}");
     match std::fs::write(TERMINATION_LOG, &text) {
@@ -144,12 +144,24 @@ fn probe(target: &str) -> Outcome {
                 let micros = start.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
                 return Outcome { micros: Some(micros), error: None, ..failed(target, "") };
             }
-            Err(why) if begun.elapsed() > PATIENCE => {
-                return Outcome { pods: task.blame(), ..failed(target, &why) };
-            }
+            Err(why) if begun.elapsed() > PATIENCE => return failed(target, &why),
             Err(_) => std::thread::sleep(PAUSE),
         }
     }
+}
+
+/// What else there is to say of failures, all at once as it may take its time.
+fn blame(outcomes: Vec<Outcome>, targets: &[String]) -> Vec<Outcome> {
+    let asking = |(outcome, target): (Outcome, &String)| {
+        let task = parse(target).ok().filter(|_| outcome.error.is_some());
+        (outcome, task.map(|task| std::thread::spawn(move || task.blame())))
+    };
+    let asking: Vec<_> = outcomes.into_iter().zip(targets).map(asking).collect();
+    let told = asking.into_iter().map(|(outcome, thread)| {
+        let pods = thread.and_then(|thread| thread.join().ok().flatten());
+        Outcome { pods, ..outcome }
+    });
+    told.collect()
 }
 
 /// The median time of a few more attempts, on a target that works.
@@ -164,7 +176,7 @@ fn measure(outcome: Outcome, target: &str) -> Outcome {
         match task.attempt() {
             Ok(()) => times.push(start.elapsed().as_micros().try_into().unwrap_or(u64::MAX)),
             // What worked a moment ago and does not now, does not work.
-            Err(why) => return Outcome { pods: task.blame(), ..failed(target, &why) },
+            Err(why) => return failed(target, &why),
         }
     }
     times.sort_unstable();

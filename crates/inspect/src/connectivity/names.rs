@@ -105,6 +105,15 @@ impl Question {
         matches!(self, Self::Outside | Self::Synthesised)
     }
 
+    /// Whether a cluster with a DNS would be asked.
+    pub(super) fn concerns(self, world: &World<'_>) -> bool {
+        match self {
+            Self::Outside => !world.outside.is_empty(),
+            Self::Synthesised => !world.outside.is_empty() && world.has_only_v6,
+            _ => true,
+        }
+    }
+
     /// What the probe is told to ask at the address of `family`; nothing where there is no such name.
     pub(super) fn target(self, dns: &Dns, world: &World<'_>, family: IpFamily) -> Option<String> {
         let service = format!("{}.{}.svc", world.name, world.namespace);
@@ -132,11 +141,10 @@ impl Question {
                 let (name, expected) = outside(family)?;
                 ("dns", own, name, expected)
             }
-            Self::Synthesised if world.has_only_v6 => {
+            Self::Synthesised => {
                 let (name, expected) = outside(IpFamily::V4)?;
                 ("dns64", own, name, expected)
             }
-            Self::Synthesised => return None,
         };
         let server = dns.server(family)?;
         Some(format!("{protocol}://{server}/{rtype}/{name}/{expected}/{}", dns.pods(family)))
@@ -193,7 +201,8 @@ pub(super) fn lost_at(evidence: &Evidence<'_>, here: &str) -> String {
             "forwarding by the DNS pods, or the name server there: names of the cluster are told".into()
         }
         Some(pods) => {
-            format!("the DNS pods: {} fails when asked directly", texts(pods.iter()).replace(',', ", "))
+            let pods = texts(pods.iter()).replace(',', ", ");
+            format!("the DNS pods, which fail when they are asked directly: {pods}")
         }
     }
 }
@@ -210,12 +219,12 @@ mod tests {
         let (srv, search, outside) = (Question::Srv, Question::Search, Question::Outside);
         for (question, pods, told, says) in [
             (srv, Some(&[][..]), true, "the Service rules of a"),
-            (srv, Some(&one[..]), true, "the DNS pods: 10.244.0.3"),
+            (srv, Some(&one[..]), true, "the DNS pods, which fail"),
             (srv, None, false, "the DNS pods: there are none"),
             (search, Some(&[]), true, "the pod's resolv.conf"),
             (search, Some(&[]), false, "the Service rules of a"),
             (outside, Some(&one), true, "forwarding by the DNS pods"),
-            (outside, Some(&one), false, "the DNS pods: 10.244.0.3"),
+            (outside, Some(&one), false, "the DNS pods, which fail"),
             (outside, Some(&[]), true, "the Service rules of a"),
         ] {
             let text = lost_at(&Evidence { question, pods, told }, "a");
@@ -259,7 +268,11 @@ mod tests {
         for (question, family, has_only_v6, wanted) in rows {
             assert_eq!(question.target(&dns, &world(has_only_v6), family), Some(wanted), "{question:?}");
         }
-        assert_eq!(Question::Synthesised.target(&dns, &world(false), v6), None);
+        assert!(
+            Question::Synthesised.concerns(&world(true)) && !Question::Synthesised.concerns(&world(false))
+        );
+        let nobody = World { outside: &[], ..world(true) };
+        assert!(!Question::Outside.concerns(&nobody) && Question::Srv.concerns(&nobody));
     }
 
     const SERVICE_IPS: [IpAddr; 2] = [

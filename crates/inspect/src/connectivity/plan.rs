@@ -496,19 +496,6 @@ impl Plan {
         servers: &BTreeMap<String, Pod>,
         options: &Options,
     ) {
-        let dns = match &facts.dns {
-            Ok(dns) => dns,
-            Err(why) => {
-                let all = Question::ALL
-                    .map(|question| Untested { title: question.title().into(), why: why.clone() });
-                self.untested.extend(all);
-                return;
-            }
-        };
-        for family in facts.families.iter().filter(|family| dns.server(**family).is_none()) {
-            let why = format!("Service {} has no {family} address", names::SERVICE);
-            self.untested.push(Untested { title: format!("DNS, {family}"), why });
-        }
         let name = facts.far().server();
         let service = &services[&name];
         let shared = [Place::Here, Place::There].map(|place| servers.get(&place.server()));
@@ -522,7 +509,21 @@ impl Plan {
             outside: &options.names,
             has_only_v6: facts.cluster == [IpFamily::V6],
         };
-        for question in Question::ALL {
+        let questions = Question::ALL.into_iter().filter(|question| question.concerns(&world));
+        let dns = match &facts.dns {
+            Ok(dns) => dns,
+            Err(why) => {
+                let title = |question: Question| question.title().to_owned();
+                self.untested
+                    .extend(questions.map(|question| Untested { title: title(question), why: why.clone() }));
+                return;
+            }
+        };
+        for family in facts.families.iter().filter(|family| dns.server(**family).is_none()) {
+            let why = format!("Service {} has no {family} address", names::SERVICE);
+            self.untested.push(Untested { title: format!("DNS, {family}"), why });
+        }
+        for question in questions {
             for family in &facts.families {
                 if let Some(target) = question.target(dns, &world, *family) {
                     let title = Some(question.title().to_owned());

@@ -104,8 +104,10 @@ impl Asked {
         let server = SocketAddr::new(*server, PORT);
         for name in resolver.candidates(&self.name) {
             let answer = question(server, &name, self.rtype, false)?;
-            if answer.header.rcode == Rcode::NOERROR && !answer.answers.is_empty() {
-                return self.check(&answer, server, DOMAIN);
+            match answer.header.rcode {
+                Rcode::NXDOMAIN => {}
+                Rcode::NOERROR if answer.answers.is_empty() => {}
+                _ => return self.check(&answer, server, DOMAIN),
             }
         }
         Err(format!("{} is in none of the {} search domains", self.name, resolver.searches.len()))
