@@ -191,7 +191,11 @@ fn service(name: &str, ips: &[IpAddr]) -> Value {
 
 fn deployment(spec: &ClusterSpec) -> Value {
     let labels = json!({"k8s-app": SERVICE});
-    let probe = |path: &str, port: u16| json!({"httpGet": {"path": path, "port": port}, "periodSeconds": 1});
+    let probe = |path: &str, port: u16| json!({"httpGet": {"path": path, "port": port}, "periodSeconds": 10});
+    // Often only until the names are there: probes are most of what an idle cluster does.
+    let mut startup = probe("/ready", 8181);
+    startup["periodSeconds"] = 1.into();
+    startup["failureThreshold"] = 120.into();
     json!({
         "metadata": metadata(NAME),
         "spec": {
@@ -220,6 +224,7 @@ fn deployment(spec: &ClusterSpec) -> Value {
                             {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
                             {"name": "metrics", "containerPort": 9153, "protocol": "TCP"},
                         ],
+                        "startupProbe": startup,
                         "readinessProbe": probe("/ready", 8181),
                         "livenessProbe": probe("/health", 8080),
                         "volumeMounts": [{"name": "access", "mountPath": "/etc/dyad", "readOnly": true}],
