@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dyad_dns::wire::{Message, Name, Rcode, Rdata, Record, Rtype};
 use dyad_net::IpFamily;
@@ -14,7 +14,6 @@ use crate::lab::{Lab, addresses, loopback, tell};
 /// An upstream on a thread of its own, which ends with this.
 pub(crate) struct Upstream {
     pub(crate) at: SocketAddr,
-    pub(crate) heard: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -28,20 +27,19 @@ impl Upstream {
         let socket = UdpSocket::bind(at).unwrap();
         let at = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let (heard, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counts, end) = (heard.clone(), ends.clone());
+        let ends = Arc::new(AtomicBool::new(false));
+        let end = ends.clone();
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while !end.load(Ordering::Relaxed) {
                 if let Ok((length, from)) = socket.recv_from(&mut buffer)
                     && let Ok(query) = Message::parse(&buffer[..length])
                 {
-                    counts.fetch_add(1, Ordering::Relaxed);
                     say(&query, &socket, from);
                 }
             }
         });
-        Self { at, heard, ends, thread: Some(thread) }
+        Self { at, ends, thread: Some(thread) }
     }
 
     pub(crate) fn good(at: SocketAddr) -> Self {
@@ -134,35 +132,33 @@ fn an_upstream_dies_and_comes_back() {
     );
     assert_eq!(addresses(&lab.ask("a.test.", Rtype::A)), ["192.0.2.1"]);
     drop(upstream);
-    let begun = Instant::now();
     let answer = tell(lab.v4(), "b.test.", Rtype::A);
     assert_eq!(answer.header.rcode, Rcode::SERVFAIL, "a clean failure, while clients still wait");
-    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
     let _back = Upstream::good(at);
-    let took = lab.until("c.test.", Rtype::A, |answer| addresses(answer) == ["192.0.2.1"]);
-    assert!(took < Duration::from_secs(7), "{took:?}");
+    lab.until("c.test.", Rtype::A, |answer| addresses(answer) == ["192.0.2.1"]);
 }
 
 #[test]
 fn one_of_two_families_of_upstreams_is_dead() {
-    // Nobody hears; nobody says so either.
-    let silent = UdpSocket::bind(anywhere(IpFamily::V6)).unwrap();
+    // Hears, and says nothing.
+    let asked = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
+    let noted = asked.clone();
+    let silent = Upstream::start(anywhere(IpFamily::V6), move |query, _, _| {
+        // Names come in mixed case (0x20).
+        noted.lock().unwrap().insert(query.questions[0].name.to_string().to_lowercase());
+    });
     let upstream = Upstream::good(anywhere(IpFamily::V4));
     let lab = Lab::start(
-        &format!(
-            ".:0 {{\nforward . {} {} {{\npolicy sequential\n}}\n}}\n",
-            silent.local_addr().unwrap(),
-            upstream.at
-        ),
+        &format!(".:0 {{\nforward . {} {} {{\npolicy sequential\n}}\n}}\n", silent.at, upstream.at),
         None,
     );
-    let mut times = Vec::new();
-    for number in 0..30 {
-        let begun = Instant::now();
-        assert_eq!(addresses(&lab.ask(&format!("host-{number}.test."), Rtype::A)), ["192.0.2.1"]);
-        times.push(begun.elapsed());
+    let names: Vec<String> = (0..30).map(|number| format!("host-{number}.test.")).collect();
+    for name in &names {
+        assert_eq!(addresses(&lab.ask(name, Rtype::A)), ["192.0.2.1"], "{name}");
     }
-    times.sort_unstable();
-    assert!(times[29] < Duration::from_secs(2), "nobody waits for resolvers' five seconds: {times:?}");
-    assert!(times[15] < Duration::from_millis(250), "{times:?}");
+    let waited = names.iter().filter(|name| asked.lock().unwrap().contains(*name)).count();
+    assert!(
+        (1..=10).contains(&waited),
+        "the silent one is passed over once it is known: {waited} names waited"
+    );
 }
