@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::warn;
 
@@ -30,7 +31,9 @@ use crate::zone::Published;
 const CONNECTIONS: usize = 64;
 /// How long a client may take for a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How soon is tried again to get an address that somebody else has.
+/// How soon is tried again, at first, to get an address that somebody else has: perhaps it is our own that is about to go.
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+/// How soon later.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What a path says now.
@@ -92,21 +95,31 @@ fn ready(current: &Current, published: Option<&Arc<Published>>) -> (StatusCode, 
 #[derive(Default)]
 pub(super) struct Servers {
     tasks: JoinSet<()>,
-    running: BTreeMap<SocketAddr, AbortHandle>,
+    /// With what is told of new paths.
+    running: BTreeMap<SocketAddr, (AbortHandle, watch::Sender<Paths>)>,
 }
 
 impl Servers {
-    /// Serves this from now on, and nothing else.
+    /// Serves this from now on, and nothing else. Whoever listens already goes on: a probe that comes now is answered.
     pub(super) fn set(&mut self, wanted: BTreeMap<SocketAddr, Paths>) {
-        for (_, task) in std::mem::take(&mut self.running) {
-            task.abort();
-        }
+        let mut before = std::mem::take(&mut self.running);
         for (at, paths) in wanted {
-            let paths = Arc::new(paths);
             for at in in_both_families(at) {
-                let task = self.tasks.spawn(serve(at, paths.clone()));
-                self.running.insert(at, task);
+                let running = match before.remove(&at) {
+                    Some((task, told)) if !task.is_finished() => {
+                        told.send_replace(paths.clone());
+                        (task, told)
+                    }
+                    _ => {
+                        let (told, heard) = watch::channel(paths.clone());
+                        (self.tasks.spawn(serve(at, heard)), told)
+                    }
+                };
+                self.running.insert(at, running);
             }
+        }
+        for (task, _) in before.into_values() {
+            task.abort();
         }
         while self.tasks.try_join_next().is_some() {}
     }
@@ -138,8 +151,8 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves an address until it is dropped. One that can't be had is tried for again.
-async fn serve(at: SocketAddr, paths: Arc<Paths>) {
-    let mut has_complained = false;
+async fn serve(at: SocketAddr, paths: watch::Receiver<Paths>) {
+    let (mut has_complained, mut wait) = (false, FIRST_RETRY);
     let listener = loop {
         match listen(at) {
             Ok(listener) => break listener,
@@ -149,7 +162,8 @@ async fn serve(at: SocketAddr, paths: Arc<Paths>) {
                 if !std::mem::replace(&mut has_complained, true) {
                     warn!(%at, %error, "can't listen; will try again every second");
                 }
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY);
             }
         }
     };
@@ -167,7 +181,7 @@ async fn serve(at: SocketAddr, paths: Arc<Paths>) {
         let paths = paths.clone();
         connections.spawn(async move {
             let answer = service_fn(|request: Request<Incoming>| {
-                let (status, body) = match (request.method(), paths.get(request.uri().path())) {
+                let (status, body) = match (request.method(), paths.borrow().get(request.uri().path())) {
                     (&Method::GET | &Method::HEAD, Some(answer)) => answer(),
                     (_, Some(_)) => (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served\n".into()),
                     (_, None) => (StatusCode::NOT_FOUND, "404 page not found\n".into()),

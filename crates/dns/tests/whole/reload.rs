@@ -1,5 +1,7 @@
 //! A Corefile that changes under load, also to nonsense.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,15 +21,26 @@ fn write(path: &Path, text: &str) {
     std::fs::rename(new, path).unwrap();
 }
 
+fn is_healthy(port: u16) -> bool {
+    let mut answer = String::new();
+    let asked = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: dns\r\nconnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut answer)
+    });
+    asked.is_ok() && answer.starts_with("HTTP/1.1 200 ")
+}
+
 #[test]
 fn no_query_is_lost_while_the_corefile_changes() {
     let api = Fake::new();
     api.service("web", &["10.96.0.1", "fd00:10:96::1"]);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("Corefile");
-    let port = free_port();
+    let (port, health) = (free_port(), free_port());
     let block = |ttl: u32, more: &str| {
-        format!(".:{port} {{\nkubernetes cluster.local {{\nttl {ttl}\n}}\n{more}\n}}\n")
+        format!(
+            ".:{port} {{\nkubernetes cluster.local {{\nttl {ttl}\n}}\nhealth 127.0.0.1:{health}\n{more}\n}}\n"
+        )
     };
     write(&path, &block(5, "cache 30"));
     let lab = Lab::start_with(Source::File(path.clone()), Some(&api), |_| {});
@@ -52,6 +65,11 @@ fn no_query_is_lost_while_the_corefile_changes() {
                 }
             });
         }
+        scope.spawn(|| {
+            while !ends.load(Ordering::Relaxed) {
+                assert!(is_healthy(health), "who probes never finds the door closed");
+            }
+        });
         // A file is looked at every two seconds.
         write(&path, &block(7, "cache 60\nloadbalance"));
         until_ttl(7);
