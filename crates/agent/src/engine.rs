@@ -30,7 +30,7 @@ use kernel::Kernel;
 use locality::NoLocal;
 
 /// Every so many looks routes and addresses are compared although nothing has changed.
-const LOOKS_PER_ROUTE_CHECK: u32 = 20;
+const LOOKS_PER_ROUTE_CHECK: u32 = 12;
 /// Of so many changes at most is remembered when they happened, until they are programmed.
 const TRIGGERS: usize = 4096;
 

@@ -46,7 +46,7 @@ use health::Health;
 use metrics::Metrics;
 
 /// How often the kernel is asked whether somebody else has changed it, and how soon what failed is tried again.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(800);
 /// How long is waited after a change, so that several that come together are one.
 const SETTLE: Duration = Duration::from_millis(2);
 /// How many changes may wait; the watches wait then.

@@ -52,15 +52,16 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     if let Err(error) = dyad_agent::claim(&crate::dns::addresses(spec)) {
         tracing::warn!("this node has no DNS cache: {error:#}");
     }
-    let agent = dyad_agent::run_wired(
+    // Tasks of their own: what wakes one is no work for the others.
+    let agent = tokio::spawn(dyad_agent::run_wired(
         client.clone(),
         agent_config(dir, spec, index)?,
         dyad_agent::Wires { status, arrivals: Some(arrivals), intercept: Some(intercept) },
         shutdown(),
-    );
+    ));
     let mut config = kubelet_config(dir, spec, index)?;
     config.gate = Some(network_gate(gate));
-    let kubelet = dyad_kubelet::run(client, config, shutdown());
+    let kubelet = tokio::spawn(dyad_kubelet::run(client, config, shutdown()));
     let cache = crate::node_cache::serve(spec, intercepts.clone(), shutdown());
     println!("ready");
     let ended = async {
@@ -72,8 +73,8 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
         tokio::time::sleep(ANSWERS).await;
     };
     tokio::select! {
-        result = agent => result.context("agent")?,
-        result = kubelet => result.context("kubelet")?,
+        result = agent => result.context("the agent ended")?.context("agent")?,
+        result = kubelet => result.context("the kubelet ended")?.context("kubelet")?,
         () = cache => {}
         () = ended => {}
     }

@@ -15,8 +15,12 @@ const NAME: &str = "dyad-controllers";
 const DURATION: Duration = Duration::from_secs(15);
 /// A holder that could not renew for this long stops by itself, well before others may take over.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Between two renewals or attempts.
-const PERIOD: Duration = Duration::from_secs(2);
+/// Between two renewals. More often than a second time before the deadline is but work for the disk.
+const RENEWAL: Duration = Duration::from_secs(5);
+/// Between a renewal that has failed and the next one; how long one may take.
+const RETRY: Duration = Duration::from_secs(2);
+/// Between two looks whether another still holds it.
+const LOOK: Duration = Duration::from_millis(500);
 
 fn api(client: &Client) -> Api<Lease> {
     Api::namespaced(client.clone(), NAMESPACE)
@@ -73,22 +77,23 @@ pub(crate) async fn acquire(client: &Client, identity: &str) -> Lease {
             }
             Err(error) => warn!(%error, "can't read the lease"),
         }
-        tokio::time::sleep(PERIOD / 4).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 
 /// Renews the lease; returns when it is lost.
 pub(crate) async fn keep(client: &Client, mut lease: Lease) {
     let leases = api(client);
-    let mut renewed = Instant::now();
+    let (mut renewed, mut wait) = (Instant::now(), RENEWAL);
     loop {
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(wait).await;
+        wait = RETRY;
         let identity = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         let Some(wanted) = claim(Some(&lease), &identity, Timestamp::now(), Duration::ZERO) else { return };
-        match tokio::time::timeout(PERIOD, leases.replace(NAME, &PostParams::default(), &wanted)).await {
+        match tokio::time::timeout(RETRY, leases.replace(NAME, &PostParams::default(), &wanted)).await {
             Ok(Ok(now)) => {
                 lease = now;
-                renewed = Instant::now();
+                (renewed, wait) = (Instant::now(), RENEWAL);
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 409 || status.code == 404 => return,
             Ok(Err(error)) => warn!(%error, "can't renew the lease"),

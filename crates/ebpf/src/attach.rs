@@ -90,6 +90,16 @@ impl Place<'_> {
         matches!(self, Self::Link(_)) == hook.is_of_links()
     }
 
+    /// Whatever is attached there, ours or not: attach types with identifiers. Much cheaper than
+    /// [`attach`](Programs::attach), which finds nothing to do as long as this stays the same. Nothing where there is no
+    /// such place any more.
+    pub(crate) fn present(self) -> Vec<(u32, u32)> {
+        let hooks = HOOKS.into_iter().filter(|hook| self.has(*hook));
+        let ids =
+            hooks.map(|hook| (hook.attach, sys::attached(self.target(), hook.attach).unwrap_or_default()));
+        ids.flat_map(|(attach, ids)| ids.into_iter().map(move |id| (attach, id))).collect()
+    }
+
     /// Programs there that have the name of the hook's.
     fn ours(self, hook: Hook, name: &str) -> io::Result<Vec<(OwnedFd, ProgramInfo)>> {
         let mut found = Vec::new();

@@ -69,7 +69,12 @@ pub struct Executor {
     isolated: BTreeSet<IpAddr>,
     /// Frontends that nftables serves alone.
     left: BTreeSet<Frontend>,
+    /// What was attached to the cgroup, and to links of pods, when all was well.
+    present: (Present, BTreeMap<u32, Present>),
 }
+
+/// Attach types with the identifiers of programs.
+type Present = Vec<(u32, u32)>;
 
 /// How many elements the maps of a program must hold.
 fn sizes(desired: &Desired) -> [(&'static str, usize); 3] {
@@ -102,6 +107,7 @@ impl Executor {
             node_ports: BTreeSet::new(),
             isolated: BTreeSet::new(),
             left: BTreeSet::new(),
+            present: Default::default(),
         })
     }
 
@@ -374,28 +380,34 @@ impl Executor {
         remove_all(self.map(FLOWS)?, doomed).map(drop)
     }
 
-    fn attach(&self, links: BTreeSet<u32>) -> Result<bool> {
+    fn attach(&mut self, links: BTreeSet<u32>) -> Result<bool> {
         let Some(programs) = &self.programs else { return Ok(false) };
         let to_sockets = programs.attach(Place::Cgroup(&self.cgroup))?;
+        self.present.0 = Place::Cgroup(&self.cgroup).present();
         Ok(to_sockets | self.attach_links(links)?)
     }
 
-    fn attach_links(&self, links: BTreeSet<u32>) -> Result<bool> {
+    fn attach_links(&mut self, links: BTreeSet<u32>) -> Result<bool> {
         let Some(programs) = &self.programs else { return Ok(false) };
         let mut changed = false;
+        self.present.1.clear();
         for link in links {
             // A link that goes takes its programs with it.
             changed |= gone_is_fine(programs.attach(Place::Link(link)))?;
+            self.present.1.insert(link, Place::Link(link).present());
         }
         Ok(changed)
     }
 
     /// Attaches again what somebody has detached since; whether anything was missing. Before the first
     /// [`apply`](Self::apply) there is nothing to attach.
-    pub fn mend(&self) -> Result<bool> {
+    pub fn mend(&mut self) -> Result<bool> {
+        let (of_cgroup, of_links) = &self.present;
+        let is_same = Place::Cgroup(&self.cgroup).present() == *of_cgroup
+            && of_links.iter().all(|(link, present)| Place::Link(*link).present() == *present);
         match &self.programs {
-            Some(_) => self.attach(self.pods()?.into_values().collect()),
-            None => Ok(false),
+            Some(_) if !is_same => self.attach(self.pods()?.into_values().collect()),
+            _ => Ok(false),
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Queries {
     /// Whether it is time to try again what has failed.
     is_due: bool,
     complaint: Option<String>,
+    /// The pods that the program isolates, as of its last change.
+    isolated: BTreeSet<IpAddr>,
 }
 
 /// Pods whose queries have to go where policy sees them: to the endpoints of the Service.
@@ -40,6 +42,7 @@ impl Queries {
             interception: None,
             is_due: false,
             complaint: None,
+            isolated: BTreeSet::new(),
         }
     }
 
@@ -61,30 +64,37 @@ impl Queries {
 
     /// Before the kernel has the policies of `program`: no pod is isolated whose queries are still taken, for they would
     /// be dropped. What is not served any more is given back at once.
-    pub(super) fn before(&mut self, program: &Program, look: bool) {
+    ///
+    /// Nothing is computed anew unless the program `has_changed`.
+    pub(super) fn before(&mut self, program: &Program, has_changed: bool, look: bool) {
         self.is_due |= look;
         if !self.is_served && self.are_taken() {
             self.change(Interception::pause);
             info!("queries go to the cluster's DNS");
         }
-        let isolated = isolated(program);
-        self.change(|interception| {
-            let both = interception.spared().union(&isolated).copied().collect();
-            interception.spare(&both)
-        });
+        if has_changed {
+            self.isolated = isolated(program);
+            let isolated = self.isolated.clone();
+            self.change(|interception| {
+                let both = interception.spared().union(&isolated).copied().collect();
+                interception.spare(&both)
+            });
+        }
     }
 
     /// When the kernel has the policies of `program`.
-    pub(super) fn after(&mut self, program: &Program) {
-        let isolated = isolated(program);
-        self.change(|interception| interception.spare(&isolated));
+    pub(super) fn after(&mut self) {
+        if self.interception.as_ref().is_some_and(|interception| *interception.spared() != self.isolated) {
+            let isolated = self.isolated.clone();
+            self.change(|interception| interception.spare(&isolated));
+        }
         if !self.is_served || self.are_taken() || !std::mem::take(&mut self.is_due) {
             return;
         }
         if self.interception.is_some() {
             self.change(Interception::resume);
         } else {
-            match Interception::open(&self.addresses, &isolated) {
+            match Interception::open(&self.addresses, &self.isolated) {
                 Ok(interception) => self.interception = Some(interception),
                 Err(error) => self.complain(&error),
             }

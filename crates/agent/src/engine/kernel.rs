@@ -123,7 +123,7 @@ impl Kernel {
         let start = Instant::now();
         let before = self.state;
         let was_taken = self.queries.are_taken();
-        self.queries.before(compiler.program(), look);
+        self.queries.before(compiler.program(), !ops.is_empty(), look);
         match self.follow_tables(compiler, ops, look, status) {
             Ok(true) => {
                 let is_full = before != Tables::Current;
@@ -136,7 +136,7 @@ impl Kernel {
                 return Err(error.into());
             }
         }
-        self.queries.after(compiler.program());
+        self.queries.after();
         self.connections.is_due |= was_taken != self.queries.are_taken();
         if let Some(sockets) = &mut self.sockets {
             sockets.follow(compiler.program(), ops)?;
