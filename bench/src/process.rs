@@ -1,5 +1,6 @@
 //! What processes use, from `/proc`; and clusters of a bench's own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use serde_json::Value;
 pub(crate) struct Cluster {
     dyad: PathBuf,
     home: tempfile::TempDir,
+    /// Of other clusters.
+    others: BTreeSet<u32>,
     /// What `up` printed, and how long it took.
     pub(crate) status: Value,
     pub(crate) took: Duration,
@@ -22,7 +25,8 @@ impl Cluster {
             format!("{}: build it by `cargo build --release`, or name it by --dyad", dyad.display())
         })?;
         let home = tempfile::Builder::new().prefix("dyad-bench-").tempdir()?;
-        let mut cluster = Self { dyad, home, status: Value::Null, took: Duration::ZERO };
+        let others = running(&dyad)?;
+        let mut cluster = Self { dyad, home, others, status: Value::Null, took: Duration::ZERO };
         let begun = Instant::now();
         let output = cluster.run(&["up", "--nodes", &nodes.to_string(), "-o", "json"])?;
         cluster.took = begun.elapsed();
@@ -48,9 +52,9 @@ impl Cluster {
         self.home.path().join("config")
     }
 
-    /// All processes, which have the cluster's directory, or that of a node, as an argument.
+    /// All processes, those of the pods that run the same program (the cluster DNS) among them.
     pub(crate) fn processes(&self) -> Result<Vec<u32>> {
-        self.find(|word, dir| word == dir)
+        Ok(running(&self.dyad)?.difference(&self.others).copied().collect())
     }
 
     /// The process of a node.
@@ -58,15 +62,6 @@ impl Cluster {
         let all = self.processes()?;
         let is_node = |pid: &u32| words(*pid).iter().any(|word| word == name);
         all.into_iter().find(is_node).with_context(|| format!("no process of {name}"))
-    }
-
-    fn find(&self, is_ours: impl Fn(&str, &str) -> bool) -> Result<Vec<u32>> {
-        let dir = self.home.path().join("dyad/bench");
-        let dir = dir.to_str().context("a directory in UTF-8")?;
-        let pids = std::fs::read_dir("/proc")?
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        Ok(pids.filter(|pid| words(*pid).iter().any(|word| is_ours(word, dir))).collect())
     }
 }
 
@@ -134,10 +129,43 @@ pub(crate) fn thread_seconds() -> Result<f64> {
     Ok(nanoseconds / 1e9)
 }
 
-/// Percent of a core that processes use in a while.
+/// Percent of a core that processes use in a while, to the nanosecond: what works in short bursts is asleep at most ticks.
 pub(crate) fn cpu_percent(pids: &[u32], watched: Duration) -> Result<f64> {
-    let used = || pids.iter().map(|pid| cpu_seconds(*pid)).sum::<Result<f64>>();
-    let (before, begun) = (used()?, Instant::now());
-    std::thread::sleep(watched);
-    Ok((used()? - before) * 100.0 / begun.elapsed().as_secs_f64())
+    let begun = Instant::now();
+    let (mut threads, mut used) = (threads(pids)?, 0.0);
+    while begun.elapsed() < watched {
+        // Threads come and go; what one uses in its last second is all that is missed.
+        std::thread::sleep(Duration::from_secs(1));
+        let now = self::threads(pids)?;
+        used += now.iter().map(|(id, used)| used - threads.get(id).copied().unwrap_or(0.0)).sum::<f64>();
+        threads = now;
+    }
+    Ok(used * 100.0 / begun.elapsed().as_secs_f64())
+}
+
+/// Seconds of CPU that each thread of the processes has used.
+fn threads(pids: &[u32]) -> Result<BTreeMap<String, f64>> {
+    let mut all = BTreeMap::new();
+    for pid in pids {
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let thread = thread?;
+            // It may have gone since.
+            let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            if let Some(nanoseconds) = text.split(' ').next().and_then(|first| first.parse::<f64>().ok()) {
+                all.insert(thread.file_name().to_string_lossy().into_owned(), nanoseconds / 1e9);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Processes that run the program, under whatever path.
+fn running(program: &Path) -> Result<BTreeSet<u32>> {
+    use std::os::unix::fs::MetadataExt;
+    let id = |file: &Path| std::fs::metadata(file).map(|file| (file.dev(), file.ino()));
+    let program = id(program)?;
+    let pids = std::fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.filter(|pid| id(Path::new(&format!("/proc/{pid}/exe"))).is_ok_and(|id| id == program)).collect())
 }
