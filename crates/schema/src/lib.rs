@@ -9,3 +9,4 @@ pub mod kinds;
 pub mod normalize;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;

@@ -24,6 +24,7 @@ use reader::Reader;
 pub(crate) use context::Dialect;
 pub use duplicates::find_duplicates;
 pub use syntax::syntax_error;
+pub(crate) use write::{write_struct, zero};
 
 #[cfg(test)]
 mod tests;

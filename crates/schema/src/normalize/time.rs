@@ -18,8 +18,27 @@ impl Precision {
     }
 }
 
+/// A moment of UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Seconds since 1970.
+    pub seconds: i64,
+    /// Microseconds of the second.
+    pub micros: u32,
+}
+
+impl Moment {
+    /// Go's zero time, which is written as `null`: the first of January of the year 1.
+    pub const ZERO: Self = Self { seconds: -62_135_596_800, micros: 0 };
+}
+
 /// The text in UTC; `None` for Go's zero time, which is written as `null`.
 pub fn canonical(text: &str, precision: Precision) -> Result<Option<String>, String> {
+    written(moment(text, precision)?, precision)
+}
+
+/// The moment that a text names.
+pub(crate) fn moment(text: &str, precision: Precision) -> Result<Moment, String> {
     let mut cursor = Cursor { text, rest: text, layout: precision.layout() };
     let year = i64::from(cursor.number(4, "2006")?);
     cursor.literal("-")?;
@@ -54,15 +73,21 @@ pub fn canonical(text: &str, precision: Precision) -> Result<Option<String>, Str
     }
     let seconds = days_from_civil(year, month, day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second)
         - i64::from(offset);
+    Ok(Moment { seconds, micros })
+}
+
+/// The text of a moment; `None` for Go's zero time, which is written as `null`.
+pub(crate) fn written(moment: Moment, precision: Precision) -> Result<Option<String>, String> {
+    if moment == Moment::ZERO {
+        return Ok(None);
+    }
+    let Moment { seconds, micros } = moment;
     let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
     if !(0..=9999).contains(&year) {
         return Err("Time.MarshalJSON: year outside of range [0,9999]".to_owned());
     }
     let of_day = seconds.rem_euclid(86_400);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    if (year, month, day, of_day, micros) == (1, 1, 1, 0, 0) {
-        return Ok(None);
-    }
     let fraction = match precision {
         Precision::Seconds => String::new(),
         Precision::Micros => format!(".{micros:06}"),

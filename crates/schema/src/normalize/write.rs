@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::fields::{Field, Kind, Shape, Struct, Table};
 
 /// The object of a struct whose fields have these values, by position; `None` is a field that was not given.
-pub(super) fn write_struct(table: &'static Table, of: &Struct, values: Vec<Option<Value>>) -> Value {
+pub(crate) fn write_struct(table: &'static Table, of: &Struct, values: Vec<Option<Value>>) -> Value {
     let mut object = Map::new();
     for (field, value) in of.json.iter().zip(values) {
         let value = value.unwrap_or_else(|| zero(table, &field.shape));
@@ -44,7 +44,7 @@ fn is_empty(shape: &Shape, value: &Value) -> bool {
 }
 
 /// What Go writes for the zero value of a type.
-pub(super) fn zero(table: &'static Table, shape: &Shape) -> Value {
+pub(crate) fn zero(table: &'static Table, shape: &Shape) -> Value {
     if shape.pointer {
         return Value::Null;
     }
