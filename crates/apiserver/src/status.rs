@@ -132,6 +132,11 @@ impl ApiError {
         serde_json::to_vec(&self.0).expect("a Status has string keys only")
     }
 
+    /// The `Status` object.
+    pub(crate) fn to_value(&self) -> serde_json::Value {
+        serde_json::to_value(&self.0).expect("a Status has string keys only")
+    }
+
     pub(crate) fn not_found(about: About<'_>) -> Self {
         let message = format!("{} {:?} not found", about.qualified_resource(), about.name);
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).with(about.by_resource())
@@ -260,6 +265,17 @@ impl ApiError {
     pub(crate) fn not_acceptable(supported: &[&str]) -> Self {
         let message = format!("only the following media types are accepted: {}", supported.join(", "));
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// An object cannot be shown as what it is not.
+    pub(crate) fn not_acceptable_form(why: String) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", why)
+    }
+
+    /// Nothing that the client accepts is there at all.
+    pub(crate) fn not_available(available: &[&str]) -> Self {
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", available.join(", "));
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with(Details::default())
     }
 
     pub(crate) fn unsupported_media_type(supported: &[&str]) -> Self {

@@ -160,6 +160,15 @@ impl Kind {
         format!("{}List", self.kind)
     }
 
+    /// The type of an object, or of a list, in the internal version of Kubernetes, which some refusals name.
+    pub fn go_type(&self, list: bool) -> String {
+        let package = match self.group.split('.').next() {
+            None | Some("") => "core",
+            Some(label) => label,
+        };
+        format!("*{package}.{}{}", self.kind, if list { "List" } else { "" })
+    }
+
     /// Whether clients may use a verb on the resource itself.
     pub fn allows(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)

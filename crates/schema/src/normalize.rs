@@ -75,7 +75,7 @@ impl DecodeError {
 }
 
 /// The beginning of a body: as it is if it looks like an object, in hexadecimal otherwise.
-fn shown(body: &[u8]) -> String {
+pub fn shown(body: &[u8]) -> String {
     let start = body.get(..SHOWN_BYTES).unwrap_or(body);
     let more = if start.len() < body.len() { " ..." } else { "" };
     match start.first() {

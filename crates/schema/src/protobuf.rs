@@ -44,7 +44,7 @@ pub enum ProtobufError {
     #[error("empty body")]
     NoBody,
     /// A body that does not begin with the magic.
-    #[error("provided data does not appear to be a protobuf message, expected prefix {MAGIC:?}")]
+    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NoMagic,
     /// The bytes end within a field.
     #[error("unexpected EOF")]

@@ -70,6 +70,10 @@ impl Documents {
         headers: &HeaderMap,
     ) -> Result<Option<Response<Body>>, ApiError> {
         let Some(document) = self.plain.get(path) else { return Ok(None) };
+        // The version and the paths are of no kind.
+        if document["kind"].is_null() && !negotiate::accepts_json(accept) {
+            return Err(ApiError::not_available(&[Format::Json.content_type()]));
+        }
         let (format, aggregated) = negotiate::discovery(accept)?;
         let vary = HeaderValue::from_static("Accept");
         if let Some((bytes, etag)) =

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io::{Read, Write};
 
 use bytes::Bytes;
+use dyad_schema::protobuf;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -50,7 +51,7 @@ pub(crate) fn stream(
     response
 }
 
-/// A value as JSON or YAML.
+/// A value, which says itself what it is.
 pub(crate) fn value(code: StatusCode, format: Format, value: &Value) -> Response<Body> {
     match encode(format, value) {
         Ok(bytes) => full(code, format.content_type(), bytes),
@@ -58,20 +59,32 @@ pub(crate) fn value(code: StatusCode, format: Format, value: &Value) -> Response
     }
 }
 
-/// JSON that is already written, as JSON or YAML.
-pub(crate) fn json(code: StatusCode, format: Format, bytes: Vec<u8>) -> Response<Body> {
+/// JSON that is already written, in any format.
+fn json(code: StatusCode, format: Format, bytes: Vec<u8>) -> Response<Body> {
+    if format == Format::Json {
+        return full(code, format.content_type(), bytes);
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(read) => value(code, format, &read),
+        Err(problem) => error(Format::Json, &ApiError::internal(problem)),
+    }
+}
+
+/// What [`show`](super::show) wrote: protobuf where that is the format, JSON otherwise.
+pub(crate) fn shown(code: StatusCode, format: Format, bytes: Vec<u8>) -> Response<Body> {
     match format {
-        Format::Json => full(code, format.content_type(), bytes),
-        Format::Yaml => match serde_json::from_slice(&bytes) {
-            Ok(read) => value(code, format, &read),
-            Err(problem) => error(Format::Json, &ApiError::internal(problem)),
-        },
+        Format::Protobuf => full(code, format.content_type(), bytes),
+        Format::Json | Format::Yaml => json(code, format, bytes),
     }
 }
 
 fn encode(format: Format, value: &Value) -> Result<Vec<u8>, String> {
     match format {
         Format::Json => serde_json::to_vec(value).map_err(|error| error.to_string()),
+        Format::Protobuf => protobuf::encode_value(value).ok_or_else(|| {
+            let (kind, version) = (&value["kind"], &value["apiVersion"]);
+            format!("kind {kind} of {version} has no protobuf form: ask for JSON")
+        }),
         Format::Yaml => {
             serde_saphyr::to_string(value).map(String::into_bytes).map_err(|error| error.to_string())
         }

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 
 use super::metrics::{Metrics, Observation};
-use super::negotiate::{self, Format};
+use super::negotiate::{self, Form, Format, Offer};
 use super::path::{Path, ResourcePath};
 use super::query::Query;
 use super::respond::{self, Body as ResponseBody};
@@ -21,7 +21,7 @@ use super::show::{self, Show};
 use super::{discovery, health, openapi, path};
 use crate::auth::{self, Attributes, Authorizer, ResourceTarget, Target, UserInfo};
 use crate::registry::{
-    Body, DeleteOptions, ListOptions, Media, Registry, Scope, Served, Watch, WriteOptions, Written,
+    Body, DeleteOptions, ListOptions, Listed, Media, Registry, Scope, Served, Watch, WriteOptions, Written,
     binding_deleted, binding_success, scale_of,
 };
 use crate::status::{About, ApiError};
@@ -31,6 +31,9 @@ const APPLY: &str = "application/apply-patch+yaml";
 
 /// Largest body of a request (J16).
 const BODY_MAX: usize = 3 << 20;
+
+/// Objects that are read one after the other without a thought for other requests.
+const LIST_LARGE: usize = 200;
 
 /// Everything a request needs.
 pub(crate) struct Api {
@@ -233,13 +236,13 @@ impl Api {
             "binding" => {
                 let options = WriteOptions::parse(&call.query, "CreateOptions")?;
                 self.registry.bind(scope, body, &options, warnings).await?;
-                let (format, _) = negotiate::object(call.accept)?;
+                let format = negotiate::plain(call.accept)?;
                 Ok(respond::value(StatusCode::CREATED, format, &binding_success(201)))
             }
             "eviction" => {
                 let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-                self.registry.evict(scope, body, &options).await?;
-                let (format, _) = negotiate::object(call.accept)?;
+                self.registry.evict(scope, body, &options, warnings).await?;
+                let format = negotiate::plain(call.accept)?;
                 Ok(respond::value(StatusCode::CREATED, format, &binding_success(201)))
             }
             // Logs, exec, attach and port-forward need a way to the node, which is not there yet.
@@ -260,25 +263,31 @@ impl Api {
         body: &Body,
         warnings: &mut Vec<String>,
     ) -> Result<Response<ResponseBody>, ApiError> {
-        let (format, form) = negotiate::object(call.accept)?;
+        let list = match scope.verb {
+            "list" | "deletecollection" => Some(true),
+            "watch" => None,
+            _ => Some(false),
+        };
+        let offer = Offer { protobuf: served.schema.has_protobuf(), list, kind: served.row };
+        let (format, form) = negotiate::object(call.accept, offer)?;
         let include = IncludeObject::parse(call.query.get("includeObject")).map_err(ApiError::bad_request)?;
-        let show = Show { form, include };
+        let show = Show { format, form, include };
         let registry = &self.registry;
         let written = |written: &Written| {
             let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
             let stored = &written.stored;
-            respond::json(code, format, show::object(served, show, stored, stored.rev))
+            respond::shown(code, format, show::object(served, show, stored, stored.rev))
         };
         match scope.verb {
             "get" => {
                 let stored = registry.get(scope, call.query.version()?).await?;
                 let object = show::object(served, show, &stored, stored.rev);
-                Ok(respond::json(StatusCode::OK, format, object))
+                Ok(respond::shown(StatusCode::OK, format, object))
             }
             "list" => {
                 let options = ListOptions::parse(served, &call.query, (scope.namespace, scope.name), false)?;
                 let listed = registry.list(scope.resource(), &options).await?;
-                Ok(respond::json(StatusCode::OK, format, show::list(served, show, &listed)))
+                Ok(respond::shown(StatusCode::OK, format, list_body(served, show, listed).await?))
             }
             "watch" => self.watch(call, served, scope, show).await,
             "create" => {
@@ -298,7 +307,7 @@ impl Api {
                 Ok(written(&patched))
             }
             "delete" => {
-                let options = DeleteOptions::parse(&call.query, &body.untyped()?)?;
+                let options = DeleteOptions::parse(&call.query, &body.delete_options()?)?;
                 let deletion = registry.delete(scope, &options).await?;
                 let stored = &deletion.stored;
                 if deletion.gone && served.row.deleted == Deleted::Status {
@@ -310,13 +319,13 @@ impl Api {
                 } else {
                     StatusCode::OK
                 };
-                Ok(respond::json(code, format, show::object(served, show, stored, stored.rev)))
+                Ok(respond::shown(code, format, show::object(served, show, stored, stored.rev)))
             }
             "deletecollection" => {
                 let list = ListOptions::parse(served, &call.query, (scope.namespace, ""), false)?;
-                let options = DeleteOptions::parse(&call.query, &body.untyped()?)?;
+                let options = DeleteOptions::parse(&call.query, &body.delete_options()?)?;
                 let listed = registry.delete_collection(scope, &list, &options).await?;
-                Ok(respond::json(StatusCode::OK, format, show::list(served, show, &listed)))
+                Ok(respond::shown(StatusCode::OK, format, list_body(served, show, listed).await?))
             }
             _ => Err(ApiError::method_not_routed()),
         }
@@ -332,14 +341,14 @@ impl Api {
         let options = ListOptions::parse(served, &call.query, (scope.namespace, scope.name), true)?;
         let resource = Arc::clone(&served.resource);
         let started = Watch::start(Arc::clone(&self.registry), resource, options, rand::random()).await;
-        let content_type = Format::Json.content_type();
+        let content_type = show.format.stream_content_type();
         match started {
             Ok(watch) => {
                 Ok(respond::stream(content_type, show::watch_lines(Arc::clone(served), watch, show)))
             }
             // Clients look for this one among the events.
             Err(error) if error.code() == StatusCode::GONE => {
-                Ok(respond::full(StatusCode::OK, content_type, show::error_line(&error)))
+                Ok(respond::full(StatusCode::OK, content_type, show::error_event(show.format, &error)))
             }
             Err(error) => Err(error),
         }
@@ -352,7 +361,7 @@ impl Api {
         body: &Body,
         warnings: &mut Vec<String>,
     ) -> Result<Response<ResponseBody>, ApiError> {
-        let (format, _) = negotiate::object(call.accept)?;
+        let format = negotiate::plain(call.accept)?;
         let registry = &self.registry;
         let scale = match scope.verb {
             "get" => {
@@ -391,6 +400,17 @@ fn verb(method: &Method, place: &ResourcePath, query: &Query) -> Result<&'static
     })
 }
 
+/// The body of a list. What has to be read for it is, where it does not hold up others.
+async fn list_body(served: &Arc<Served>, show: Show, listed: Listed) -> Result<Vec<u8>, ApiError> {
+    let as_it_is = show.form == Form::Whole && show.format != Format::Protobuf;
+    if as_it_is || listed.items.len() < LIST_LARGE {
+        return Ok(show::list(served, show, &listed));
+    }
+    let served = Arc::clone(served);
+    let written = tokio::task::spawn_blocking(move || show::list(&served, show, &listed)).await;
+    written.map_err(ApiError::internal)
+}
+
 /// The one name that a list or watch selects, for the authorizer.
 fn selected_name(place: &ResourcePath, query: &Query) -> String {
     if !place.name.is_empty() {
@@ -407,7 +427,7 @@ fn patch_type(body: &Body) -> Result<PatchType, ApiError> {
             Err(ApiError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type)))
         }
         Media::Other(name) => PatchType::from_content_type(name).ok_or_else(ApiError::patch_not_routed),
-        Media::Json | Media::Yaml => Err(ApiError::patch_not_routed()),
+        Media::Json | Media::Yaml | Media::Protobuf => Err(ApiError::patch_not_routed()),
     }
 }
 

@@ -4,15 +4,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dyad_schema::columns::{self, IncludeObject, TableOptions};
+use dyad_schema::protobuf;
 use serde_json::{Value, json};
 
-use super::negotiate::Form;
+use super::negotiate::{Form, Format};
 use crate::registry::{Listed, Served, Stored, Watch, WatchEvent};
 use crate::status::ApiError;
 
 /// How objects are shown.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Show {
+    pub(crate) format: Format,
     pub(crate) form: Form,
     /// How much of an object goes with its row of a table.
     pub(crate) include: IncludeObject,
@@ -23,12 +25,29 @@ fn table_options(show: Show, headers: bool) -> TableOptions {
     TableOptions { include: show.include, headers, now: i64::try_from(now).unwrap_or(i64::MAX) }
 }
 
-fn partial(object: &Value) -> Value {
+fn partial(object: &Value, version: &str) -> Value {
     json!({
         "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": object["metadata"],
     })
+}
+
+/// A table in the older version differs in name only.
+fn in_version(mut table: Value, version: &str) -> Value {
+    const NEWER: &str = "meta.k8s.io/v1";
+    if version != "v1" {
+        let name = |object: &mut Value| {
+            if object["apiVersion"] == NEWER {
+                object["apiVersion"] = format!("meta.k8s.io/{version}").into();
+            }
+        };
+        name(&mut table);
+        for row in table["rows"].as_array_mut().into_iter().flatten() {
+            name(&mut row["object"]);
+        }
+    }
+    table
 }
 
 /// The object as the client knows its kind.
@@ -38,7 +57,7 @@ fn seen(served: &Served, stored: &Stored, rev: u64) -> Value {
     object
 }
 
-/// One object, as JSON.
+/// One object, in protobuf if that is the format, else in JSON.
 pub(crate) fn object(served: &Served, show: Show, stored: &Stored, rev: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     write_object(served, show, stored, rev, true, &mut out);
@@ -46,22 +65,31 @@ pub(crate) fn object(served: &Served, show: Show, stored: &Stored, rev: u64) -> 
 }
 
 fn write_object(served: &Served, show: Show, stored: &Stored, rev: u64, headers: bool, out: &mut Vec<u8>) {
-    if show.form == Form::Whole && served.as_stored() {
+    if show.form == Form::Whole && show.format != Format::Protobuf && served.as_stored() {
         stored.write_to(rev, out);
         return;
     }
-    let object = seen(served, stored, rev);
-    write(&in_form(served, show, object, headers), out);
+    let object = in_form(served, show, seen(served, stored, rev), headers);
+    if show.format == Format::Protobuf {
+        out.extend(in_protobuf(&object));
+    } else {
+        write(&object, out);
+    }
+}
+
+/// The body of a value whose kind has a protobuf form, which is asked for such kinds only.
+fn in_protobuf(object: &Value) -> Vec<u8> {
+    protobuf::encode_value(object).unwrap_or_default()
 }
 
 /// A value that is an object of the kind, in the form wanted.
 fn in_form(served: &Served, show: Show, object: Value, headers: bool) -> Value {
     match show.form {
         Form::Whole => object,
-        Form::Metadata => partial(&object),
-        Form::Table => {
+        Form::Metadata(version) => partial(&object, version),
+        Form::Table(version) => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            columns::table(served.row, [&object], metadata, table_options(show, headers))
+            in_version(columns::table(served.row, [&object], metadata, table_options(show, headers)), version)
         }
     }
 }
@@ -70,7 +98,7 @@ fn write(value: &Value, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("a Value has string keys only, and memory takes everything");
 }
 
-/// A list, as JSON.
+/// A list, in protobuf if that is the format, else in JSON.
 pub(crate) fn list(served: &Served, show: Show, listed: &Listed) -> Vec<u8> {
     let mut metadata = json!({"resourceVersion": listed.rev.to_string()});
     if !listed.token.is_empty() {
@@ -81,15 +109,20 @@ pub(crate) fn list(served: &Served, show: Show, listed: &Listed) -> Vec<u8> {
     }
     let mut out = Vec::with_capacity(256 + listed.items.iter().map(|stored| stored.weight()).sum::<usize>());
     let (kind, api_version) = match show.form {
-        Form::Table => {
+        Form::Table(version) => {
             let objects: Vec<Value> =
                 listed.items.iter().map(|stored| seen(served, stored, stored.rev)).collect();
-            write(&columns::table(served.row, &objects, metadata, table_options(show, true)), &mut out);
+            let table = columns::table(served.row, &objects, metadata, table_options(show, true));
+            write(&in_version(table, version), &mut out);
             return out;
         }
         Form::Whole => (served.row.list_kind(), served.row.api_version()),
-        Form::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+        Form::Metadata(version) => ("PartialObjectMetadataList".to_owned(), format!("meta.k8s.io/{version}")),
     };
+    if show.format == Format::Protobuf {
+        let items = listed.items.iter().map(|stored| seen(served, stored, stored.rev));
+        return protobuf::encode_list(&api_version, &kind, &metadata, items).unwrap_or_default();
+    }
     let head = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
     write(&head, &mut out);
     // The head's closing brace gives way to the items.
@@ -109,7 +142,7 @@ pub(crate) fn list(served: &Served, show: Show, listed: &Listed) -> Vec<u8> {
     out
 }
 
-/// Turns the events of a watch into the lines of its answer.
+/// Turns the events of a watch into the lines or frames of its answer.
 pub(crate) struct EventWriter {
     pub(crate) show: Show,
     /// Column definitions come with the first event only (J14).
@@ -121,7 +154,7 @@ impl EventWriter {
         Self { show, first: true }
     }
 
-    /// The lines of some events.
+    /// The lines or frames of some events.
     pub(crate) fn lines(&mut self, served: &Served, events: &[WatchEvent]) -> Bytes {
         let mut out = Vec::with_capacity(events.len() * 1024);
         for event in events {
@@ -132,27 +165,43 @@ impl EventWriter {
                 WatchEvent::Bookmark { rev, initial_events_end } => {
                     let bookmark = bookmark(served, *rev, *initial_events_end);
                     let object = in_form(served, self.show, bookmark, std::mem::take(&mut self.first));
-                    line("BOOKMARK", &mut out, |out| write(&object, out));
+                    event_of("BOOKMARK", self.show.format, &object, &mut out);
                     continue;
                 }
                 WatchEvent::Error(error) => {
-                    line("ERROR", &mut out, |out| out.extend_from_slice(&error.to_json()));
+                    out.extend(error_event(self.show.format, error));
                     continue;
                 }
             };
             let headers = std::mem::take(&mut self.first);
-            line(name, &mut out, |out| write_object(served, self.show, stored, rev, headers, out));
+            frame(name, self.show.format, &mut out, |out| {
+                write_object(served, self.show, stored, rev, headers, out);
+            });
         }
         out.into()
     }
 }
 
-fn line(name: &str, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
+/// Appends an event around what `object` writes: a line of JSON, or a frame of protobuf.
+fn frame(name: &str, format: Format, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
+    if format == Format::Protobuf {
+        let mut body = Vec::with_capacity(1024);
+        object(&mut body);
+        protobuf::watch_frame(out, name, &body);
+        return;
+    }
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
     object(out);
     out.extend_from_slice(b"}\n");
+}
+
+fn event_of(name: &str, format: Format, object: &Value, out: &mut Vec<u8>) {
+    frame(name, format, out, |out| match format {
+        Format::Protobuf => out.extend(in_protobuf(object)),
+        Format::Json | Format::Yaml => write(object, out),
+    });
 }
 
 /// J28: an object of the kind with nothing but its resourceVersion.
@@ -164,7 +213,7 @@ fn bookmark(served: &Served, rev: u64, initial_events_end: bool) -> Value {
     json!({"kind": served.row.kind, "apiVersion": served.row.api_version(), "metadata": metadata})
 }
 
-/// The lines of a watch, as they come.
+/// The lines or frames of a watch, as they come.
 pub(crate) fn watch_lines(
     served: std::sync::Arc<Served>,
     watch: Watch,
@@ -178,9 +227,9 @@ pub(crate) fn watch_lines(
     })
 }
 
-/// A 410 that came before the first event is told as an event, which is where clients look for it (J26).
-pub(crate) fn error_line(error: &ApiError) -> Bytes {
+/// A failure as an event. A 410 that came before the first one is told so, for that is where clients look (J26).
+pub(crate) fn error_event(format: Format, error: &ApiError) -> Bytes {
     let mut out = Vec::new();
-    line("ERROR", &mut out, |out| out.extend_from_slice(&error.to_json()));
+    event_of("ERROR", format, &error.to_value(), &mut out);
     out.into()
 }

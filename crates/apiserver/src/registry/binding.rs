@@ -64,8 +64,12 @@ impl Registry {
         scope: Scope<'_>,
         body: &Body,
         options: &WriteOptions,
+        warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let eviction = body.untyped()?;
+        let schema = Schema::for_kind("policy", "v1", "Eviction")
+            .ok_or_else(|| ApiError::internal("the table of fields has no Eviction"))?;
+        let eviction =
+            body.decode_as(&schema, ("policy", "v1", "Eviction"), options.field_validation, warnings)?;
         let name = meta_text(&eviction, "name");
         if !name.is_empty() && name != scope.name {
             return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));

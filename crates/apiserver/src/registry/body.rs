@@ -1,11 +1,12 @@
-//! Bodies of requests: JSON or YAML in, an object of the kind out (J10, J43).
+//! Bodies of requests: JSON, YAML or protobuf in, an object of the kind out (J10, J11, J43).
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use dyad_schema::fields::Schema;
 use dyad_schema::kinds;
-use dyad_schema::normalize::{Decoded, strict_message};
+use dyad_schema::normalize::{Decoded, shown, strict_message};
+use dyad_schema::protobuf::{self, Envelope};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -14,13 +15,14 @@ use super::resource::Served;
 use crate::status::ApiError;
 
 /// Content types of bodies that can be read.
-const READABLE: [&str; 2] = ["application/json", "application/yaml"];
+const READABLE: [&str; 3] = ["application/json", "application/yaml", protobuf::CONTENT_TYPE];
 
 /// How a body is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
     Json,
     Yaml,
+    Protobuf,
     /// A content type that is not one of these, without parameters.
     Other(String),
 }
@@ -28,10 +30,13 @@ pub(crate) enum Media {
 impl Media {
     /// From a `Content-Type` header; none means JSON.
     pub(crate) fn from_content_type(header: &str) -> Self {
-        match header.split(';').next().unwrap_or_default().trim() {
-            "" | "application/json" => Self::Json,
-            "application/yaml" | "application/x-yaml" | "text/yaml" => Self::Yaml,
-            other => Self::Other(other.to_owned()),
+        let media = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media.as_str() {
+            "" => Self::Json,
+            media if media == READABLE[0] => Self::Json,
+            media if media == READABLE[1] => Self::Yaml,
+            media if media == READABLE[2] => Self::Protobuf,
+            _ => Self::Other(media),
         }
     }
 }
@@ -100,8 +105,13 @@ impl Body {
                 })?;
                 Ok(Cow::Owned(serde_json::to_vec(&value).map_err(ApiError::internal)?))
             }
-            Media::Other(_) => Err(ApiError::unsupported_media_type(&READABLE)),
+            Media::Protobuf | Media::Other(_) => Err(ApiError::unsupported_media_type(&READABLE)),
         }
+    }
+
+    /// The envelope of a body in protobuf, `None` for any other.
+    fn envelope(&self) -> Option<Result<Envelope<'_>, protobuf::ProtobufError>> {
+        (self.media == Media::Protobuf).then(|| Envelope::open(&self.bytes))
     }
 
     /// Reads an object of a served kind and turns it into what is stored.
@@ -126,8 +136,26 @@ impl Body {
         validation: FieldValidation,
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
-        let json = self.json()?;
         let api_version = kinds::api_version(group, version);
+        if let Some(envelope) = self.envelope() {
+            let envelope = envelope.map_err(|error| {
+                let shown = shown(&self.bytes);
+                ApiError::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {kind}): {error} ({shown})"
+                ))
+            })?;
+            let given = TypeMeta { api_version: envelope.api_version, kind: envelope.kind };
+            check_type(&given.or(&api_version, kind), (group, version, kind))?;
+            let mut object = schema.from_protobuf(envelope.raw).map_err(|error| {
+                ApiError::bad_request(format!(
+                    "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
+                ))
+            })?;
+            object["kind"] = kind.into();
+            object["apiVersion"] = api_version.into();
+            return Ok(object);
+        }
+        let json = self.json()?;
         // A body that is no object at all is refused below, with better words.
         let given: TypeMeta = serde_json::from_slice(&json).unwrap_or_default();
         check_type(&given.or(&api_version, kind), (group, version, kind))?;
@@ -151,11 +179,32 @@ impl Body {
         Ok(object)
     }
 
-    /// Reads a body whose fields nobody checks: `Null` if there is none.
-    pub(crate) fn untyped(&self) -> Result<Value, ApiError> {
-        if self.bytes.iter().all(u8::is_ascii_whitespace) {
+    /// Reads the options of a delete, which clients send as of any group: `Null` if there are none.
+    pub(crate) fn delete_options(&self) -> Result<Value, ApiError> {
+        const KIND: &str = "DeleteOptions";
+        const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+        if self.bytes.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&self.json()?).map_err(|error| ApiError::bad_request(error.to_string()))
+        let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
+        let schema = Schema::for_kind("", "v1", KIND)
+            .ok_or_else(|| ApiError::internal("the table of fields has no DeleteOptions"))?;
+        let check = |given: &TypeMeta| {
+            if matches!(given.kind.as_str(), "" | KIND) {
+                return Ok(());
+            }
+            let TypeMeta { api_version, kind } = given;
+            Err(ApiError::bad_request(format!(
+                "no kind {kind:?} is registered for version {api_version:?} in scheme {SCHEME:?}"
+            )))
+        };
+        if let Some(envelope) = self.envelope() {
+            let Envelope { api_version, kind, raw } = envelope.map_err(|error| bad(&error))?;
+            check(&TypeMeta { api_version, kind })?;
+            return schema.from_protobuf(raw).map_err(|error| bad(&error));
+        }
+        let json = self.json()?;
+        check(&serde_json::from_slice(&json).unwrap_or_default())?;
+        schema.decode(&json).map(|decoded| decoded.object).map_err(|error| bad(&error))
     }
 }

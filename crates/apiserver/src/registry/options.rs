@@ -266,14 +266,6 @@ impl DeleteOptions {
         } else {
             body
         };
-        let kind = body["kind"].as_str().unwrap_or_default();
-        if !matches!(kind, "" | "DeleteOptions") {
-            return Err(ApiError::bad_request(format!(
-                "no kind {kind:?} is registered for version {:?} in scheme \
-                 \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"",
-                body["apiVersion"].as_str().unwrap_or_default()
-            )));
-        }
         let mut errors = Vec::new();
         let orphan = body["orphanDependents"].as_bool();
         let policy = body["propagationPolicy"].as_str();

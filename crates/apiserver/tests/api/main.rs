@@ -9,6 +9,7 @@ mod histories;
 mod lists;
 mod negotiation;
 mod policies;
+mod protobuf;
 mod subresources;
 mod tls;
 mod watches;

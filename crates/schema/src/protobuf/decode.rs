@@ -69,30 +69,34 @@ impl Decoder {
 
     fn field(&mut self, field: &'static Field, payloads: &[Payload<'_>]) -> Result<Value, ProtobufError> {
         let shape = &field.shape;
+        // Errors name fields as Go does, where metadata has no name but that of its type.
+        let name = match shape.go.as_str() {
+            "v1.ObjectMeta" => "ObjectMeta",
+            "v1.ListMeta" => "ListMeta",
+            _ => field.name,
+        };
         match &shape.kind {
-            Kind::List(_) if named_list(shape) => {
-                self.value(shape, &merged(payloads, field.name)?, field.name)
-            }
+            Kind::List(_) if named_list(shape) => self.value(shape, &merged(payloads, name)?, name),
             Kind::List(item) => {
                 let mut list = Vec::with_capacity(payloads.len());
                 for payload in payloads {
-                    self.item(item, *payload, field.name, &mut list)?;
+                    self.item(item, *payload, name, &mut list)?;
                 }
                 Ok(Value::Array(list))
             }
             Kind::Map(item) => {
                 let mut map = Map::new();
                 for payload in payloads {
-                    let (key, value) = self.entry(item, bytes(*payload, field.name)?, field.name)?;
+                    let (key, value) = self.entry(item, bytes(*payload, name)?, name)?;
                     map.insert(key, value);
                 }
                 Ok(Value::Object(map))
             }
             // What occurs twice counts the last time, and messages are merged: they are one after the other.
             Kind::Struct(_) | Kind::IntOrString | Kind::Quantity | Kind::RawExtension | Kind::FieldsV1 => {
-                self.value(shape, &merged(payloads, field.name)?, field.name)
+                self.value(shape, &merged(payloads, name)?, name)
             }
-            _ => payloads.iter().try_fold(Value::Null, |_, payload| self.single(shape, *payload, field.name)),
+            _ => payloads.iter().try_fold(Value::Null, |_, payload| self.single(shape, *payload, name)),
         }
     }
 

@@ -6,7 +6,6 @@ use super::special::{bytes, text};
 use super::wire::{Reader, Writer};
 use super::{ProtobufError, encode};
 use crate::fields::{Kind, Schema};
-use crate::kinds::api_version;
 
 /// How every body begins.
 pub const MAGIC: [u8; 4] = *b"k8s\0";
@@ -85,35 +84,39 @@ fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// The body of an object that says itself what it is; `None` if its kind has no protobuf form.
-pub fn encode_value(object: &Value) -> Option<Vec<u8>> {
-    let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
+/// The schema of a kind that has a protobuf form.
+fn schema_of(version: &str, kind: &str) -> Option<Schema> {
     let (group, number) = version.split_once('/').unwrap_or(("", version));
-    let schema = Schema::for_kind(group, number, kind).filter(Schema::has_protobuf)?;
-    Some(envelope(version, kind, &schema.to_protobuf(object)))
+    Schema::for_kind(group, number, kind).filter(Schema::has_protobuf)
 }
 
-/// The body of a list whose items are messages already.
+/// The body of an object that says itself what it is; `None` if its kind has no protobuf form.
+pub fn encode_value(object: &Value) -> Option<Vec<u8>> {
+    // Documents of discovery have no version.
+    let (version, kind) = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str()?);
+    Some(envelope(version, kind, &schema_of(version, kind)?.to_protobuf(object)))
+}
+
+/// The body of a list, item by item; `None` if its kind has no protobuf form.
 pub fn encode_list(
-    (group, version, kind): (&str, &str, &str),
+    api_version: &str,
+    kind: &str,
     metadata: &Value,
-    items: impl IntoIterator<Item = Vec<u8>>,
+    items: impl IntoIterator<Item = Value>,
 ) -> Option<Vec<u8>> {
-    let schema = Schema::for_kind(group, version, kind).filter(Schema::has_protobuf)?;
-    let of = schema.root();
-    let (_, meta) = of.json_field("metadata")?;
+    let schema = schema_of(api_version, kind)?;
+    let table = schema.table;
+    let (meta, list) = (schema.root().json_field("metadata")?.1, schema.root().json_field("items")?.1);
     let Kind::Struct(list_meta) = meta.shape.kind else { return None };
-    let (meta, list) = (meta.proto?.number, of.json_field("items")?.1.proto?.number);
+    let Kind::List(item) = &list.shape.kind else { return None };
+    let Kind::Struct(item) = item.kind else { return None };
+    let (meta, list) = (u8::try_from(meta.proto?.number).ok()?, u8::try_from(list.proto?.number).ok()?);
     let mut raw = Vec::new();
-    field(
-        &mut raw,
-        u8::try_from(meta).ok()?,
-        &encode::message(schema.table, schema.table.at(list_meta), metadata),
-    );
-    for item in items {
-        field(&mut raw, u8::try_from(list).ok()?, &item);
+    field(&mut raw, meta, &encode::message(table, table.at(list_meta), metadata));
+    for object in items {
+        field(&mut raw, list, &encode::message(table, table.at(item), &object));
     }
-    Some(envelope(&api_version(group, version), kind, &raw))
+    Some(envelope(api_version, kind, &raw))
 }
 
 /// Appends a frame of a watch: the length, then a WatchEvent without an envelope around an object with one.
