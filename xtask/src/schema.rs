@@ -20,12 +20,12 @@ struct Package {
 }
 
 macro_rules! api {
-    ($($group:literal),*) => {
+    ($($group:literal $version:literal),*) => {
         &[
             $(Package {
-                short: concat!($group, "/v1"),
-                dir: concat!("api/", $group, "/v1"),
-                openapi: concat!("io.k8s.api.", $group, ".v1"),
+                short: concat!($group, "/", $version),
+                dir: concat!("api/", $group, "/", $version),
+                openapi: concat!("io.k8s.api.", $group, ".", $version),
                 files: &["types.go"],
             },)*
             Package {
@@ -39,19 +39,22 @@ macro_rules! api {
 }
 
 const PACKAGES: &[Package] = api![
-    "core",
-    "apps",
-    "discovery",
-    "networking",
-    "rbac",
-    "coordination",
-    "events",
-    "batch",
-    "policy",
-    "autoscaling",
-    "authentication",
-    "authorization",
-    "storage"
+    "core" "v1",
+    "apps" "v1",
+    "discovery" "v1",
+    "networking" "v1",
+    "rbac" "v1",
+    "coordination" "v1",
+    "events" "v1",
+    "batch" "v1",
+    "policy" "v1",
+    "autoscaling" "v1",
+    "autoscaling" "v2",
+    "authentication" "v1",
+    "authorization" "v1",
+    "storage" "v1",
+    "scheduling" "v1",
+    "node" "v1"
 ];
 
 /// Types that the reader of the table knows by name: their JSON form is not that of their struct.

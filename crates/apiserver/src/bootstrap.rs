@@ -22,10 +22,23 @@ use crate::status::ApiError;
 
 /// Namespaces that exist from the beginning (J52).
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Classes of pods that the cluster itself needs.
+const PRIORITY_CLASSES: [(&str, u32, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
 /// Everything is looked at again this often, also if nothing has changed.
 const EVERY: Duration = Duration::from_secs(10);
 /// What is looked at, and whose changes make us look again.
-const FOLLOWED: [(&str, &str); 8] = [
+const FOLLOWED: [(&str, &str); 9] = [
     ("", "configmaps"),
     ("", "endpoints"),
     ("", "namespaces"),
@@ -34,6 +47,7 @@ const FOLLOWED: [(&str, &str); 8] = [
     ("discovery.k8s.io", "endpointslices"),
     ("networking.k8s.io", "ipaddresses"),
     ("networking.k8s.io", "servicecidrs"),
+    ("scheduling.k8s.io", "priorityclasses"),
 ];
 
 /// Keeps what a cluster begins with.
@@ -61,6 +75,16 @@ impl Bootstrap {
         for name in NAMESPACES {
             let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
             self.create_if_missing("", "namespaces", object).await?;
+        }
+        for (name, value, description) in PRIORITY_CLASSES {
+            let object = json!({
+                "kind": "PriorityClass",
+                "apiVersion": "scheduling.k8s.io/v1",
+                "metadata": {"name": name},
+                "value": value,
+                "description": description,
+            });
+            self.create_if_missing("scheduling.k8s.io", "priorityclasses", object).await?;
         }
         self.ensure_service_cidr().await?;
         self.registry.back_addresses().await?;

@@ -6,6 +6,7 @@ mod body;
 mod cache;
 mod create;
 mod delete;
+mod eviction;
 mod expiry;
 mod feed;
 mod list;
@@ -23,9 +24,10 @@ mod write;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dyad_model::ClusterNet;
+use dyad_model::{ClusterNet, Objects};
 use dyad_schema::kinds;
 use dyad_store::{Store, StoreError};
+use serde_json::Value;
 use tokio::sync::watch as signal;
 
 pub(crate) use allocations::Allocations;
@@ -109,6 +111,14 @@ impl Registry {
         self.served(group, "v1", plural).expect("asked for only by names that are in the table of kinds")
     }
 
+    /// The objects of a kind in a namespace, or all.
+    pub(crate) fn objects(&self, group: &str, kind: &str, namespace: &str) -> Vec<Value> {
+        let resource =
+            self.resources.iter().find(|resource| resource.row.group == group && resource.row.kind == kind);
+        let items = resource.map(|resource| resource.cache.snapshot(namespace).items).unwrap_or_default();
+        items.iter().map(|stored| stored.value()).collect()
+    }
+
     pub(crate) fn namespaces(&self) -> &Resource {
         self.builtin("", "namespaces")
     }
@@ -128,6 +138,19 @@ impl Registry {
     /// Ends every watch and every loop of the server.
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
+    }
+}
+
+/// What kinds see of each other, as of the newest revision that is known here.
+impl Objects for Registry {
+    fn list(&self, group: &str, kind: &str, namespace: &str) -> Vec<Value> {
+        self.objects(group, kind, namespace)
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
     }
 }
 

@@ -355,6 +355,29 @@ impl ApiError {
         })
     }
 
+    /// 429: a budget has nothing left (J55), and why.
+    pub(crate) fn budget_spent(why: &str) -> Self {
+        Self::budget(why, None)
+    }
+
+    /// 429: nobody has looked at a budget since it changed.
+    pub(crate) fn budget_not_known(name: &str) -> Self {
+        Self::budget(
+            &format!("The disruption budget {name} is still being processed by the server."),
+            Some(10),
+        )
+    }
+
+    fn budget(why: &str, retry_after_seconds: Option<u32>) -> Self {
+        let cause = Cause { reason: "DisruptionBudget", message: why.to_owned(), field: String::new() };
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message).with(Details {
+            causes: vec![cause],
+            retry_after_seconds,
+            ..Details::default()
+        })
+    }
+
     pub(crate) fn unavailable(message: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }

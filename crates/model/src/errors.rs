@@ -70,6 +70,20 @@ pub struct FieldError {
     pub value: Value,
     /// What would be right; may be empty.
     pub detail: String,
+    /// How the value is shown.
+    shown: Shown,
+}
+
+/// How a refused value is shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+enum Shown {
+    /// As it is.
+    #[default]
+    Value,
+    /// As this text: a structure whose fields Kubernetes shows in another order, or under other names.
+    Text(String),
+    /// Not at all.
+    Nothing,
 }
 
 impl FieldError {
@@ -80,7 +94,24 @@ impl FieldError {
         value: impl Into<Value>,
         detail: impl Into<String>,
     ) -> Self {
-        Self { kind, field: field.into(), value: value.into(), detail: detail.into() }
+        Self {
+            kind,
+            field: field.into(),
+            value: value.into(),
+            detail: detail.into(),
+            shown: Shown::default(),
+        }
+    }
+
+    /// The same error, its value shown as the fields of a structure in the order given.
+    pub(crate) fn shown_as(self, fields: &[(&str, &Value)]) -> Self {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name:?}:{value}")).collect();
+        Self { shown: Shown::Text(format!("{{{}}}", fields.join(","))), ..self }
+    }
+
+    /// The same error without its value.
+    pub(crate) fn without_value(self) -> Self {
+        Self { shown: Shown::Nothing, ..self }
     }
 
     /// `Invalid value`.
@@ -101,6 +132,12 @@ impl FieldError {
     /// `Duplicate value`.
     pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::new(ErrorType::Duplicate, field, value, "")
+    }
+
+    /// `Too many`, where only `limit` may be.
+    pub fn too_many(field: impl Into<String>, count: usize, limit: usize) -> Self {
+        let items = if limit == 1 { "item" } else { "items" };
+        Self::new(ErrorType::TooMany, field, count, format!("must have at most {limit} {items}"))
     }
 
     /// `Unsupported value` with the supported ones, sorted and quoted.
@@ -132,10 +169,12 @@ impl FieldError {
             ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal => {
                 text.to_owned()
             }
-            _ => match &self.value {
-                Value::String(value) => format!("{text}: {}", quoted(value)),
+            _ => match (&self.shown, &self.value) {
+                (Shown::Nothing, _) => text.to_owned(),
+                (Shown::Text(shown), _) => format!("{text}: {shown}"),
+                (Shown::Value, Value::String(value)) => format!("{text}: {}", quoted(value)),
                 // JSON, which is how Value prints.
-                value => format!("{text}: {value}"),
+                (Shown::Value, value) => format!("{text}: {value}"),
             },
         };
         if !self.detail.is_empty() {

@@ -275,17 +275,7 @@ impl Strategy for IngressClass {
         if controller.len() > LIMIT {
             errors.push(meta::too_long(FIELD, LIMIT));
         }
-        match controller.split_once('/') {
-            _ if controller.is_empty() => errors.push(FieldError::required(FIELD, "")),
-            Some((host, path)) if !host.is_empty() && !path.is_empty() => {
-                errors.extend(names::check(names::dns1123_subdomain, FIELD, host));
-                errors.extend(names::check(names::http_path, FIELD, path));
-            }
-            _ => {
-                let text = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-                errors.push(FieldError::invalid(FIELD, controller, text));
-            }
-        }
+        errors.extend(names::domain_prefixed(FIELD, controller));
         let parameters = wire::at(spec, &["parameters"]);
         if !parameters.is_null() {
             errors.extend(validate_reference(parameters, "spec.parameters"));

@@ -325,6 +325,39 @@ pub(crate) fn http_path(value: &str) -> Vec<String> {
     vec![pattern("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[])]
 }
 
+/// The errors of a required name with a domain in front, at `field`.
+pub(crate) fn domain_prefixed(field: &str, value: &str) -> Vec<FieldError> {
+    match value.split_once('/') {
+        _ if value.is_empty() => vec![FieldError::required(field, "")],
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            let mut errors = check(dns1123_subdomain, field, host);
+            errors.extend(check(http_path, field, path));
+            errors
+        }
+        _ => {
+            let text = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            vec![FieldError::invalid(field, value, text)]
+        }
+    }
+}
+
+/// Reason of a condition.
+pub(crate) fn condition_reason(value: &str) -> Vec<String> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_,:".contains(&byte);
+    let fits = value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && value.bytes().all(inner);
+    if fits {
+        return Vec::new();
+    }
+    vec![pattern(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric \
+         characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
 /// A number followed by `%`.
 pub fn percentage(value: &str) -> Vec<String> {
     let digits = value.strip_suffix('%').unwrap_or_default();

@@ -30,10 +30,10 @@ impl Strategy for Pod {
     fn begin_create(
         &self,
         new: &mut Value,
-        _cx: &Context<'_>,
+        cx: &Context<'_>,
         _alloc: &mut dyn Allocator,
     ) -> Result<(), Refusal> {
-        admission::on_create(new)
+        admission::on_create(new, cx)
     }
 
     fn begin_update(

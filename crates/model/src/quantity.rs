@@ -80,6 +80,34 @@ impl Quantity {
         })
     }
 
+    /// As Kubernetes writes it, in powers of two if `binary` and nothing is lost by it.
+    pub(crate) fn shown(self, binary: bool) -> String {
+        const BILLION: i128 = 1_000_000_000;
+        const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+        const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+        let reduce = |mut number: i128, base: i128, suffixes: &[&str]| {
+            let mut power = 0;
+            while number != 0 && number % base == 0 && power + 1 < suffixes.len() {
+                number /= base;
+                power += 1;
+            }
+            format!("{number}{}", suffixes[power])
+        };
+        if self.0 == 0 {
+            return "0".to_owned();
+        }
+        if binary && self.is_whole() && self.0.abs() >= 1024 * BILLION {
+            return reduce(self.0 / BILLION, 1024, &BINARY);
+        }
+        reduce(self.0, 1000, &DECIMAL)
+    }
+
+    /// In whole units, rounded away from zero.
+    pub(crate) fn value(self) -> i64 {
+        let whole = self.0 / 1_000_000_000 + (self.0 % 1_000_000_000).signum();
+        i64::try_from(whole).unwrap_or(if whole < 0 { i64::MIN } else { i64::MAX })
+    }
+
     /// Whether it is more than nothing.
     pub(crate) const fn is_positive(self) -> bool {
         self.0 > 0
@@ -128,6 +156,29 @@ mod tests {
         assert!(Quantity::parse("1Mi") > Quantity::parse("1M"));
         assert!(Quantity::parse("0.1n").unwrap().is_positive(), "rounds away from zero");
         assert!(!Quantity::parse("100m").unwrap().is_whole());
+    }
+
+    #[test]
+    fn quantities_are_shown_as_kubernetes_writes_them() {
+        let rows = [
+            ("1500m", "1500m"),
+            ("1.5", "1500m"),
+            ("2000m", "2"),
+            ("1024", "1024"),
+            ("1024Ki", "1Mi"),
+            ("0.5Gi", "512Mi"),
+            ("1000Ki", "1000Ki"),
+            ("512Ki", "512Ki"),
+            ("0.5Ki", "512"),
+            ("1000000", "1M"),
+            ("0", "0"),
+            ("-3k", "-3k"),
+        ];
+        for (text, wanted) in rows {
+            let shown = Quantity::parse(text).unwrap().shown(text.ends_with('i'));
+            assert_eq!(shown, wanted, "{text}");
+            assert_eq!(Quantity::parse(&shown), Quantity::parse(text), "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Which kind has which strategy.
 
 use crate::{
-    NoLogic, Strategy, cluster_network_policy, config, endpoint_slice, event, ingress, lease, namespace,
-    network_policy, node, pod, rbac, service, service_cidr, workloads,
+    NoLogic, Strategy, autoscaler, cluster_network_policy, config, cron_job, disruption, endpoint_slice,
+    event, ingress, job, lease, limits, namespace, network_policy, node, pod, priority, rbac, replication,
+    revision, service, service_cidr, stateful_set, storage, workloads,
 };
 
 static NO_LOGIC: NoLogic = NoLogic;
@@ -15,15 +16,26 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("", "ConfigMap") => &config::CONFIG_MAP,
         ("", "Endpoints") => &endpoint_slice::ENDPOINTS,
         ("", "Event") => &event::CORE_EVENT,
+        ("", "LimitRange") => &limits::LIMIT_RANGE,
         ("", "Namespace") => &namespace::NAMESPACE,
         ("", "Node") => &node::NODE,
+        ("", "PersistentVolume") => &storage::PERSISTENT_VOLUME,
+        ("", "PersistentVolumeClaim") => &storage::PERSISTENT_VOLUME_CLAIM,
         ("", "Pod") => &pod::POD,
+        ("", "PodTemplate") => &replication::POD_TEMPLATE,
+        ("", "ReplicationController") => &replication::REPLICATION_CONTROLLER,
+        ("", "ResourceQuota") => &limits::RESOURCE_QUOTA,
         ("", "Secret") => &config::SECRET,
         ("", "Service") => &service::SERVICE,
         ("", "ServiceAccount") => &config::SERVICE_ACCOUNT,
+        ("apps", "ControllerRevision") => &revision::CONTROLLER_REVISION,
         ("apps", "DaemonSet") => &workloads::DAEMON_SET,
         ("apps", "Deployment") => &workloads::DEPLOYMENT,
         ("apps", "ReplicaSet") => &workloads::REPLICA_SET,
+        ("apps", "StatefulSet") => &stateful_set::STATEFUL_SET,
+        ("autoscaling", "HorizontalPodAutoscaler") => &autoscaler::HORIZONTAL_POD_AUTOSCALER,
+        ("batch", "CronJob") => &cron_job::CRON_JOB,
+        ("batch", "Job") => &job::JOB,
         ("coordination.k8s.io", "Lease") => &lease::LEASE,
         ("discovery.k8s.io", "EndpointSlice") => &endpoint_slice::ENDPOINT_SLICE,
         ("events.k8s.io", "Event") => &event::EVENT,
@@ -32,6 +44,7 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("networking.k8s.io", "IngressClass") => &ingress::INGRESS_CLASS,
         ("networking.k8s.io", "NetworkPolicy") => &network_policy::NETWORK_POLICY,
         ("networking.k8s.io", "ServiceCIDR") => &service_cidr::SERVICE_CIDR,
+        ("policy", "PodDisruptionBudget") => &disruption::POD_DISRUPTION_BUDGET,
         ("policy.networking.k8s.io", "ClusterNetworkPolicy") => {
             &cluster_network_policy::CLUSTER_NETWORK_POLICY
         }
@@ -39,6 +52,8 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => &rbac::CLUSTER_ROLE_BINDING,
         ("rbac.authorization.k8s.io", "Role") => &rbac::ROLE,
         ("rbac.authorization.k8s.io", "RoleBinding") => &rbac::ROLE_BINDING,
+        ("scheduling.k8s.io", "PriorityClass") => &priority::PRIORITY_CLASS,
+        ("storage.k8s.io", "StorageClass") => &storage::STORAGE_CLASS,
         _ => &NO_LOGIC,
     }
 }

@@ -24,9 +24,27 @@ impl ClusterNet {
     }
 }
 
+/// The other objects there are, as far as what a kind means depends on them.
+pub trait Objects: Send + Sync + std::fmt::Debug {
+    /// The objects of a kind in a namespace; of all namespaces, and of kinds without one, with `""`.
+    fn list(&self, group: &str, kind: &str, namespace: &str) -> Vec<Value>;
+}
+
+/// No others at all.
+#[derive(Clone, Copy, Debug)]
+pub struct NoObjects;
+
+impl Objects for NoObjects {
+    fn list(&self, _group: &str, _kind: &str, _namespace: &str) -> Vec<Value> {
+        Vec::new()
+    }
+}
+
 /// The circumstances of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
+    /// The other objects there are.
+    pub objects: &'a dyn Objects,
     /// The cluster's families and ranges.
     pub cluster: &'a ClusterNet,
     /// The subresource written to (`status`, `scale`, ...), or `""`.
@@ -146,6 +164,11 @@ pub trait Strategy: Send + Sync {
     /// Whether a PUT may do without a resourceVersion (Q4).
     fn unconditional_update(&self) -> bool {
         true
+    }
+
+    /// Whether dependents stay when the object is deleted and nobody says what becomes of them (J50).
+    fn orphans_dependents(&self) -> bool {
+        false
     }
 
     /// How the metadata of a new object, or of a change, is checked.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dyad_net::{DualStack, IpFamily};
 use serde_json::Value;
 
-use crate::{AllocError, Allocator, ClusterNet, Context, Strategy};
+use crate::{AllocError, Allocator, ClusterNet, Context, NoObjects, Strategy};
 
 /// Strategies of this crate's tests that use it must not allocate.
 struct NoAllocator;
@@ -36,7 +36,7 @@ fn cluster() -> &'static ClusterNet {
 
 /// The circumstances of a request.
 pub(crate) fn context(subresource: &'static str) -> Context<'static> {
-    Context { cluster: cluster(), subresource, now: "2026-01-01T00:00:00Z" }
+    Context { objects: &NoObjects, cluster: cluster(), subresource, now: "2026-01-01T00:00:00Z" }
 }
 
 /// What becomes of a new object, and what the strategy has against it.

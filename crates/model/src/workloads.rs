@@ -1,6 +1,6 @@
 //! Deployments, ReplicaSets and DaemonSets: defaults, generations and what may not change.
 
-mod rollout;
+pub(crate) mod rollout;
 
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ impl Strategy for Deployment {
     }
 
     fn prepare_create(&self, new: &mut Value, _cx: &Context<'_>) {
-        start(new);
+        start(new, &[]);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context<'_>) {
@@ -102,7 +102,7 @@ impl Strategy for ReplicaSet {
     }
 
     fn prepare_create(&self, new: &mut Value, _cx: &Context<'_>) {
-        start(new);
+        start(new, &["replicas"]);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context<'_>) {
@@ -163,7 +163,8 @@ impl Strategy for DaemonSet {
     }
 
     fn prepare_create(&self, new: &mut Value, _cx: &Context<'_>) {
-        start(new);
+        let zeros = ["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"];
+        start(new, &zeros);
         let generation = Self::template_generation(new).max(1);
         Self::set_template_generation(new, generation);
     }
@@ -228,20 +229,21 @@ impl Strategy for DaemonSet {
     }
 }
 
-fn default_template(spec: &mut Value) {
+pub(crate) fn default_template(spec: &mut Value) {
     let template = wire::child(spec, "template");
     wire::default(template, "metadata", json!({}));
     pod_spec::default_pod_spec(wire::child(template, "spec"));
 }
 
-/// A new object has no status yet and the first generation.
-fn start(new: &mut Value) {
-    wire::set(new, "status", json!({}));
+/// A new object has no status yet, save for zeros that are always told, and the first generation.
+pub(crate) fn start(new: &mut Value, zeros: &[&str]) {
+    let status: serde_json::Map<_, _> = zeros.iter().map(|key| ((*key).to_owned(), json!(0))).collect();
+    wire::set(new, "status", status);
     lifecycle::first_generation(new);
 }
 
 /// Fields that must not be negative.
-fn counts(object: &Value, path: &str, keys: &[&str]) -> Vec<FieldError> {
+pub(crate) fn counts(object: &Value, path: &str, keys: &[&str]) -> Vec<FieldError> {
     let negative =
         keys.iter().filter_map(|key| Some((key, wire::int(object, key).filter(|count| *count < 0)?)));
     negative
@@ -251,7 +253,7 @@ fn counts(object: &Value, path: &str, keys: &[&str]) -> Vec<FieldError> {
         .collect()
 }
 
-fn is_empty_selector(object: &Value) -> bool {
+pub(crate) fn is_empty_selector(object: &Value) -> bool {
     wire::entries(object, "matchLabels").next().is_none() && wire::list(object, "matchExpressions").is_empty()
 }
 
@@ -268,7 +270,7 @@ fn required_selector(spec: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn same_selector(new: &Value, old: &Value) -> Vec<FieldError> {
+pub(crate) fn same_selector(new: &Value, old: &Value) -> Vec<FieldError> {
     let (new, old) = (wire::at(new, &["spec"]), wire::at(old, &["spec"]));
     if wire::same(new, old, "selector") {
         return Vec::new();
@@ -276,7 +278,7 @@ fn same_selector(new: &Value, old: &Value) -> Vec<FieldError> {
     vec![FieldError::invalid("spec.selector", wire::at(new, &["selector"]).clone(), "field is immutable")]
 }
 
-fn unmatched(labels: &Value) -> FieldError {
+pub(crate) fn unmatched(labels: &Value) -> FieldError {
     let text = "`selector` does not match template `labels`";
     FieldError::invalid("spec.template.metadata.labels", labels.clone(), text)
 }
@@ -313,7 +315,7 @@ fn template_contents(spec: &Value, owner: &str) -> Vec<FieldError> {
 
 /// The numbers of a status: none negative, none of `bounded` more than there are replicas, and no more
 /// available than `ready`.
-fn replica_counts(new: &Value, others: &[&str], bounded: &[&str], ready: &str) -> Vec<FieldError> {
+pub(crate) fn replica_counts(new: &Value, others: &[&str], bounded: &[&str], ready: &str) -> Vec<FieldError> {
     let status = wire::at(new, &["status"]);
     let mut errors = counts(status, "status", &["observedGeneration", "replicas"]);
     errors.extend(counts(status, "status", bounded));
@@ -331,7 +333,7 @@ fn replica_counts(new: &Value, others: &[&str], bounded: &[&str], ready: &str) -
     errors
 }
 
-fn collisions(new: &Value, old: &Value) -> Vec<FieldError> {
+pub(crate) fn collisions(new: &Value, old: &Value) -> Vec<FieldError> {
     let count = |object: &Value| wire::int(wire::at(object, &["status"]), "collisionCount");
     let (new, old) = (count(new).unwrap_or_default(), count(old).unwrap_or_default());
     if new >= old {
@@ -340,7 +342,7 @@ fn collisions(new: &Value, old: &Value) -> Vec<FieldError> {
     vec![FieldError::invalid("status.collisionCount", new, "cannot be decremented")]
 }
 
-fn name_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+pub(crate) fn name_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     match names::dns1123_label(wire::text(wire::at(new, &["metadata"]), "name")) {
         problems if old.is_none() && !problems.is_empty() => vec![format!(
             "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label \

@@ -11,8 +11,10 @@ use crate::kinds::Kind;
 mod age;
 pub(crate) mod cluster;
 pub(crate) mod event;
+pub(crate) mod limits;
 pub(crate) mod network;
 pub(crate) mod pod;
+pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 pub(crate) mod workload;
@@ -41,6 +43,8 @@ pub enum CellType {
     String,
     /// A whole number.
     Integer,
+    /// Yes or no.
+    Boolean,
     /// A point in time that the client turns into an age.
     Date,
 }
@@ -140,6 +144,10 @@ impl Column {
         Self { cell_type: CellType::Integer, ..Self::text(name, description, cell) }
     }
 
+    const fn boolean(name: &'static str, description: &'static str, cell: fn(&Value, i64) -> Value) -> Self {
+        Self { cell_type: CellType::Boolean, ..Self::text(name, description, cell) }
+    }
+
     /// Shown with `-o wide` only.
     const fn wide(self) -> Self {
         Self { priority: 1, ..self }
@@ -154,6 +162,7 @@ impl Column {
         let cell_type = match self.cell_type {
             CellType::String => "string",
             CellType::Integer => "integer",
+            CellType::Boolean => "boolean",
             CellType::Date => "date",
         };
         json!({
@@ -212,12 +221,16 @@ fn joined<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
 
 /// The first three of a longer list, and how many more there are; empty for none.
 fn first_three(texts: impl IntoIterator<Item = String>) -> String {
-    const SHOWN: usize = 3;
+    first_some(texts, 3, ",")
+}
+
+/// The first of a longer list, and how many more there are; empty for none.
+fn first_some(texts: impl IntoIterator<Item = String>, most: usize, separator: &str) -> String {
     let mut texts = texts.into_iter();
-    let shown: Vec<String> = texts.by_ref().take(SHOWN).collect();
+    let shown: Vec<String> = texts.by_ref().take(most).collect();
     match texts.count() {
-        0 => shown.join(","),
-        more => format!("{} + {more} more...", shown.join(",")),
+        0 => shown.join(separator),
+        more => format!("{} + {more} more...", shown.join(separator)),
     }
 }
 

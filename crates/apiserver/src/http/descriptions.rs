@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use dyad_schema::fields::{Kind, Schema, Struct, Table};
-use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, networking, policy, rbac};
+use k8s_openapi::api::{
+    apps, autoscaling, batch, coordination, core, discovery, events, networking, policy, rbac, scheduling,
+    storage,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -33,17 +36,22 @@ fn collect() -> HashMap<String, Fields> {
     }
     kinds! {
         apps::v1::ControllerRevision, apps::v1::DaemonSet, apps::v1::Deployment, apps::v1::ReplicaSet,
-        autoscaling::v1::Scale,
+        apps::v1::StatefulSet, autoscaling::v1::Scale, autoscaling::v2::HorizontalPodAutoscaler,
+        batch::v1::CronJob, batch::v1::Job,
         coordination::v1::Lease,
-        core::v1::Binding, core::v1::ConfigMap, core::v1::Endpoints, core::v1::Event, core::v1::Namespace,
-        core::v1::Node, core::v1::Pod, core::v1::Secret, core::v1::Service, core::v1::ServiceAccount,
+        core::v1::Binding, core::v1::ConfigMap, core::v1::Endpoints, core::v1::Event, core::v1::LimitRange,
+        core::v1::Namespace, core::v1::Node, core::v1::PersistentVolume, core::v1::PersistentVolumeClaim,
+        core::v1::Pod, core::v1::PodTemplate, core::v1::ReplicationController, core::v1::ResourceQuota,
+        core::v1::Secret, core::v1::Service, core::v1::ServiceAccount,
         discovery::v1::EndpointSlice,
         events::v1::Event,
         meta::v1::DeleteOptions, meta::v1::Status,
         networking::v1::IPAddress, networking::v1::Ingress, networking::v1::IngressClass,
         networking::v1::NetworkPolicy, networking::v1::ServiceCIDR,
-        policy::v1::Eviction,
+        policy::v1::Eviction, policy::v1::PodDisruptionBudget,
         rbac::v1::ClusterRole, rbac::v1::ClusterRoleBinding, rbac::v1::Role, rbac::v1::RoleBinding,
+        scheduling::v1::PriorityClass,
+        storage::v1::CSIDriver, storage::v1::CSINode, storage::v1::StorageClass, storage::v1::VolumeAttachment,
     }
     let definitions = generator.take_definitions(true);
     let mut all: HashMap<String, Fields> =

@@ -1,4 +1,4 @@
-//! `pods/binding` and `pods/eviction` (J55, J56).
+//! `pods/binding` (J56).
 
 use dyad_model::{FieldError, names};
 use dyad_schema::fields::Schema;
@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 
 use super::Registry;
 use super::body::Body;
-use super::options::{DeleteOptions, WriteOptions};
+use super::options::WriteOptions;
 use super::stored::Stored;
 use super::values;
 use super::write::{ATTEMPTS, Committed, Scope, check_preconditions, meta_text};
-use crate::http::query::Query;
 use crate::status::{About, ApiError};
 
 impl Registry {
@@ -56,32 +55,6 @@ impl Registry {
             }
         }
         Err(ApiError::conflict(scope.about(), "too many others write the object at the same time; try again"))
-    }
-
-    /// Deletes a pod as its Eviction says. There are no disruption budgets that could forbid it.
-    pub(crate) async fn evict(
-        &self,
-        scope: Scope<'_>,
-        body: &Body,
-        options: &WriteOptions,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), ApiError> {
-        let schema = Schema::for_kind("policy", "v1", "Eviction")
-            .ok_or_else(|| ApiError::internal("the table of fields has no Eviction"))?;
-        let eviction =
-            body.decode_as(&schema, ("policy", "v1", "Eviction"), options.field_validation, warnings)?;
-        let name = meta_text(&eviction, "name");
-        if !name.is_empty() && name != scope.name {
-            return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
-        }
-        let given = match &eviction["deleteOptions"] {
-            Value::Null => json!({}),
-            given => given.clone(),
-        };
-        let mut delete = DeleteOptions::parse(&Query::default(), &given)?;
-        delete.dry_run |= options.dry_run;
-        self.delete(Scope { subresource: "", ..scope }, &delete).await?;
-        Ok(())
     }
 }
 

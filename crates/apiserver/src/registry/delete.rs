@@ -72,6 +72,10 @@ impl Registry {
         if resource.is("", "namespaces") && IMMORTAL.contains(&scope.name) {
             return Err(ApiError::forbidden(scope.about(), "this namespace may not be deleted"));
         }
+        // J50: what was always so stays so for who does not say otherwise.
+        let said = options.propagation.is_some() || has_propagation(&value);
+        let default = (!said && resource.strategy.orphans_dependents()).then_some(Propagation::Orphan);
+        let options = &DeleteOptions { propagation: options.propagation.or(default), ..options.clone() };
         let step = if resource.is("", "namespaces") {
             namespace_step(value, options)
         } else {
@@ -263,6 +267,13 @@ fn bump_generation(object: &mut Value) {
     if let Some(generation) = object["metadata"]["generation"].as_i64().filter(|generation| *generation > 0) {
         object["metadata"]["generation"] = (generation + 1).into();
     }
+}
+
+/// Whether a finalizer already says what becomes of an object's dependents.
+fn has_propagation(object: &Value) -> bool {
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    finalizers
+        .is_some_and(|all| all.iter().any(|name| name == FINALIZER_FOREGROUND || name == FINALIZER_ORPHAN))
 }
 
 /// J50: the finalizers for the garbage collector.

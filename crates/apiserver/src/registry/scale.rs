@@ -33,7 +33,14 @@ pub(crate) fn of(object: &Value) -> Value {
     if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
-    if let Ok(selector) = LabelSelector::from_object(&object["spec"]["selector"]) {
+    let selector = &object["spec"]["selector"];
+    // A ReplicationController has labels there, and others a selector, which is made of maps and lists.
+    let by_labels = selector.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    let selector = match by_labels {
+        true => Ok(LabelSelector::from_map(selector)),
+        false => LabelSelector::from_object(selector),
+    };
+    if let Ok(selector) = selector {
         let text = selector.to_string();
         if !text.is_empty() {
             scale["status"]["selector"] = text.into();

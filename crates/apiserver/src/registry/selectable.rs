@@ -35,6 +35,19 @@ macro_rules! flag {
     };
 }
 
+/// Reads a number, which counts as 0 when it is not there.
+macro_rules! count {
+    ($label:literal, $path:literal) => {
+        Selectable {
+            label: $label,
+            read: |object| {
+                let value = text(object, $path);
+                if value.is_empty() { "0".to_owned() } else { value }
+            },
+        }
+    };
+}
+
 const PODS: &[Selectable] = &[
     field!("spec.nodeName"),
     field!("spec.restartPolicy"),
@@ -68,6 +81,8 @@ const SERVICES: &[Selectable] = &[field!("spec.clusterIP"), field!("spec.type")]
 const NODES: &[Selectable] = &[flag!("spec.unschedulable")];
 const SECRETS: &[Selectable] = &[field!("type")];
 const NAMESPACES: &[Selectable] = &[field!("status.phase")];
+const JOBS: &[Selectable] = &[count!("status.successful", "status.succeeded")];
+const REPLICATION_CONTROLLERS: &[Selectable] = &[count!("status.replicas", "status.replicas")];
 
 /// The fields of a kind, besides `metadata.name` and `metadata.namespace`, which every kind has.
 pub(crate) fn of(group: &str, kind: &str) -> &'static [Selectable] {
@@ -78,6 +93,8 @@ pub(crate) fn of(group: &str, kind: &str) -> &'static [Selectable] {
         ("", "Node") => NODES,
         ("", "Secret") => SECRETS,
         ("", "Namespace") => NAMESPACES,
+        ("", "ReplicationController") => REPLICATION_CONTROLLERS,
+        ("batch", "Job") => JOBS,
         _ => &[],
     }
 }

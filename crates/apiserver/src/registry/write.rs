@@ -69,7 +69,7 @@ impl<'a> Scope<'a> {
     where
         'a: 'c,
     {
-        Context { cluster: &registry.cluster, subresource: self.subresource, now }
+        Context { objects: registry, cluster: &registry.cluster, subresource: self.subresource, now }
     }
 }
 

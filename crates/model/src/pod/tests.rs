@@ -189,12 +189,12 @@ fn priorities_are_of_classes() {
     assert_eq!(created(&POD, new).0["spec"]["priority"], 2_000_001_000);
     let mut new = pod();
     new["spec"]["priority"] = json!(5);
-    let refused = admission::on_create(&mut new).unwrap_err();
+    let refused = admission::on_create(&mut new, &crate::testing::context("")).unwrap_err();
     assert!(
         matches!(refused, Refusal::Forbidden(text) if text.starts_with("the integer value of priority (5)"))
     );
     let mut new = pod();
     new["spec"]["runtimeClassName"] = json!("none");
-    let refused = admission::on_create(&mut new).unwrap_err();
+    let refused = admission::on_create(&mut new, &crate::testing::context("")).unwrap_err();
     assert_eq!(refused, Refusal::Forbidden("pod rejected: RuntimeClass \"none\" not found".to_owned()));
 }

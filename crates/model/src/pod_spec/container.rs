@@ -240,7 +240,8 @@ fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn resource_name(name: &str, field: &str) -> Vec<FieldError> {
+/// The errors of the name of a resource that containers can have.
+pub(crate) fn resource_name(name: &str, field: &str) -> Vec<FieldError> {
     let errors = names::check(names::qualified_name, field, name);
     if !errors.is_empty() || name.contains('/') {
         return errors;

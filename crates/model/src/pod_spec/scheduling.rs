@@ -163,14 +163,8 @@ pub(super) fn validate_affinity(affinity: &Value, field: &str) -> Vec<FieldError
     let node = wire::at(affinity, &["nodeAffinity"]);
     let node_field = format!("{field}.nodeAffinity");
     if wire::has(node, REQUIRED) {
-        let list = format!("{node_field}.{REQUIRED}.nodeSelectorTerms");
-        let terms = wire::list(wire::at(node, &[REQUIRED]), "nodeSelectorTerms");
-        if terms.is_empty() {
-            errors.push(FieldError::required(list.as_str(), "must have at least one node selector term"));
-        }
-        for (index, term) in terms.iter().enumerate() {
-            errors.extend(node_term(term, &format!("{list}[{index}]")));
-        }
+        errors
+            .extend(validate_node_selector(wire::at(node, &[REQUIRED]), &format!("{node_field}.{REQUIRED}")));
     }
     for (index, term) in wire::list(node, PREFERRED).iter().enumerate() {
         let field = format!("{node_field}.{PREFERRED}[{index}]");
@@ -190,6 +184,17 @@ pub(super) fn validate_affinity(affinity: &Value, field: &str) -> Vec<FieldError
         }
     }
     errors
+}
+
+/// The errors of a selector of nodes.
+pub(crate) fn validate_node_selector(selector: &Value, field: &str) -> Vec<FieldError> {
+    let list = format!("{field}.nodeSelectorTerms");
+    let terms = wire::list(selector, "nodeSelectorTerms");
+    if terms.is_empty() {
+        return vec![FieldError::required(list, "must have at least one node selector term")];
+    }
+    let terms = terms.iter().enumerate();
+    terms.flat_map(|(index, term)| node_term(term, &format!("{list}[{index}]"))).collect()
 }
 
 fn weight(term: &Value, field: &str) -> Option<FieldError> {

@@ -14,16 +14,22 @@ const SEARCH_LIST_MAX: usize = 2048;
 
 /// Every error of a pod template at `field`.
 pub(crate) fn validate_template(template: &Value, field: &str) -> Vec<FieldError> {
-    let metadata = wire::at(template, &["metadata"]);
-    let mut errors = meta::validate_labels(wire::at(metadata, &["labels"]), &format!("{field}.labels"));
-    let annotations = wire::at(metadata, &["annotations"]);
-    errors.extend(meta::validate_annotations(annotations, &format!("{field}.annotations")));
+    let mut errors = validate_template_meta(template, field);
     let spec = wire::at(template, &["spec"]);
     errors.extend(validate_pod_spec(spec, &format!("{field}.spec"), false));
     if !wire::list(spec, "ephemeralContainers").is_empty() {
         let text = "ephemeral containers not allowed in pod template";
         errors.push(FieldError::forbidden(format!("{field}.spec.ephemeralContainers"), text));
     }
+    errors
+}
+
+/// The errors of the labels and annotations of a pod template at `field`.
+pub(crate) fn validate_template_meta(template: &Value, field: &str) -> Vec<FieldError> {
+    let metadata = wire::at(template, &["metadata"]);
+    let mut errors = meta::validate_labels(wire::at(metadata, &["labels"]), &format!("{field}.labels"));
+    let annotations = wire::at(metadata, &["annotations"]);
+    errors.extend(meta::validate_annotations(annotations, &format!("{field}.annotations")));
     errors
 }
 

@@ -85,14 +85,14 @@ fn unknown(strategy: &Value, field: &str, known: &[&str]) -> FieldError {
 }
 
 /// A number as it is, a percentage without its sign.
-fn amount(value: &Value) -> i64 {
+pub(crate) fn amount(value: &Value) -> i64 {
     match value {
         Value::String(text) => text.strip_suffix('%').unwrap_or(text).parse().unwrap_or_default(),
         value => value.as_i64().unwrap_or_default(),
     }
 }
 
-fn amount_errors(value: &Value, field: &str) -> Vec<FieldError> {
+pub(crate) fn amount_errors(value: &Value, field: &str) -> Vec<FieldError> {
     match value {
         Value::String(text) => {
             let problems = names::percentage(text).into_iter();
@@ -105,7 +105,7 @@ fn amount_errors(value: &Value, field: &str) -> Vec<FieldError> {
     }
 }
 
-fn at_most_all(value: &Value, field: &str) -> Option<FieldError> {
+pub(crate) fn at_most_all(value: &Value, field: &str) -> Option<FieldError> {
     let text = value.as_str().filter(|text| names::percentage(text).is_empty())?;
     (amount(value) > 100).then(|| FieldError::invalid(field, text, "must not be greater than 100%"))
 }

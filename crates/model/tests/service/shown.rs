@@ -107,7 +107,12 @@ fn an_old_service_can_be_upgraded() {
 fn warnings() {
     let world = World::v4v6();
     let ask = |object: Value, subresource| {
-        let cx = Context { cluster: &world.cluster, subresource, now: "2026-01-01T00:00:00Z" };
+        let cx = Context {
+            objects: &dyad_model::NoObjects,
+            cluster: &world.cluster,
+            subresource,
+            now: "2026-01-01T00:00:00Z",
+        };
         SERVICE.warnings(&object, None, &cx)
     };
     #[rustfmt::skip]

@@ -160,7 +160,12 @@ impl World {
         }
         SERVICE.default(&mut new);
         let object = self.request(|cluster, alloc| {
-            let cx = Context { cluster, subresource: "", now: "2026-01-01T00:00:00Z" };
+            let cx = Context {
+                objects: &dyad_model::NoObjects,
+                cluster,
+                subresource: "",
+                now: "2026-01-01T00:00:00Z",
+            };
             SERVICE.begin_create(&mut new, &cx, alloc).map_err(refused)?;
             SERVICE.prepare_create(&mut new, &cx);
             match SERVICE.validate_create(&new, &cx).as_slice() {
@@ -175,7 +180,12 @@ impl World {
         SERVICE.default(&mut new);
         SERVICE.decorate(&mut old, &self.cluster);
         let object = self.request(|cluster, alloc| {
-            let cx = Context { cluster, subresource: "", now: "2026-01-01T00:00:00Z" };
+            let cx = Context {
+                objects: &dyad_model::NoObjects,
+                cluster,
+                subresource: "",
+                now: "2026-01-01T00:00:00Z",
+            };
             SERVICE.begin_update(&mut new, &old, &cx, alloc).map_err(refused)?;
             SERVICE.prepare_update(&mut new, &old, &cx);
             match SERVICE.validate_update(&new, &old, &cx).as_slice() {
@@ -208,7 +218,12 @@ impl World {
         new["status"] = status;
         new["spec"]["type"] = "ExternalName".into();
         SERVICE.default(&mut new);
-        let cx = Context { cluster: &self.cluster, subresource: "status", now: "2026-01-01T00:00:00Z" };
+        let cx = Context {
+            objects: &dyad_model::NoObjects,
+            cluster: &self.cluster,
+            subresource: "status",
+            now: "2026-01-01T00:00:00Z",
+        };
         SERVICE.prepare_update(&mut new, &old, &cx);
         // The server defaults what it has decoded, whose spec is here the stored one again.
         SERVICE.default(&mut new);

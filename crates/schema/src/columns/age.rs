@@ -16,7 +16,7 @@ pub(super) fn since(time: &Value, now: i64) -> String {
 }
 
 /// A duration in seconds. Clocks may disagree by a second; more than that in the future is `<invalid>`.
-fn human(seconds: i64) -> String {
+pub(super) fn human(seconds: i64) -> String {
     match seconds {
         ..-1 => "<invalid>".to_owned(),
         -1 => "0s".to_owned(),

@@ -28,9 +28,14 @@ fn j1_apis_lists_named_groups_only() {
         [
             "apps",
             "events.k8s.io",
+            "autoscaling",
+            "batch",
             "networking.k8s.io",
+            "policy",
             "policy.networking.k8s.io",
             "rbac.authorization.k8s.io",
+            "storage.k8s.io",
+            "scheduling.k8s.io",
             "coordination.k8s.io",
             "discovery.k8s.io"
         ]
@@ -51,7 +56,7 @@ fn j1_a_group_names_its_versions() {
         })
     );
     assert_eq!(group(""), None);
-    assert_eq!(group("batch"), None);
+    assert_eq!(group("extensions"), None);
 }
 
 #[test]

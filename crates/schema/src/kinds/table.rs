@@ -2,7 +2,7 @@
 
 use super::event::EVENTS_VIEW;
 use super::{Kind, Subresource, Verbs};
-use crate::columns::{cluster, event, network, pod, workload};
+use crate::columns::{cluster, event, limits, network, pod, storage, workload};
 
 const READ_WRITE: Verbs = &["get", "patch", "update"];
 
@@ -29,19 +29,42 @@ const EVICTION: Subresource = Subresource {
 };
 
 const APPS: &str = "apps";
+const BATCH: &str = "batch";
 const NETWORKING: &str = "networking.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
+const STORAGE: &str = "storage.k8s.io";
 
 pub(super) static KINDS: &[Kind] = &[
     Kind::namespaced("", "ConfigMap", "configmaps", "configmap", cluster::CONFIG_MAP).short(&["cm"]),
     Kind::namespaced("", "Endpoints", "endpoints", "endpoints", network::ENDPOINTS).short(&["ep"]),
     Kind::namespaced("", "Event", "events", "event", event::EVENT).short(&["ev"]),
+    Kind::namespaced("", "LimitRange", "limitranges", "limitrange", limits::LIMIT_RANGE).short(&["limits"]),
     Kind::cluster("", "Namespace", "namespaces", "namespace", cluster::NAMESPACE)
         .short(&["ns"])
         .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
         .below(&[own("finalize", &["update"]), STATUS])
         .returned_when_deleted(),
     Kind::cluster("", "Node", "nodes", "node", cluster::NODE).short(&["no"]).below(&[STATUS]),
+    Kind::namespaced(
+        "",
+        "PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        "persistentvolumeclaim",
+        storage::CLAIM,
+    )
+    .short(&["pvc"])
+    .below(&[STATUS])
+    .returned_when_deleted(),
+    Kind::cluster(
+        "",
+        "PersistentVolume",
+        "persistentvolumes",
+        "persistentvolume",
+        storage::PERSISTENT_VOLUME,
+    )
+    .short(&["pv"])
+    .below(&[STATUS])
+    .returned_when_deleted(),
     Kind::namespaced("", "Pod", "pods", "pod", pod::POD)
         .short(&["po"])
         .in_all()
@@ -54,6 +77,22 @@ pub(super) static KINDS: &[Kind] = &[
             of_kind("portforward", "PodPortForwardOptions", &["create", "get"]),
             STATUS,
         ])
+        .returned_when_deleted(),
+    Kind::namespaced("", "PodTemplate", "podtemplates", "podtemplate", workload::POD_TEMPLATE)
+        .returned_when_deleted(),
+    Kind::namespaced(
+        "",
+        "ReplicationController",
+        "replicationcontrollers",
+        "replicationcontroller",
+        workload::REPLICATION_CONTROLLER,
+    )
+    .short(&["rc"])
+    .in_all()
+    .below(&[SCALE, STATUS]),
+    Kind::namespaced("", "ResourceQuota", "resourcequotas", "resourcequota", limits::RESOURCE_QUOTA)
+        .short(&["quota"])
+        .below(&[STATUS])
         .returned_when_deleted(),
     Kind::namespaced("", "Secret", "secrets", "secret", cluster::SECRET),
     Kind::namespaced("", "ServiceAccount", "serviceaccounts", "serviceaccount", cluster::NAMED)
@@ -83,9 +122,29 @@ pub(super) static KINDS: &[Kind] = &[
         .short(&["rs"])
         .in_all()
         .below(&[SCALE, STATUS]),
+    Kind::namespaced(APPS, "StatefulSet", "statefulsets", "statefulset", workload::STATEFUL_SET)
+        .short(&["sts"])
+        .in_all()
+        .below(&[SCALE, STATUS]),
     Kind::namespaced("events.k8s.io", "Event", "events", "event", event::EVENT)
         .short(&["ev"])
         .view_of_another(&EVENTS_VIEW),
+    Kind::namespaced(
+        "autoscaling",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        "horizontalpodautoscaler",
+        limits::AUTOSCALER,
+    )
+    .version("v2")
+    .short(&["hpa"])
+    .in_all()
+    .below(&[STATUS]),
+    Kind::namespaced(BATCH, "CronJob", "cronjobs", "cronjob", workload::CRON_JOB)
+        .short(&["cj"])
+        .in_all()
+        .below(&[STATUS]),
+    Kind::namespaced(BATCH, "Job", "jobs", "job", workload::JOB).in_all().below(&[STATUS]),
     Kind::cluster(NETWORKING, "IngressClass", "ingressclasses", "ingressclass", network::INGRESS_CLASS),
     Kind::namespaced(NETWORKING, "Ingress", "ingresses", "ingress", network::INGRESS)
         .short(&["ing"])
@@ -101,6 +160,15 @@ pub(super) static KINDS: &[Kind] = &[
     .short(&["netpol"]),
     Kind::cluster(NETWORKING, "ServiceCIDR", "servicecidrs", "servicecidr", network::SERVICE_CIDR)
         .below(&[STATUS]),
+    Kind::namespaced(
+        "policy",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        "poddisruptionbudget",
+        workload::DISRUPTION_BUDGET,
+    )
+    .short(&["pdb"])
+    .below(&[STATUS]),
     Kind::cluster(
         "policy.networking.k8s.io",
         "ClusterNetworkPolicy",
@@ -121,6 +189,29 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::cluster(RBAC, "ClusterRole", "clusterroles", "clusterrole", cluster::ROLE),
     Kind::namespaced(RBAC, "RoleBinding", "rolebindings", "rolebinding", cluster::ROLE_BINDING),
     Kind::namespaced(RBAC, "Role", "roles", "role", cluster::ROLE),
+    Kind::cluster(STORAGE, "CSIDriver", "csidrivers", "csidriver", storage::CSI_DRIVER)
+        .returned_when_deleted(),
+    Kind::cluster(STORAGE, "CSINode", "csinodes", "csinode", storage::CSI_NODE).returned_when_deleted(),
+    Kind::cluster(STORAGE, "StorageClass", "storageclasses", "storageclass", storage::STORAGE_CLASS)
+        .short(&["sc"])
+        .returned_when_deleted(),
+    Kind::cluster(
+        STORAGE,
+        "VolumeAttachment",
+        "volumeattachments",
+        "volumeattachment",
+        storage::VOLUME_ATTACHMENT,
+    )
+    .below(&[STATUS])
+    .returned_when_deleted(),
+    Kind::cluster(
+        "scheduling.k8s.io",
+        "PriorityClass",
+        "priorityclasses",
+        "priorityclass",
+        limits::PRIORITY_CLASS,
+    )
+    .short(&["pc"]),
     Kind::namespaced("coordination.k8s.io", "Lease", "leases", "lease", cluster::LEASE),
     Kind::namespaced(
         "discovery.k8s.io",

@@ -50,7 +50,23 @@ fn lookups_find_rows_by_path_and_by_kind() {
 fn j40_pods_services_namespaces_and_accounts_are_returned_when_deleted() {
     let returned: Vec<&str> =
         all().iter().filter(|row| row.deleted == Deleted::Object).map(|row| row.kind).collect();
-    assert_eq!(returned, ["Namespace", "Pod", "ServiceAccount", "Service"]);
+    assert_eq!(
+        returned,
+        [
+            "Namespace",
+            "PersistentVolumeClaim",
+            "PersistentVolume",
+            "Pod",
+            "PodTemplate",
+            "ResourceQuota",
+            "ServiceAccount",
+            "Service",
+            "CSIDriver",
+            "CSINode",
+            "StorageClass",
+            "VolumeAttachment",
+        ]
+    );
 }
 
 #[test]
