@@ -357,7 +357,9 @@ fn resolve(go: &str, package: &Package, source: &Source) -> Result<String> {
         || go.to_owned(),
         |stem| {
             let target = format!("{stem}Policy");
-            if source.types.iter().any(|(name, _)| *name == target) { target } else { go.to_owned() }
+            let is_name = |decl: &Decl| matches!(decl, Decl::Named { .. });
+            let known = source.types.iter().any(|(name, decl)| *name == target && is_name(decl));
+            if known { target } else { go.to_owned() }
         },
     );
     let full = match go.split_once('.') {

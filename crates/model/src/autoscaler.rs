@@ -44,13 +44,10 @@ impl Strategy for HorizontalPodAutoscaler {
 
     fn prepare_create(&self, new: &mut Value, _cx: &Context<'_>) {
         wire::set(new, "status", json!({"desiredReplicas": 0, "currentMetrics": null}));
-        lifecycle::first_generation(new);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context<'_>) {
-        if lifecycle::keep_other_half(new, old, cx) {
-            lifecycle::next_generation_if_spec_changed(new, old);
-        }
+        lifecycle::keep_other_half(new, old, cx);
     }
 
     fn validate_create(&self, new: &Value, _cx: &Context<'_>) -> Vec<FieldError> {
@@ -61,6 +58,12 @@ impl Strategy for HorizontalPodAutoscaler {
         let metrics = wire::list(spec, "metrics");
         for (index, metric) in metrics.iter().enumerate() {
             errors.extend(validate_metric(metric, &format!("spec.metrics[{index}]")));
+        }
+        let counts_others = |metric: &Value| matches!(wire::text(metric, "type"), "Object" | "External");
+        if wire::int(spec, "minReplicas") == Some(0) && !metrics.iter().any(counts_others) {
+            let text =
+                "must specify at least one Object or External metric to support scaling to zero replicas";
+            errors.push(FieldError::forbidden("spec.metrics", text));
         }
         for key in ["scaleUp", "scaleDown"] {
             let rules = wire::at(spec, &["behavior", key]);

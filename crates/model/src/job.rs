@@ -34,11 +34,13 @@ impl Strategy for Job {
         if !wire::flag(wire::at(new, &["spec"]), "manualSelector") {
             generate_selector(new);
         }
+        inherit_labels(new);
         start(new, &[]);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context<'_>) {
         if lifecycle::keep_other_half(new, old, cx) {
+            inherit_labels(new);
             lifecycle::next_generation_if_spec_changed(new, old);
         }
     }
@@ -100,8 +102,12 @@ fn default_job(object: &mut Value) {
     wire::default(spec, "podReplacementPolicy", replaced);
     wire::default(spec, "manualSelector", false);
     default_templates(spec);
-    let labels = wire::at(spec, &["template", "metadata", "labels"]).clone();
-    let meta = wire::child(object, "metadata");
+}
+
+/// A Job without labels has those of its template, the generated ones among them.
+fn inherit_labels(job: &mut Value) {
+    let labels = wire::at(job, &["spec", "template", "metadata", "labels"]).clone();
+    let meta = wire::child(job, "metadata");
     if !wire::is_empty(&labels) && wire::is_empty(wire::at(meta, &["labels"])) {
         wire::set(meta, "labels", labels);
     }

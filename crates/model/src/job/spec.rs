@@ -102,7 +102,7 @@ fn validate_restarts(spec: &Value, field: String) -> Option<FieldError> {
             Some(FieldError::invalid(field, "OnFailure", text))
         }
         "OnFailure" => None,
-        other => Some(FieldError::not_supported(field, other, &["OnFailure", "Never"])),
+        other => Some(FieldError::not_supported_in_order(field, other, &["OnFailure", "Never"])),
     }
 }
 

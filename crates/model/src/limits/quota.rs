@@ -48,7 +48,7 @@ impl Strategy for ResourceQuota {
                 unfit_resources(spec, scope).map(|_| invalid("unsupported scope applied to resource"));
             errors.extend(unfit);
         }
-        errors.extend(conflicting(&scopes).map(|text| invalid(text)));
+        errors.extend(conflicting(&scopes).map(invalid));
         errors.extend(validate_selector(spec));
         errors
     }
@@ -78,11 +78,10 @@ fn amounts(owner: &Value, key: &str, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (name, value) in wire::entries(owner, key) {
         let field = format!("{field}[{name}]");
-        let mut problems = resource_name(name, &field);
-        if problems.is_empty() && !name.contains('/') && !is_quota_resource(name) {
-            problems.push(FieldError::invalid(field.as_str(), name, "must be a standard resource for quota"));
+        errors.extend(resource_name(name, &field));
+        if !name.contains('/') && !is_quota_resource(name) {
+            errors.push(FieldError::invalid(field.as_str(), name, "must be a standard resource for quota"));
         }
-        errors.extend(problems);
         errors.extend(amount(name, value, &field));
     }
     errors

@@ -73,6 +73,17 @@ impl Strategy for PersistentVolumeClaim {
         errors
     }
 
+    fn warnings(&self, new: &Value, _old: Option<&Value>, _cx: &Context<'_>) -> Vec<String> {
+        let size = super::quantity(wire::at(new, &["spec", "resources", "requests", "storage"]));
+        let fraction = size.filter(|(_, size)| !size.is_whole());
+        let warning = |(text, _)| {
+            format!(
+                "spec.resources.requests[storage]: fractional byte value {text:?} is invalid, must be an integer"
+            )
+        };
+        fraction.map(warning).into_iter().collect()
+    }
+
     fn meta_checks(&self, cx: &Context<'_>) -> Checks {
         if cx.subresource.is_empty() { Checks::WHOLE_AND_CHANGE } else { Checks::CHANGE }
     }

@@ -34,7 +34,8 @@ impl Strategy for StorageClass {
             ("volumeBindingMode", ["Immediate", "WaitForFirstConsumer"]),
         ] {
             let value = wire::text(new, key);
-            if !known.contains(&value) && !(key == "reclaimPolicy" && value.is_empty()) {
+            let is_left_out = key == "reclaimPolicy" && value.is_empty();
+            if !(is_left_out || known.contains(&value)) {
                 errors.push(FieldError::not_supported(key, value, &known));
             }
         }

@@ -99,6 +99,17 @@ impl Strategy for PersistentVolume {
         errors
     }
 
+    fn warnings(&self, new: &Value, _old: Option<&Value>, _cx: &Context<'_>) -> Vec<String> {
+        match wire::text(wire::at(new, &["spec"]), "persistentVolumeReclaimPolicy") {
+            "Recycle" => vec![
+                "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the \
+                 recommended approach is to use dynamic provisioning."
+                    .to_owned(),
+            ],
+            _ => Vec::new(),
+        }
+    }
+
     fn meta_checks(&self, cx: &Context<'_>) -> Checks {
         if cx.subresource.is_empty() {
             Checks { change: false, ..Checks::WHOLE_AND_CHANGE }
