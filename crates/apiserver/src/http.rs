@@ -2,16 +2,19 @@
 
 mod descriptions;
 mod discovery;
+mod flow;
 mod health;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod paced;
 mod path;
 pub(crate) mod query;
 mod respond;
 mod routes;
 mod serve;
 mod show;
+mod stall;
 
 pub use respond::Body;
 pub(crate) use routes::Api;

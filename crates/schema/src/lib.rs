@@ -5,6 +5,8 @@
 pub mod columns;
 pub mod discovery;
 pub mod fields;
+#[cfg(test)]
+mod fuzz;
 pub mod kinds;
 pub mod normalize;
 pub mod openapi;

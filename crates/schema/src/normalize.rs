@@ -29,6 +29,8 @@ pub(crate) use write::{write_struct, zero};
 #[cfg(test)]
 mod tests;
 
+/// Structs of a few bytes have many fields: at most this many are made of one body.
+pub(crate) const VALUES_MAX: usize = 1 << 20;
 /// At most this many strict errors are reported for one body.
 const MAX_STRICT_ERRORS: usize = 100;
 
@@ -60,6 +62,11 @@ pub enum DecodeError {
 const SHOWN_BYTES: usize = 30;
 
 impl DecodeError {
+    /// Of a body that would take far more memory than it has bytes.
+    fn full() -> Self {
+        Self::Type(format!("the object has more than {VALUES_MAX} values: send smaller objects"))
+    }
+
     /// The message of the 400 BadRequest with which an API server refuses `body` as an object of this kind.
     pub fn bad_request(&self, kind: &str, version: &str, body: &[u8]) -> String {
         match self {
@@ -99,7 +106,11 @@ impl Schema {
             deserializer.end()?;
             Ok(object)
         });
-        context.finish(object.map_err(|error| DecodeError::Unrecognized(syntax_error(&error, body)))?)
+        let object = object.map_err(|error| match context.is_full() {
+            true => DecodeError::full(),
+            false => DecodeError::Unrecognized(syntax_error(&error, body)),
+        });
+        context.finish(object?)
     }
 
     /// Brings an object that is already a tree to canonical form. Duplicate fields cannot be seen here any more.
@@ -109,9 +120,11 @@ impl Schema {
 
     pub(crate) fn convert(&self, object: &Value, dialect: Dialect) -> Result<Decoded, DecodeError> {
         let mut context = Context::new(self.table, dialect);
-        let object =
-            self.walk(object, &mut context).map_err(|error| DecodeError::Syntax(error.to_string()))?;
-        context.finish(object)
+        let object = self.walk(object, &mut context).map_err(|error| match context.is_full() {
+            true => DecodeError::full(),
+            false => DecodeError::Syntax(error.to_string()),
+        });
+        context.finish(object?)
     }
 
     fn walk<'de, D: Deserializer<'de>>(&self, input: D, context: &mut Context) -> Result<Value, D::Error> {

@@ -6,11 +6,12 @@
 //! written even if it is zero. So is every struct. Kind and apiVersion are in the [`Envelope`] only.
 //!
 //! Bytes from outside are bounded: nothing is read past their end, messages nest to [`DEPTH_MAX`] at most, and a body
-//! makes no more than [`VALUES_MAX`] values.
+//! makes no more values than a body in JSON may.
 
 use serde_json::Value;
 
 use crate::fields::{Field, Kind, Schema, Shape, Struct, Table};
+use crate::normalize::VALUES_MAX;
 
 mod decode;
 mod encode;
@@ -21,7 +22,7 @@ mod wire;
 pub use envelope::{Envelope, MAGIC, encode_list, encode_value, envelope, watch_frame};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Media type of bodies.
 pub const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -30,8 +31,6 @@ pub const STREAM_CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf;strea
 
 /// Messages within messages; the deepest kind without recursion has half as many.
 const DEPTH_MAX: usize = 64;
-/// Values that the bytes of one object may become: a message of two bytes makes a struct with all its empty fields.
-const VALUES_MAX: usize = 1 << 20;
 
 /// Why bytes are no message of their kind; most texts are those of Go's generated code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

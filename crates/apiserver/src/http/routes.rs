@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use dyad_schema::columns::IncludeObject;
 use dyad_schema::kinds::Deleted;
 use dyad_schema::patch::PatchType;
@@ -12,8 +12,10 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 
+use super::flow::{Flow, Held, Place};
 use super::metrics::{Metrics, Observation};
 use super::negotiate::{self, Form, Format, Offer};
+use super::paced::pace;
 use super::path::{Path, ResourcePath};
 use super::query::Query;
 use super::respond::{self, Body as ResponseBody};
@@ -35,11 +37,17 @@ const BODY_MAX: usize = 3 << 20;
 /// Objects that are read one after the other without a thought for other requests.
 const LIST_LARGE: usize = 200;
 
+/// Longest wait for a body: as long as Kubernetes gives a request.
+const BODY_WAIT: Duration = Duration::from_secs(60);
+/// Room that is taken at once for a body of which nobody says how long it is.
+const BODY_STEP: usize = 64 << 10;
+
 /// Everything a request needs.
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) metrics: Metrics,
+    flow: Flow,
     pub(crate) health: health::Health,
     pub(crate) discovery: discovery::Documents,
     pub(crate) openapi: openapi::Documents,
@@ -95,6 +103,7 @@ impl Api {
             registry,
             authorizer,
             metrics: Metrics::default(),
+            flow: Flow::default(),
             health: health::Health::default(),
             discovery: discovery::Documents::new(servers),
             openapi: openapi::Documents::default(),
@@ -122,12 +131,16 @@ impl Api {
         };
         let mut observation = Observation::new(call.method);
         let mut warnings = Vec::new();
-        let result = self.dispatch(&call, body, peer, &mut observation, &mut warnings).await;
+        let mut place = None;
+        let result = self.dispatch(&call, body, peer, &mut observation, &mut warnings, &mut place).await;
         let mut response =
             result.unwrap_or_else(|error| respond::error(negotiate::error(call.accept), &error));
         respond::warn(&mut response, &warnings);
         self.metrics.observe(&observation, response.status(), began.elapsed());
-        respond::compress(call.headers, response).await
+        let response = respond::compress(call.headers, response).await;
+        let Some(place) = place else { return response };
+        let paced = pace(response, &place).await;
+        paced.unwrap_or_else(|error| respond::error(negotiate::error(call.accept), &error))
     }
 
     async fn dispatch<B>(
@@ -137,53 +150,59 @@ impl Api {
         peer: Option<&UserInfo>,
         observation: &mut Observation,
         warnings: &mut Vec<String>,
+        place: &mut Option<Place>,
     ) -> Result<Response<ResponseBody>, ApiError>
     where
         B: http_body::Body<Data: Send> + Send,
         B::Error: std::fmt::Display,
     {
-        let user = auth::authenticate(peer, call.headers)?;
-        let user = auth::impersonate(user, call.headers, &*self.authorizer)?;
+        let asker = auth::authenticate(peer, call.headers)?;
+        let user = auth::impersonate(asker.clone(), call.headers, &*self.authorizer)?;
         match path::parse(call.path) {
             Path::Other => {
                 let verb = call.method.as_str().to_ascii_lowercase();
                 self.authorize(&user, &Attributes { verb: &verb, target: Target::Path(call.path) })?;
                 self.other(call)
             }
-            Path::Resource(place) => {
-                let verb = verb(call.method, &place, &call.query)?;
-                observation.name(&place, verb);
-                let selected = selected_name(&place, &call.query);
+            Path::Resource(path) => {
+                let verb = verb(call.method, &path, &call.query)?;
+                observation.name(&path, verb);
+                let selected = selected_name(&path, &call.query);
                 let target = ResourceTarget {
-                    group: &place.group,
-                    resource: &place.plural,
-                    subresource: &place.subresource,
-                    namespace: if place.plural == "namespaces" { &place.name } else { &place.namespace },
-                    name: if place.name.is_empty() { &selected } else { &place.name },
+                    group: &path.group,
+                    resource: &path.plural,
+                    subresource: &path.subresource,
+                    namespace: if path.plural == "namespaces" { &path.name } else { &path.namespace },
+                    name: if path.name.is_empty() { &selected } else { &path.name },
                 };
                 self.authorize(&user, &Attributes { verb, target: Target::Resource(target) })?;
                 let served = self
                     .registry
-                    .served(&place.group, &place.version, &place.plural)
+                    .served(&path.group, &path.version, &path.plural)
                     .ok_or_else(ApiError::no_such_path)?;
                 // A cluster-scoped kind is in no namespace, and an object of the other sort is in one.
                 let misplaced = if served.row.namespaced {
-                    place.namespace.is_empty() && !place.name.is_empty()
+                    path.namespace.is_empty() && !path.name.is_empty()
                 } else {
-                    !place.namespace.is_empty()
+                    !path.namespace.is_empty()
                 };
                 if misplaced {
                     return Err(ApiError::no_such_path());
                 }
                 let scope = Scope {
                     served,
-                    namespace: &place.namespace,
-                    name: &place.name,
-                    subresource: &place.subresource,
+                    namespace: &path.namespace,
+                    name: &path.name,
+                    subresource: &path.subresource,
                     user: &user,
                     verb,
                 };
-                let body = read_body(call, body).await?;
+                let place = place.insert(self.flow.enter(&asker).await?);
+                // Its memory is counted until the request is done with.
+                let (body, _room) = tokio::time::timeout(BODY_WAIT, read_body(call, body, place))
+                    .await
+                    .map_err(|_| ApiError::request_timeout())??;
+                let _turn = place.turn().await?;
                 self.resource(call, served, scope, &body, warnings).await
             }
         }
@@ -431,8 +450,8 @@ fn patch_type(body: &Body) -> Result<PatchType, ApiError> {
     }
 }
 
-/// Reads the body of a request, up to the limit.
-async fn read_body<B>(call: &Call<'_>, body: B) -> Result<Body, ApiError>
+/// Reads the body of a request, up to the limit, and has room for it.
+async fn read_body<B>(call: &Call<'_>, body: B, place: &Place) -> Result<(Body, Vec<Held>), ApiError>
 where
     B: http_body::Body,
     B::Error: std::fmt::Display,
@@ -445,15 +464,23 @@ where
         return Err(ApiError::too_large(BODY_MAX));
     }
     let mut bytes = BytesMut::new();
+    let (mut room, mut granted) = (Vec::new(), 0);
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.as_mut().frame().await {
         let frame = frame.map_err(|error| ApiError::bad_request(format!("can't read the body: {error}")))?;
         if let Ok(data) = frame.into_data() {
-            bytes::BufMut::put(&mut bytes, data);
-            if bytes.len() > BODY_MAX {
+            let length = bytes.len() + data.remaining();
+            if length > BODY_MAX {
                 return Err(ApiError::too_large(BODY_MAX));
             }
+            if length > granted {
+                // What was announced, or as it comes.
+                let more = announced.unwrap_or(0).max(length + BODY_STEP) - granted;
+                room.push(place.room(more).await?);
+                granted += more;
+            }
+            bytes::BufMut::put(&mut bytes, data);
         }
     }
-    Ok(Body { media, bytes: Bytes::from(bytes) })
+    Ok((Body { media, bytes: Bytes::from(bytes) }, room))
 }

@@ -10,6 +10,9 @@ use super::stored::Selection;
 use crate::http::query::{Query, parse_version};
 use crate::status::{About, ApiError};
 
+/// Requirements of a selector, each of which every object and event is compared with. The values of one count for nothing.
+const SELECTOR_MAX: usize = 1000;
+
 /// Options of list and watch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListOptions {
@@ -46,6 +49,11 @@ impl ListOptions {
         let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(error.to_string());
         let labels = LabelSelector::parse(query.get("labelSelector")).map_err(|e| bad(&e))?;
         let mut fields = FieldSelector::parse(query.get("fieldSelector")).map_err(|e| bad(&e))?;
+        if labels.len().max(fields.terms.len()) > SELECTOR_MAX {
+            return Err(bad(&format!(
+                "a selector has at most {SELECTOR_MAX} requirements: ask more than once"
+            )));
+        }
         if let Some(view) = served.row.view {
             for term in &mut fields.terms {
                 let stored = (view.stored_field)(&term.field)

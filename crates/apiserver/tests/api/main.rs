@@ -10,6 +10,7 @@ mod lists;
 mod negotiation;
 mod policies;
 mod protobuf;
+mod robust;
 mod subresources;
 mod tls;
 mod watches;

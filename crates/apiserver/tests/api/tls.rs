@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{DUAL, Identities, config, identities, pki};
+use crate::harness::{DUAL, Identities, PATIENCE, config, identities, pki};
 
 /// A server on loopback, and where.
 async fn serve() -> (Server, Vec<SocketAddr>) {
@@ -130,4 +130,51 @@ async fn a_watch_is_flushed_event_by_event_and_ends_cleanly_on_shutdown() {
         }
     }
     shutdown.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_that_say_nothing_leaves_room() {
+    let (server, addresses) = serve().await;
+    let mut silent = Vec::new();
+    // More than there may be handshakes at once.
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(addresses[0]).await.unwrap());
+    }
+    let (code, _) = get(addresses[0], Some(&identities().node), "/api/v1/nodes", true).await;
+    assert_eq!(code, 200);
+    let mut byte = [0];
+    let read = tokio::io::AsyncReadExt::read(&mut silent[0], &mut byte);
+    let ended = tokio::time::timeout(PATIENCE, read).await.expect("the oldest gives way");
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn malformed_http_ends_its_own_connection_only() {
+    let (server, addresses) = serve().await;
+    let admin = &identities().admin;
+    let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    #[rustfmt::skip]
+    let rows: [(&[u8], Vec<u8>); 8] = [
+        (b"h2", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()),
+        // SETTINGS of an odd length, DATA on no stream, a window of nothing, a frame of 16 MiB, headers that are none.
+        (b"h2", [preface, &[0, 0, 5, 4, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5]].concat()),
+        (b"h2", [preface, &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 7, 1]].concat()),
+        (b"h2", [preface, &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]].concat()),
+        (b"h2", [preface, &[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]].concat()),
+        (b"h2", [preface, &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 4, 1, 4, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]].concat()),
+        (b"http/1.1", b"\x00\x01\x02 nonsense\r\n\r\n".to_vec()),
+        (b"http/1.1", [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'a'; 1 << 20]].concat()),
+    ];
+    for (index, (alpn, bytes)) in rows.into_iter().enumerate() {
+        let mut stream = connect(addresses[0], Some(admin), alpn).await;
+        // The server may be gone before it has read all of it.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes).await;
+        let mut rest = Vec::new();
+        let end = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest);
+        let ended = tokio::time::timeout(PATIENCE, end).await;
+        assert!(ended.is_ok(), "row {index}: the connection goes on");
+        assert_eq!(get(addresses[0], Some(admin), "/livez", true).await.0, 200);
+    }
+    server.shutdown().await;
 }

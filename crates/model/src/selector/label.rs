@@ -48,7 +48,7 @@ impl Operator {
 pub struct Requirement {
     key: String,
     operator: Operator,
-    /// One value for comparisons, one or more for `in` and `notin`, none for existence.
+    /// One value for comparisons, one or more for `in` and `notin`, none for existence; in order.
     values: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ impl Requirement {
     pub fn new(
         key: impl Into<String>,
         operator: Operator,
-        values: Vec<String>,
+        mut values: Vec<String>,
     ) -> Result<Self, SelectorError> {
         use Operator::{
             DoesNotExist, DoubleEquals, Equals, Exists, GreaterThan, In, LessThan, NotEquals, NotIn,
@@ -98,7 +98,10 @@ impl Requirement {
             }
         }
         match problems.as_slice() {
-            [] => Ok(Self { key, operator, values }),
+            [] => {
+                values.sort_unstable();
+                Ok(Self { key, operator, values })
+            }
             [problem] => Err(SelectorError(problem.clone())),
             problems => Err(SelectorError(format!("[{}]", problems.join(", ")))),
         }
@@ -106,7 +109,7 @@ impl Requirement {
 
     /// Whether a label with this value, or its absence, fulfils the requirement.
     pub fn matches(&self, value: Option<&str>) -> bool {
-        let has = |value: &str| self.values.iter().any(|wanted| wanted == value);
+        let has = |value: &str| self.values.binary_search_by(|wanted| (**wanted).cmp(value)).is_ok();
         let integers = || {
             let wanted = self.values.first()?.parse::<i64>().ok()?;
             Some((value?.parse::<i64>().ok()?, wanted))
@@ -124,9 +127,7 @@ impl Requirement {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut values: Vec<&str> = self.values.iter().map(String::as_str).collect();
-        values.sort_unstable();
-        let (key, values) = (&self.key, values.join(","));
+        let (key, values) = (&self.key, self.values.join(","));
         match self.operator {
             Operator::In => write!(f, "{key} in ({values})"),
             Operator::NotIn => write!(f, "{key} notin ({values})"),
@@ -151,6 +152,11 @@ pub struct LabelSelector {
 }
 
 impl LabelSelector {
+    /// How many requirements there are.
+    pub fn len(&self) -> usize {
+        self.requirements.len()
+    }
+
     /// The selector that matches no labels at all.
     pub fn nothing() -> Self {
         Self { requirements: Vec::new(), nothing: true }

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::{DecodeError, Decoded, MAX_STRICT_ERRORS};
+use super::{DecodeError, Decoded, MAX_STRICT_ERRORS, VALUES_MAX};
 use crate::fields::{Kind, Shape, Table};
 
 /// Whose words errors are in.
@@ -29,6 +29,8 @@ pub(super) struct Context {
     /// The struct that holds the innermost of `fields`.
     pub(super) owner: Option<&'static str>,
     strict: Vec<String>,
+    /// Fields of the structs so far, given or not.
+    values: usize,
     /// The first value of a wrong type. Go reads on after these.
     pub(super) error: Option<String>,
     /// What keeps the kind itself from being read, which happens before anything else is.
@@ -46,6 +48,7 @@ impl Context {
             fields: String::new(),
             owner: None,
             strict: Vec::new(),
+            values: 0,
             error: None,
             unrecognized: None,
             fatal: None,
@@ -58,6 +61,16 @@ impl Context {
             (None, Some(text)) => Err(DecodeError::Type(text)),
             (None, None) => Ok(Decoded { object, strict: self.strict }),
         }
+    }
+
+    /// Counts the fields of a struct; false if there have been too many.
+    pub(super) fn count(&mut self, fields: usize) -> bool {
+        self.values += fields;
+        !self.is_full()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.values > VALUES_MAX
     }
 
     pub(super) fn strict(&mut self, what: &str, name: &str) {

@@ -118,6 +118,9 @@ impl Reader<'_> {
 
     fn object<'de, A: MapAccess<'de>>(self, of: &'static Struct, mut entries: A) -> Result<Value, A::Error> {
         let context = self.context;
+        if !context.count(of.json.len()) {
+            return Err(serde::de::Error::custom("too many values"));
+        }
         let (path, fields, owner) = (context.path.len(), context.fields.len(), context.owner);
         let mut values: Vec<Option<Value>> = vec![None; of.json.len()];
         while let Some(key) = entries.next_key_seed(KeyOf(of))? {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-mod random;
+pub(crate) mod random;
 
 use random::Random;
 
