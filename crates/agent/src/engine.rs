@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use dyad_links::{Handle, sysctl};
@@ -30,7 +31,7 @@ use kernel::Kernel;
 use locality::NoLocal;
 
 /// Every so many looks routes and addresses are compared although nothing has changed.
-const LOOKS_PER_ROUTE_CHECK: u32 = 12;
+const LOOKS_PER_ROUTE_CHECK: u32 = 3;
 /// Of so many changes at most is remembered when they happened, until they are programmed.
 const TRIGGERS: usize = 4096;
 
@@ -173,6 +174,16 @@ impl Engine {
     /// Whether there is a DNS server on this node to take queries to.
     pub(crate) fn set_dns(&mut self, is_served: bool) {
         self.kernel.set_dns(is_served);
+    }
+
+    /// Becomes readable when somebody else changes tables; it is time to [`look`](Self::look) then.
+    pub(crate) fn changes(&self) -> Result<OwnedFd, AgentError> {
+        Ok(self.kernel.changes()?)
+    }
+
+    /// Whether something has failed that is to be tried again.
+    pub(crate) const fn is_behind(&self) -> bool {
+        self.status.last_error.is_some()
     }
 
     /// Has the kernel looked at with the next work, although nothing was heard.

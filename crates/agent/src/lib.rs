@@ -3,7 +3,8 @@
 //! Watches tell one engine of every change; it compiles what should be with `dyad-program`, lets
 //! `dyad-nft` write the difference to the kernel, and keeps the routes to the other nodes. Desired, diff, apply: the
 //! cost of a change follows the change. While the API is away, and while no agent runs at all, the kernel goes on
-//! with what it has; an agent that starts adopts what it finds. What somebody else breaks is mended within a second.
+//! with what it has; an agent that starts adopts what it finds. What somebody else breaks in tables is mended at once, for the
+//! kernel tells of it; detached programs and lost routes are looked for every few seconds.
 //!
 //! The agent works in the network namespace of the thread that polls [`run`] for the first time. It serves kube-proxy's
 //! health and metrics there, and what load balancers ask.
@@ -27,13 +28,16 @@ mod sysctl;
 mod watch;
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch as status};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
 pub use announce::DATAPLANE;
 use checks::Checks;
@@ -45,8 +49,12 @@ pub use gate::{Arrivals, Gate, NotReady, gate};
 use health::Health;
 use metrics::Metrics;
 
-/// How often the kernel is asked whether somebody else has changed it, and how soon what failed is tried again.
-const LOOK: Duration = Duration::from_millis(800);
+/// How often the kernel is asked whether somebody else has changed what it does not tell of.
+const LOOK: Duration = Duration::from_secs(3);
+/// How long is waited after somebody else has changed tables, so that their next changes are looked at together.
+const FOREIGN: Duration = Duration::from_millis(50);
+/// How soon what failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 /// How long is waited after a change, so that several that come together are one.
 const SETTLE: Duration = Duration::from_millis(2);
 /// How many changes may wait; the watches wait then.
@@ -107,6 +115,9 @@ pub enum AgentError {
     /// The kernel does not let us program sockets.
     #[error("can't work on sockets (--dataplane nftables does without)")]
     Sockets(#[from] dyad_ebpf::Error),
+    /// The kernel's word of changes can't be waited for.
+    #[error("can't wait for changes of tables")]
+    Wait(#[source] std::io::Error),
     /// A part of the agent ended, which is a bug.
     #[error("a part of the agent ended")]
     Ended(#[from] JoinError),
@@ -134,6 +145,11 @@ pub async fn run_wired(
     let mut tasks = JoinSet::new();
     // Opened here: sockets belong to the namespace of the thread that opens them.
     let engine = Engine::open(config.clone(), Arc::clone(&metrics), Arc::clone(&health))?;
+    #[expect(
+        deprecated,
+        reason = "an OwnedFd is what it says; the successor is unsafe for types that are not"
+    )]
+    let foreign = AsyncFd::with_interest(engine.changes()?, Interest::READABLE).map_err(AgentError::Wait)?;
     watch::start(&client, &config, &sender, &mut tasks);
     let (checks, wanted) = status::channel(Checks::default());
     tasks.spawn(checks::serve(wanted, Arc::clone(&health)));
@@ -150,7 +166,7 @@ pub async fn run_wired(
     }
     tokio::select! {
         () = shutdown => Ok(()),
-        ended = keep(engine, changes, wires, checks) => Err(ended.into()),
+        ended = keep(engine, changes, foreign, wires, checks) => Err(ended.into()),
         ended = first_panic(&mut tasks) => Err(ended.into()),
     }
 }
@@ -175,10 +191,21 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// Waits until somebody else has changed tables.
+async fn heard(foreign: &AsyncFd<OwnedFd>) {
+    match foreign.readable().await {
+        // What there is to read is read with the look.
+        Ok(mut guard) => guard.clear_ready(),
+        // The kernel is asked now and then in any case.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// Keeps the kernel current for as long as it is polled; ends only by a panic.
 async fn keep(
     mut engine: Engine,
     mut changes: mpsc::Receiver<watch::Change>,
+    foreign: AsyncFd<OwnedFd>,
     Wires { status, arrivals, intercept }: Wires,
     checks: status::Sender<Checks>,
 ) -> JoinError {
@@ -189,9 +216,9 @@ async fn keep(
     let mut dns = intercept.unwrap_or_else(|| status::channel(false).1);
     dns.mark_changed();
     let mut has_dns = true;
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look_at = Instant::now();
     loop {
+        let mut look = false;
         tokio::select! {
             // The watches hold senders as long as this runs.
             Some(change) = changes.recv() => {
@@ -209,7 +236,15 @@ async fn keep(
                 has_dns = heard.is_ok();
                 engine.set_dns(has_dns && *dns.borrow_and_update());
             }
-            _ = look.tick() => engine.look(),
+            () = heard(&foreign) => {
+                look = true;
+                tokio::time::sleep(FOREIGN).await;
+            }
+            () = tokio::time::sleep_until(look_at) => look = true,
+        }
+        if look {
+            engine.look();
+            look_at = Instant::now() + LOOK;
         }
         // Netlink blocks, and a large load takes its time.
         let worked = tokio::task::spawn_blocking(move || {
@@ -220,6 +255,9 @@ async fn keep(
             Ok(engine) => engine,
             Err(ended) => return ended,
         };
+        if engine.is_behind() {
+            look_at = look_at.min(Instant::now() + RETRY);
+        }
         checks.send_if_modified(|now| {
             let wanted = engine.checks();
             let changed = *now != wanted;

@@ -1,6 +1,7 @@
 //! Makes the kernel hold a program.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use dyad_net::IpFamily;
 use dyad_program::{Op, Program, Table, diff};
@@ -151,6 +152,12 @@ impl Executor {
                 self.apply(program)
             }
         }
+    }
+
+    /// A descriptor that becomes readable when somebody else changes any table in the namespace, to wait on; what is to be
+    /// read there is [`is_current`](Self::is_current)'s.
+    pub fn changes(&self) -> Result<OwnedFd> {
+        self.watch.socket().try_clone().map_err(Error::Open)
     }
 
     /// Whether nobody has changed our tables since our last change. What others do with tables of their own is no matter.

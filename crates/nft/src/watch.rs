@@ -57,6 +57,11 @@ impl Watch {
         Ok(Self { fd, port })
     }
 
+    /// The socket: readable when something is heard.
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// Listens from now on; what it has heard before is forgotten.
     pub(crate) fn start(&self, buffer: &mut [u8]) -> Result<()> {
         self.stop()?;

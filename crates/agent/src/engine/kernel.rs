@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,11 @@ impl Kernel {
             metrics,
         };
         Ok((kernel, text))
+    }
+
+    /// Becomes readable when somebody else changes tables.
+    pub(super) fn changes(&self) -> dyad_nft::Result<OwnedFd> {
+        self.tables.changes()
     }
 
     /// Whether the tables are what the program was after the last step.
