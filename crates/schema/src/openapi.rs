@@ -12,8 +12,11 @@ use crate::fields::{Schema, Table};
 use crate::kinds;
 use crate::patch::PatchType;
 
+mod old;
 mod paths;
 mod schemas;
+
+pub use old::old;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! `/openapi/v3` and what is left of `/openapi/v2` (J4, J5).
+//! `/openapi/v3` and, for those who know no better, `/openapi/v2` (J4, J5).
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dyad_schema::{kinds, openapi};
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde_json::Value;
 
 use super::respond::{self, Body};
 use super::{descriptions, negotiate};
@@ -19,6 +19,24 @@ pub(crate) struct Documents {
     written: OnceLock<BTreeMap<String, Document>>,
     /// Written on demand too, because it names the hashes of all others.
     index: OnceLock<Bytes>,
+    /// All of them in one, in the older form.
+    old: OnceLock<Document>,
+}
+
+/// The document of every group and version, by its path.
+fn documents() -> BTreeMap<String, Value> {
+    let options = openapi::Options { descriptions: Some(descriptions::of), ..Default::default() };
+    let mut documents = BTreeMap::new();
+    for row in kinds::all() {
+        let path = openapi::path_of(row.group, row.version);
+        if documents.contains_key(&path) {
+            continue;
+        }
+        if let Some(document) = openapi::built_in(row.group, row.version, options) {
+            documents.insert(path, document);
+        }
+    }
+    documents
 }
 
 struct Document {
@@ -27,24 +45,46 @@ struct Document {
     hash: String,
 }
 
+impl Document {
+    fn new(document: &Value) -> Self {
+        let json = Bytes::from(document.to_string());
+        let gzip = respond::gzip(&json).expect("memory takes everything").into();
+        Self { gzip, hash: openapi::hash(&json) }
+    }
+
+    /// The answer to whoever accepts JSON.
+    fn answer(&self, headers: &HeaderMap, cache: &'static str) -> Result<Response<Body>, ApiError> {
+        let etag = format!("\"{}\"", self.hash);
+        let unchanged = headers.get_all(IF_NONE_MATCH).iter().any(|tag| tag.as_bytes() == etag.as_bytes());
+        let gzip = headers
+            .get(ACCEPT_ENCODING)
+            .is_some_and(|value| value.to_str().is_ok_and(|t| t.contains("gzip")));
+        let (code, body) = match (unchanged, gzip) {
+            (true, _) => (StatusCode::NOT_MODIFIED, Bytes::new()),
+            (false, true) => (StatusCode::OK, self.gzip.clone()),
+            (false, false) => {
+                let json = respond::gunzip(&self.gzip).map_err(ApiError::internal)?;
+                (StatusCode::OK, json.into())
+            }
+        };
+        let mut response = respond::full(code, "application/json", body);
+        let headers = response.headers_mut();
+        if gzip && !unchanged {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        if let Ok(etag) = HeaderValue::from_str(&etag) {
+            headers.insert(ETAG, etag);
+        }
+        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+        Ok(response)
+    }
+}
+
 impl Documents {
     fn written(&self) -> &BTreeMap<String, Document> {
         self.written.get_or_init(|| {
-            let mut documents = BTreeMap::new();
-            let options = openapi::Options { descriptions: Some(descriptions::of), ..Default::default() };
-            for row in kinds::all() {
-                let path = openapi::path_of(row.group, row.version);
-                if documents.contains_key(&path) {
-                    continue;
-                }
-                let Some(document) = openapi::built_in(row.group, row.version, options) else {
-                    continue;
-                };
-                let json = Bytes::from(document.to_string());
-                let gzip = respond::gzip(&json).expect("memory takes everything").into();
-                documents.insert(path, Document { gzip, hash: openapi::hash(&json) });
-            }
-            documents
+            documents().into_iter().map(|(path, document)| (path, Document::new(&document))).collect()
         })
     }
 
@@ -56,7 +96,14 @@ impl Documents {
         headers: &HeaderMap,
     ) -> Result<Option<Response<Body>>, ApiError> {
         if path == "/openapi/v2" {
-            return old(accept).map(Some);
+            if !negotiate::accepts_json(accept) {
+                return Err(ApiError::not_acceptable(&["application/json"]));
+            }
+            let old = self.old.get_or_init(|| {
+                let documents = documents();
+                Document::new(&openapi::old(documents.values(), super::discovery::VERSION.2))
+            });
+            return old.answer(headers, "no-cache, private").map(Some);
         }
         let Some(rest) = path.strip_prefix("/openapi/v3") else { return Ok(None) };
         if rest.is_empty() {
@@ -72,44 +119,7 @@ impl Documents {
         if !negotiate::accepts_json(accept) {
             return Err(ApiError::not_acceptable(&["application/json"]));
         }
-        let etag = format!("\"{}\"", document.hash);
-        let unchanged = headers.get_all(IF_NONE_MATCH).iter().any(|tag| tag.as_bytes() == etag.as_bytes());
-        let gzip = headers
-            .get(ACCEPT_ENCODING)
-            .is_some_and(|value| value.to_str().is_ok_and(|t| t.contains("gzip")));
-        let (code, body) = match (unchanged, gzip) {
-            (true, _) => (StatusCode::NOT_MODIFIED, Bytes::new()),
-            (false, true) => (StatusCode::OK, document.gzip.clone()),
-            (false, false) => {
-                let json = respond::gunzip(&document.gzip).map_err(ApiError::internal)?;
-                (StatusCode::OK, json.into())
-            }
-        };
-        let mut response = respond::full(code, "application/json", body);
-        let headers = response.headers_mut();
-        if gzip && !unchanged {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        if let Ok(etag) = HeaderValue::from_str(&etag) {
-            headers.insert(ETAG, etag);
-        }
-        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
         // The URLs of the index name the hash: what is behind them does not change.
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-        Ok(Some(response))
+        document.answer(headers, "public, immutable").map(Some)
     }
-}
-
-/// The old document has a head and nothing in it: whoever can read JSON can read the new ones.
-fn old(accept: &str) -> Result<Response<Body>, ApiError> {
-    if !negotiate::accepts_json(accept) {
-        return Err(ApiError::not_acceptable(&["application/json"]));
-    }
-    let document = json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": super::discovery::VERSION.2},
-        "paths": {},
-        "definitions": {},
-    });
-    Ok(respond::full(StatusCode::OK, "application/json", document.to_string()))
 }

@@ -97,7 +97,14 @@ async fn j4_openapi_is_hashed_and_says_what_kubectl_looks_for() {
 #[tokio::test]
 async fn j5_the_old_openapi_is_json_or_nothing() {
     let api = Api::start().await;
-    assert_eq!(api.get("/openapi/v2").await.expect(200)["swagger"], "2.0");
+    let answer = api.get("/openapi/v2?timeout=32s").await;
+    let document = answer.expect(200);
+    assert_eq!(document["swagger"], "2.0");
+    let service = &document["definitions"]["io.k8s.api.core.v1.Service"];
+    assert_eq!(service["x-kubernetes-group-version-kind"][0]["kind"], "Service");
+    assert!(document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["post"].is_object());
+    let etag = answer.headers["etag"].to_str().unwrap();
+    assert_eq!(api.send("GET", "/openapi/v2", &[("if-none-match", etag)], "").await.code, 304);
     let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     assert_eq!(api.get_as("/openapi/v2", protobuf).await.failure(406).0, "NotAcceptable");
 }
