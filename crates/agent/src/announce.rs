@@ -28,7 +28,8 @@ pub(crate) async fn keep(client: Client, node: String, mut status: watch::Receiv
             return std::future::pending().await;
         };
         let patch = json!({"metadata": {"annotations": {DATAPLANE: wanted}}});
-        match nodes.patch_metadata(&node, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        let params = PatchParams { field_manager: Some("dyad-agent".to_owned()), ..PatchParams::default() };
+        match nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await {
             // Word of it comes with the watch.
             Ok(_) => has_complained = false,
             Err(error) => {

@@ -140,7 +140,7 @@ impl Bootstrap {
         }
         let scope = self.scope(served, &namespace, &name, "create");
         let created =
-            self.registry.create_decoded(scope, object, &WriteOptions::default(), &mut Vec::new()).await;
+            self.registry.create_decoded(scope, object, &WriteOptions::of_server(), &mut Vec::new()).await;
         match created {
             Err(error) if error.reason() != "AlreadyExists" => Err(error),
             _ => Ok(()),
@@ -157,7 +157,7 @@ impl Bootstrap {
     ) -> Result<(), ApiError> {
         let served = self.registry.builtin_served(group, plural);
         let scope = Scope { subresource, ..self.scope(served, namespace, name, "update") };
-        let options = WriteOptions::default();
+        let options = WriteOptions::of_server();
         let changed = self.registry.update(scope, Compute::With(change), &options, &mut Vec::new()).await;
         match changed {
             // It has gone meanwhile; the next look will see.

@@ -188,6 +188,13 @@ impl ApiError {
         )
     }
 
+    /// Others own some of what was to be applied (J45): the fields, and who has them.
+    pub(crate) fn apply_conflict(message: &str, conflicts: impl Iterator<Item = (String, String)>) -> Self {
+        let cause = |(field, message)| Cause { reason: "FieldManagerConflict", message, field };
+        let details = Details { causes: conflicts.map(cause).collect(), ..Details::default() };
+        Self::new(StatusCode::CONFLICT, "Conflict", message).with(details)
+    }
+
     pub(crate) fn invalid(about: About<'_>, errors: &[FieldError]) -> Self {
         let causes = errors.iter().map(|error| Cause {
             reason: error.kind.reason(),

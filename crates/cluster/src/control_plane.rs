@@ -56,7 +56,7 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         ca_pem: pki.ca_pem().to_owned(),
     };
     let server = Server::start(config).await?;
-    let client = in_process_client(&server);
+    let client = in_process_client(&server, "kube-controller-manager");
     println!("ready");
     let controllers = dyad_controllers::Config {
         // Nodes that join a control plane alone bring their own network.
@@ -78,11 +78,13 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
     Ok(())
 }
 
-/// A client of the server in this process, without TLS and sockets in between.
-fn in_process_client(server: &Server) -> kube::Client {
+/// A client of the server in this process, without TLS and sockets in between, under the name of the component that
+/// does in Kubernetes what its user does here: owners of fields are called so.
+fn in_process_client(server: &Server, name: &'static str) -> kube::Client {
     let api = server.service();
-    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+    let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
         let api = api.clone();
+        request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static(name));
         async move { Ok::<_, std::convert::Infallible>(api.call(request).await) }
     });
     kube::Client::new(service, "default")
@@ -158,15 +160,16 @@ fn write_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<
 
 /// A client with the administrator's rights, as `kubectl` has them.
 pub(crate) async fn admin_client(dir: &ClusterDir) -> Result<kube::Client> {
-    client_of(&dir.kubeconfig()).await
+    client_of(&dir.kubeconfig(), "dyad").await
 }
 
-/// A client from a kubeconfig file that holds one context.
-pub(crate) async fn client_of(path: &Path) -> Result<kube::Client> {
+/// A client from a kubeconfig file that holds one context, under a name that owners of fields are called by.
+pub(crate) async fn client_of(path: &Path, name: &'static str) -> Result<kube::Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(path)
         .with_context(|| format!("can't read {}", path.display()))?;
-    let config =
+    let mut config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(name)));
     Ok(kube::Client::try_from(config)?)
 }
 

@@ -120,7 +120,7 @@ async fn wait_for_api(dir: &ClusterDir, name: &str) -> Result<kube::Client> {
     while !path.exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let client = client_of(&path).await?;
+    let client = client_of(&path, "kubelet").await?;
     while client.apiserver_version().await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -183,7 +183,9 @@ impl Scheduler {
             let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": now});
             let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
             let api = Api::<Pod>::namespaced(self.world.client.clone(), &pod.namespace().unwrap_or_default());
-            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
+            let params =
+                PatchParams { field_manager: Some("kube-scheduler".to_owned()), ..PatchParams::default() };
+            api.patch_status(&pod.name_any(), &params, &Patch::Strategic(patch)).await?;
             pods::event(&self.world.client, COMPONENT, pod, "Warning", "FailedScheduling", why).await;
         }
         Ok(None)

@@ -26,6 +26,13 @@ mod read;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StructId(u32);
 
+impl StructId {
+    /// The position itself.
+    pub(crate) fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What a value is, as Go sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
@@ -201,7 +208,7 @@ impl Table {
 
     /// The struct with this number.
     pub fn at(&self, id: StructId) -> &Struct {
-        &self.structs[id.0 as usize]
+        &self.structs[id.position()]
     }
 
     /// The struct `name` of the package with the short name `package` (`core/v1`).

@@ -1,7 +1,8 @@
-//! The table of kinds and fields, and what follows from it: validation, patches, discovery, OpenAPI.
+//! The table of kinds and fields, and what follows from it: validation, patches, apply, discovery, OpenAPI.
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod columns;
 pub mod discovery;
 pub mod fields;

@@ -118,6 +118,11 @@ impl Schema {
         self.convert(object, Dialect::Json)
     }
 
+    /// An object that comes out of a merge, in canonical form.
+    pub fn canonical(&self, object: &Value) -> Result<Value, DecodeError> {
+        self.convert(object, Dialect::Converter).map(|decoded| decoded.object)
+    }
+
     pub(crate) fn convert(&self, object: &Value, dialect: Dialect) -> Result<Decoded, DecodeError> {
         let mut context = Context::new(self.table, dialect);
         let object = self.walk(object, &mut context).map_err(|error| match context.is_full() {

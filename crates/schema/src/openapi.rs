@@ -101,7 +101,7 @@ pub fn built_in(group: &str, version: &str, options: Options) -> Option<Value> {
 /// What a document says beyond the tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Patches that are understood. Without strategic merge among them kubectl goes back to the old document.
+    /// Patches that are understood, besides apply. Without strategic merge among them kubectl goes back to the old document.
     pub patch_types: &'static [PatchType],
     /// Description of a schema (field empty) or of one of its fields, by their names in the document.
     pub descriptions: Option<fn(schema: &str, field: &str) -> Option<&'static str>>,

@@ -1,16 +1,19 @@
 //! Patches: JSON (RFC 6902), merge (RFC 7386) and strategic merge (rules J41 and J42).
 //!
 //! [`apply`] gives the patched object in canonical form. What a strict reader refuses comes with it, because only the
-//! request knows whether that is an error, a warning or nothing (rule J43). Server-side apply is not here.
+//! request knows whether that is an error, a warning or nothing (rule J43). Server-side apply is in [`crate::apply`].
 
 use serde_json::Value;
 
+use crate::apply::ownerless;
 use crate::fields::Schema;
 use crate::normalize::{self, DecodeError, Decoded, Dialect, find_duplicates, strict_message};
 
 mod json;
 mod merge;
 mod strategic;
+
+pub(crate) use strategic::go_text;
 
 #[cfg(test)]
 mod tests;
@@ -115,9 +118,10 @@ pub fn apply(
     };
     let dialect = if kind == PatchType::Strategic { Dialect::Converter } else { Dialect::Json };
     match schema.convert(&object, dialect) {
-        Ok(Decoded { object, strict: unknown }) => {
+        Ok(Decoded { object: mut canonical, strict: unknown }) => {
             strict.extend(unknown);
-            Ok(Patched { object, strict, shown })
+            ownerless::keep(&object, &mut canonical);
+            Ok(Patched { object: canonical, strict, shown })
         }
         Err(error) => Err(PatchError::Invalid { value: shown, detail: error.to_string() }),
     }
@@ -186,7 +190,7 @@ fn strategic_patch(schema: &Schema, original: &Value, patch: &[u8]) -> Result<Ra
             )));
         }
     };
-    let shown = strategic::go_text(&Value::Object(patch.clone()));
+    let shown = go_text(&Value::Object(patch.clone()));
     let original = original.as_object().cloned().unwrap_or_default();
     let object = strategic::merge(schema, original, patch).map_err(|error| match error {
         strategic::MergeError::Format(_) => PatchError::BadRequest(error.to_string()),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use dyad_schema::apply;
 use dyad_schema::columns::IncludeObject;
 use dyad_schema::kinds::Deleted;
 use dyad_schema::patch::PatchType;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 
@@ -23,13 +24,10 @@ use super::show::{self, Show};
 use super::{discovery, health, openapi, path};
 use crate::auth::{self, Attributes, Authorizer, ResourceTarget, Target, UserInfo};
 use crate::registry::{
-    Body, DeleteOptions, ListOptions, Listed, Media, Registry, Scope, Served, Watch, WriteOptions, Written,
-    binding_deleted, binding_success, scale_of,
+    Body, DeleteOptions, ListOptions, Listed, Media, Registry, Scope, Served, Watch, Write, WriteOptions,
+    Written, binding_deleted, binding_success, scale_of,
 };
 use crate::status::{About, ApiError};
-
-/// Server-side apply, a type of patch that is not there yet.
-const APPLY: &str = "application/apply-patch+yaml";
 
 /// Largest body of a request (J16).
 const BODY_MAX: usize = 3 << 20;
@@ -90,6 +88,13 @@ struct Call<'a> {
     query: Query,
     headers: &'a HeaderMap,
     accept: &'a str,
+}
+
+impl Call<'_> {
+    fn options(&self, write: Write) -> Result<WriteOptions, ApiError> {
+        let agent = self.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+        WriteOptions::parse(&self.query, write, &agent.unwrap_or_default())
+    }
 }
 
 impl Api {
@@ -253,13 +258,13 @@ impl Api {
             "" | "status" | "finalize" => self.object(call, served, scope, body, warnings).await,
             "scale" => self.scale(call, scope, body, warnings).await,
             "binding" => {
-                let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+                let options = call.options(Write::Create)?;
                 self.registry.bind(scope, body, &options, warnings).await?;
                 let format = negotiate::plain(call.accept)?;
                 Ok(respond::value(StatusCode::CREATED, format, &binding_success(201)))
             }
             "eviction" => {
-                let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+                let options = call.options(Write::Create)?;
                 self.registry.evict(scope, body, &options, warnings).await?;
                 let format = negotiate::plain(call.accept)?;
                 Ok(respond::value(StatusCode::CREATED, format, &binding_success(201)))
@@ -310,19 +315,28 @@ impl Api {
             }
             "watch" => self.watch(call, served, scope, show).await,
             "create" => {
-                let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+                let options = call.options(Write::Create)?;
                 let created = registry.create(scope, body, &options, warnings).await?;
                 Ok(written(&created))
             }
             "update" => {
-                let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+                let options = call.options(Write::Update)?;
                 let updated = registry.replace(scope, body, &options, warnings).await?;
                 Ok(written(&updated))
             }
             "patch" => {
-                let kind = patch_type(body)?;
-                let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-                let patched = registry.patch(scope, kind, body, &options, warnings).await?;
+                let patched = match patch_type(body)? {
+                    Some(kind) => {
+                        let options = call.options(Write::Patch)?;
+                        registry.patch(scope, kind, body, &options, warnings).await?
+                    }
+                    None => {
+                        let options = call.options(Write::Apply)?;
+                        let create = Scope { verb: "create", ..scope };
+                        let may_create = || self.authorize(scope.user, &create.attributes());
+                        registry.apply_configuration(scope, body, &may_create, &options, warnings).await?
+                    }
+                };
                 Ok(written(&patched))
             }
             "delete" => {
@@ -388,12 +402,12 @@ impl Api {
                 scale_of(&stored.value())
             }
             "update" => {
-                let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+                let options = call.options(Write::Update)?;
                 registry.replace_scale(scope, body, &options, warnings).await?
             }
             "patch" => {
                 let kind = patch_type(body)?;
-                let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+                let options = call.options(if kind.is_some() { Write::Patch } else { Write::Apply })?;
                 registry.patch_scale(scope, kind, body, &options, warnings).await?
             }
             _ => return Err(ApiError::method_not_routed()),
@@ -439,13 +453,13 @@ fn selected_name(place: &ResourcePath, query: &Query) -> String {
     selector.ok().and_then(|fields| fields.required("metadata.name").map(str::to_owned)).unwrap_or_default()
 }
 
-/// J41: the kinds of patches that there are.
-fn patch_type(body: &Body) -> Result<PatchType, ApiError> {
+/// J41: the kinds of patches that there are; `None` for apply.
+fn patch_type(body: &Body) -> Result<Option<PatchType>, ApiError> {
     match &body.media {
-        Media::Other(name) if name == APPLY => {
-            Err(ApiError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type)))
+        Media::Other(name) if name == apply::CONTENT_TYPE => Ok(None),
+        Media::Other(name) => {
+            PatchType::from_content_type(name).map(Some).ok_or_else(ApiError::patch_not_routed)
         }
-        Media::Other(name) => PatchType::from_content_type(name).ok_or_else(ApiError::patch_not_routed),
         Media::Json | Media::Yaml | Media::Protobuf => Err(ApiError::patch_not_routed()),
     }
 }

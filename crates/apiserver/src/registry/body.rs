@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use dyad_schema::apply::ownerless;
 use dyad_schema::fields::Schema;
 use dyad_schema::kinds;
 use dyad_schema::normalize::{Decoded, shown, strict_message};
 use dyad_schema::protobuf::{self, Envelope};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::options::FieldValidation;
 use super::resource::Served;
@@ -46,6 +48,24 @@ impl Media {
 pub(crate) struct Body {
     pub(crate) media: Media,
     pub(crate) bytes: Bytes,
+}
+
+/// A configuration to be applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub(crate) config: Value,
+    /// A key that it has twice, if that is not to be.
+    twice: Option<String>,
+}
+
+impl Applied {
+    /// What is said of the text only once it is known that it could be applied.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        match &self.twice {
+            Some(why) => Err(ApiError::bad_request(format!("error strict decoding YAML: {why}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -174,9 +194,59 @@ impl Body {
                 }
             }
         }
+        ownerless::keep_from_body(&json, &mut object);
         object["kind"] = kind.into();
         object["apiVersion"] = api_version.into();
         Ok(object)
+    }
+
+    /// Reads a configuration to be applied, which is YAML whatever it says it is.
+    pub(crate) fn applied(
+        &self,
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Applied, ApiError> {
+        let bad = |why: &str| ApiError::bad_request(format!("error decoding YAML: {why}"));
+        // Most of it is JSON, which is read faster as what it is.
+        let config: Value = match serde_json::from_slice(&self.bytes) {
+            Ok(config) => config,
+            Err(_) => {
+                let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+                serde_saphyr::from_slice_with_options(&self.bytes, options).map_err(|error| {
+                    bad(&format!("error converting YAML to JSON: yaml: {}", error.without_snippet()))
+                })?
+            }
+        };
+        let is = match config {
+            Value::Object(_) => "object",
+            Value::Null => return Ok(Applied { config: Value::Object(serde_json::Map::new()), twice: None }),
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Number(_) => "number",
+            Value::Bool(_) => "bool",
+        };
+        if is != "object" {
+            return Err(bad(&format!(
+                "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {is} into Go value of type \
+                 map[string]interface {{}}"
+            )));
+        }
+        let mut twice = None;
+        if validation != FieldValidation::Ignore
+            && let Err(error) = serde_saphyr::from_slice::<Value>(&self.bytes)
+            && let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet()
+        {
+            let why = format!(
+                "error converting YAML to JSON: yaml: unmarshal errors:\n  line {}: key {:?} already set in map",
+                location.line(),
+                key.as_deref().unwrap_or_default()
+            );
+            match validation {
+                FieldValidation::Strict => twice = Some(why),
+                _ => warnings.push(why),
+            }
+        }
+        Ok(Applied { config, twice })
     }
 
     /// Reads the options of a delete, which clients send as of any group: `Null` if there are none.

@@ -7,9 +7,11 @@ use dyad_store::Op;
 use serde_json::Value;
 
 use super::Registry;
-use super::body::Body;
+use super::body::{Applied, Body};
 use super::options::WriteOptions;
+use super::ownership;
 use super::stored::{Stored, UNWRITTEN};
+use super::update::{check_name, given_rev};
 use super::values;
 use super::write::{ATTEMPTS, Committed, Scope, Written, meta_mut, meta_text, refuse_if_any};
 use crate::status::ApiError;
@@ -31,7 +33,7 @@ impl Registry {
         self.create_decoded(scope, object, options, warnings).await
     }
 
-    /// Creates an object that has been read; also for a PUT or an apply of what does not exist (Q3).
+    /// Creates an object that has been read; also for a PUT of what does not exist (Q3).
     pub(crate) async fn create_decoded(
         &self,
         scope: Scope<'_>,
@@ -40,6 +42,19 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Written, ApiError> {
         scope.resource().strategy.default(&mut object);
+        wipe(&mut object);
+        ownership::update(scope, None, &mut object, &options.manager, &values::now());
+        self.create_owned(scope, object, options, warnings).await
+    }
+
+    /// Creates an object that says who owns its fields; also for an apply of what does not exist.
+    pub(crate) async fn create_owned(
+        &self,
+        scope: Scope<'_>,
+        mut object: Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
         self.check_namespace_is_open(scope, &object)?;
         scope.check_node(None, Some(&object))?;
         self.until_as_new_as(None).await?;
@@ -78,6 +93,55 @@ impl Registry {
         Err(ApiError::internal("too many others allocate at the same time; try again"))
     }
 
+    /// PUT of what does not exist, where a PUT makes it.
+    pub(super) async fn create_by_put(
+        &self,
+        scope: Scope<'_>,
+        mut object: Value,
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        let about = scope.about();
+        let uid = meta_text(&object, "uid");
+        if !uid.is_empty() {
+            return Err(ApiError::conflict(
+                about,
+                &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: "),
+            ));
+        }
+        // A version of what is not there says nothing.
+        given_rev(&object)?;
+        meta_mut(&mut object).remove("resourceVersion");
+        self.create_decoded(scope, object, options, warnings).await
+    }
+
+    /// Apply of what does not exist.
+    pub(super) async fn create_by_apply(
+        &self,
+        scope: Scope<'_>,
+        applied: &Applied,
+        may_create: &(dyn Fn() -> Result<(), ApiError> + Sync),
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        let mut object = ownership::apply(scope, None, applied, options, &values::now())?;
+        let uid = meta_text(&object, "uid");
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(ApiError::conflict(scope.about(), &why));
+        }
+        check_namespace(scope, &mut object)?;
+        check_name(scope, &object)?;
+        may_create()?;
+        scope.served.to_stored(&mut object);
+        scope.resource().strategy.default(&mut object);
+        given_rev(&object)?;
+        meta_mut(&mut object).remove("resourceVersion");
+        self.create_owned(scope, object, options, warnings).await
+    }
+
     async fn try_create(
         &self,
         scope: Scope<'_>,
@@ -93,10 +157,12 @@ impl Registry {
         let name = meta_text(&new, "name").to_owned();
         let about = scope.served.about(&name);
         let mut session = self.session(scope.namespace, &name);
+        let owners = ownership::take(&mut new);
         strategy
             .begin_create(&mut new, &cx, &mut session)
             .map_err(|refusal| ApiError::refused(about, &refusal))?;
         strategy.prepare_create(&mut new, &cx);
+        ownership::put(&mut new, owners);
         let (namespaced, checks) = (scope.served.row.namespaced, strategy.meta_checks(&cx));
         let metadata =
             || meta::validate_create(&new, namespaced, checks, |name| strategy.validate_name(name));
@@ -185,16 +251,21 @@ pub(crate) fn check_namespace(scope: Scope<'_>, object: &mut Value) -> Result<()
     }
 }
 
+/// Takes away what only the server says about an object.
+fn wipe(object: &mut Value) {
+    let meta = meta_mut(object);
+    for key in ["uid", "creationTimestamp", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        meta.remove(key);
+    }
+}
+
 /// What only the server says about an object. True if the client says which version of the object it is, which cannot
 /// be; what is no number says nothing, here as in Kubernetes.
 fn fill_meta(object: &mut Value) -> bool {
     let versioned = meta_text(object, "resourceVersion").parse::<u64>().is_ok_and(|rev| rev != 0);
+    wipe(object);
     let meta = meta_mut(object);
-    for key in
-        ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"]
-    {
-        meta.remove(key);
-    }
+    meta.remove("resourceVersion");
     meta.insert("uid".to_owned(), values::uid().into());
     meta.insert("creationTimestamp".to_owned(), values::now().into());
     versioned

@@ -122,7 +122,7 @@ impl Registry {
             };
             let status = Scope { subresource: "status", verb: "update", ..scope };
             let unchecked = WriteOptions::default();
-            let written = self.update(status, Compute::With(&mark), &unchecked, &mut Vec::new()).await?;
+            let written = self.update(status, Compute::Owned(&mark), &unchecked, &mut Vec::new()).await?;
             if options.resource_version.is_some() {
                 options.resource_version = Some(written.stored.rev.to_string());
             }
@@ -159,7 +159,7 @@ impl Registry {
         let now = values::now();
         let count = |budget: &mut Value| count_disruption(budget, scope.name, &now);
         let options = WriteOptions { dry_run, ..WriteOptions::default() };
-        self.update(status, Compute::With(&count), &options, &mut Vec::new()).await?;
+        self.update(status, Compute::Owned(&count), &options, &mut Vec::new()).await?;
         Ok(Budget::Counted)
     }
 }

@@ -180,11 +180,47 @@ pub(crate) enum FieldValidation {
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
+    /// The name that the client writes under (J45).
+    pub(crate) manager: String,
+    /// Whether what is applied is taken from others.
+    pub(crate) force: bool,
+}
+
+/// What the options are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    Create,
+    Update,
+    Patch,
+    /// A patch that applies a configuration.
+    Apply,
+}
+
+impl Write {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Create => "CreateOptions",
+            Self::Update => "UpdateOptions",
+            Self::Patch | Self::Apply => "PatchOptions",
+        }
+    }
 }
 
 impl WriteOptions {
-    pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
+    /// `agent` is what the client says it is, and its name unless it gives another.
+    pub(crate) fn parse(query: &Query, write: Write, agent: &str) -> Result<Self, ApiError> {
         let mut errors = Vec::new();
+        let manager = query.get("fieldManager");
+        match write {
+            Write::Apply if manager.is_empty() => {
+                errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+            }
+            Write::Patch if !query.get("force").is_empty() => {
+                errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+            }
+            _ => {}
+        }
+        errors.extend(field_manager(manager));
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let field_validation = match query.get("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
@@ -199,23 +235,40 @@ impl WriteOptions {
                 FieldValidation::Warn
             }
         };
-        if kind == "PatchOptions" && !query.get("force").is_empty() {
-            errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+        if !errors.is_empty() {
+            return Err(invalid_options(write.kind(), &errors));
         }
-        errors.extend(field_manager(query.get("fieldManager")));
-        if errors.is_empty() {
-            Ok(Self { dry_run, field_validation })
-        } else {
-            Err(invalid_options(kind, &errors))
-        }
+        let manager = if manager.is_empty() { agent_name(agent) } else { manager.to_owned() };
+        Ok(Self { dry_run, field_validation, manager, force: query.flag("force") })
     }
+
+    /// Those of what the server itself writes.
+    pub(crate) fn of_server() -> Self {
+        Self { manager: "kube-apiserver".to_owned(), ..Self::default() }
+    }
+}
+
+/// The longest name of a manager, in bytes.
+const MANAGER_MAX: usize = 128;
+
+/// The name in a `User-Agent`: what stands before the first slash.
+fn agent_name(agent: &str) -> String {
+    let mut name = String::new();
+    let given = agent.split('/').next().unwrap_or_default();
+    for character in given.chars().filter(|character| !character.is_control()) {
+        if name.len() + character.len_utf8() > MANAGER_MAX {
+            break;
+        }
+        name.push(character);
+    }
+    name
 }
 
 /// The errors of the name that a client writes under (J45).
 fn field_manager(manager: &str) -> Vec<FieldError> {
     const FIELD: &str = "fieldManager";
     let mut errors = Vec::new();
-    if manager.len() > 128 {
+    if manager.len() > MANAGER_MAX {
         let text = "may not be more than 128 bytes";
         errors.push(FieldError::new(ErrorType::TooLong, FIELD, Value::Null, text));
     }

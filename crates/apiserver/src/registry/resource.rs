@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dyad_model::Strategy;
 use dyad_schema::fields::Schema;
 use dyad_schema::kinds::Kind;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::cache::Cache;
 use super::selectable::{self, Selectable};
@@ -61,6 +61,8 @@ pub(crate) struct Served {
     /// Its row in the table of kinds.
     pub(crate) row: &'static Kind,
     pub(crate) schema: Schema,
+    /// An object that says nothing.
+    pub(crate) empty: Value,
     pub(crate) resource: Arc<Resource>,
 }
 
@@ -68,7 +70,8 @@ impl Served {
     pub(crate) fn new(row: &'static Kind, resource: Arc<Resource>) -> Self {
         let schema = Schema::for_kind(row.group, row.version, row.kind)
             .expect("every row of the table of kinds has fields: a test of that table says so");
-        Self { row, schema, resource }
+        let empty = schema.canonical(&Value::Object(Map::new())).unwrap_or_default();
+        Self { row, schema, empty, resource }
     }
 
     /// Whether objects look as they are stored.

@@ -2,6 +2,9 @@
 
 use dyad_model::FieldError;
 use dyad_model::selector::LabelSelector;
+use dyad_schema::apply::{
+    FieldManager, OneVersion, Reset, Step, builtin, decode, encode, from_scale, to_scale,
+};
 use dyad_schema::fields::Schema;
 use dyad_schema::patch::{self, PatchType};
 use serde_json::{Value, json};
@@ -11,9 +14,11 @@ use super::body::Body;
 use super::options::{FieldValidation, WriteOptions};
 use super::update::{Compute, patch_error};
 use super::write::{Scope, meta_text};
+use super::{ownership, values};
 use crate::status::{About, ApiError};
 
 const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+const VERSION: &str = "autoscaling/v1";
 
 /// The Scale of an object.
 pub(crate) fn of(object: &Value) -> Value {
@@ -63,11 +68,45 @@ fn put(object: &mut Value, scale: &Value) -> Result<(), ApiError> {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(ApiError::invalid(about, &[error]));
     }
+    let (given, current) = (meta_text(scale, "uid"), meta_text(object, "uid"));
+    if !given.is_empty() && given != current {
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {current}");
+        return Err(ApiError::conflict(about, &why));
+    }
     let (given, current) = (meta_text(scale, "resourceVersion"), meta_text(object, "resourceVersion"));
     if !given.is_empty() && given != current {
         return Err(ApiError::modified(about));
     }
     object["spec"]["replicas"] = replicas.into();
+    Ok(())
+}
+
+/// Writes an object through its Scale: `write` makes the new Scale, with its owners, of the one that is there.
+fn through_scale(
+    scope: Scope<'_>,
+    object: &mut Value,
+    write: &dyn Fn(&FieldManager<'_>, &Value) -> Result<Value, ApiError>,
+) -> Result<(), ApiError> {
+    let schema = schema()?;
+    let (version, now) = (scope.served.row.api_version(), values::now());
+    let empty = schema.canonical(&json!({})).map_err(ApiError::internal)?;
+    let fields = FieldManager {
+        versions: &OneVersion { name: VERSION, structure: builtin(&schema) },
+        version: VERSION,
+        kind: KIND.2,
+        empty: &empty,
+        subresource: scope.subresource,
+        reset: &Reset::Nothing,
+        now: &now,
+    };
+    let owners = |object: &Value| decode(object).map_err(|error| ApiError::unknown(error.to_string()));
+    let path = |of: &str| (of == version).then(|| vec![Step::field("spec"), Step::field("replicas")]);
+    let before = owners(object)?;
+    let mut live = of(object);
+    encode(&mut live, &to_scale(&before, &path));
+    let scale = write(&fields, &live)?;
+    put(object, &scale)?;
+    encode(object, &from_scale(&before, owners(&scale)?, &version, &path));
     Ok(())
 }
 
@@ -88,28 +127,47 @@ impl Registry {
                 scope.name
             )));
         }
-        self.change_replicas(scope, options, warnings, &|object| put(object, &scale)).await
+        let write = |fields: &FieldManager<'_>, live: &Value| {
+            let mut scale = scale.clone();
+            let managers = fields.update(Some(live), &scale, &options.manager);
+            encode(&mut scale, &managers);
+            Ok(scale)
+        };
+        self.change_replicas(scope, options, warnings, &write).await
     }
 
-    /// PATCH of a Scale.
+    /// PATCH of a Scale; without a type of patch, it is applied.
     pub(crate) async fn patch_scale(
         &self,
         scope: Scope<'_>,
-        kind: PatchType,
+        kind: Option<PatchType>,
         body: &Body,
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
         let schema = schema()?;
-        let change = |object: &mut Value| {
-            let patched = patch::apply(&schema, kind, &of(object), &body.bytes).map_err(patch_error)?;
-            let scale = match options.field_validation {
+        let Some(kind) = kind else {
+            let applied = body.applied(options.field_validation, warnings)?;
+            let finish = |scale: Value| ownership::finish(&schema, &scale);
+            let write = |fields: &FieldManager<'_>, live: &Value| {
+                let scale = fields
+                    .apply(Some(live), &applied.config, &options.manager, options.force, &finish)
+                    .map_err(ownership::apply_error)?;
+                applied.check().map(|()| scale)
+            };
+            return self.change_replicas(scope, options, warnings, &write).await;
+        };
+        let write = |fields: &FieldManager<'_>, live: &Value| {
+            let patched = patch::apply(&schema, kind, live, &body.bytes).map_err(patch_error)?;
+            let mut scale = match options.field_validation {
                 FieldValidation::Strict => patched.require_strict().map_err(patch_error)?,
                 FieldValidation::Warn | FieldValidation::Ignore => patched.object,
             };
-            put(object, &scale)
+            let managers = fields.update(Some(live), &scale, &options.manager);
+            encode(&mut scale, &managers);
+            Ok(scale)
         };
-        self.change_replicas(scope, options, warnings, &change).await
+        self.change_replicas(scope, options, warnings, &write).await
     }
 
     async fn change_replicas(
@@ -117,11 +175,12 @@ impl Registry {
         scope: Scope<'_>,
         options: &WriteOptions,
         warnings: &mut Vec<String>,
-        change: &(dyn Fn(&mut Value) -> Result<(), ApiError> + Sync),
+        write: &(dyn Fn(&FieldManager<'_>, &Value) -> Result<Value, ApiError> + Sync),
     ) -> Result<Value, ApiError> {
         // It is the object itself that is written, with all that its main endpoint does.
         let main = Scope { subresource: "", ..scope };
-        let written = self.update(main, Compute::With(change), options, warnings).await?;
+        let change = |object: &mut Value| through_scale(scope, object, write);
+        let written = self.update(main, Compute::Owned(&change), options, warnings).await?;
         Ok(of(&written.stored.value()))
     }
 }

@@ -10,10 +10,11 @@ use dyad_store::{Kv, Op};
 use serde_json::Value;
 
 use super::Registry;
-use super::body::Body;
+use super::body::{Applied, Body};
 use super::create::check_namespace;
 use super::delete::is_held_by_spec;
 use super::options::{FieldValidation, WriteOptions};
+use super::ownership;
 use super::stored::Stored;
 use super::values;
 use super::write::{
@@ -29,8 +30,12 @@ pub(crate) enum Compute<'a> {
     Replace(Value),
     /// PATCH.
     Patch { kind: PatchType, patch: Bytes },
+    /// PATCH that applies a configuration, which makes the object if it is not there and the client may do that.
+    Apply { applied: Applied, may_create: &'a (dyn Fn() -> Result<(), ApiError> + Sync) },
     /// What the server itself changes.
     With(&'a (dyn Fn(&mut Value) -> Result<(), ApiError> + Sync)),
+    /// The same, for changes that say themselves who owns what.
+    Owned(&'a (dyn Fn(&mut Value) -> Result<(), ApiError> + Sync)),
 }
 
 impl Registry {
@@ -60,6 +65,19 @@ impl Registry {
         self.update(scope, Compute::Patch { kind, patch: body.bytes.clone() }, options, warnings).await
     }
 
+    /// PATCH that applies a configuration to an object or a subresource.
+    pub(crate) async fn apply_configuration(
+        &self,
+        scope: Scope<'_>,
+        body: &Body,
+        may_create: &(dyn Fn() -> Result<(), ApiError> + Sync),
+        options: &WriteOptions,
+        warnings: &mut Vec<String>,
+    ) -> Result<Written, ApiError> {
+        let applied = body.applied(options.field_validation, warnings)?;
+        self.update(scope, Compute::Apply { applied, may_create }, options, warnings).await
+    }
+
     /// Changes an object until the change sticks.
     pub(crate) async fn update(
         &self,
@@ -79,6 +97,9 @@ impl Registry {
                     {
                         self.create_by_put(scope, object, options, warnings).await
                     }
+                    Compute::Apply { applied, may_create } if scope.subresource.is_empty() => {
+                        self.create_by_apply(scope, &applied, may_create, options, warnings).await
+                    }
                     _ => Err(ApiError::not_found(scope.about())),
                 };
             };
@@ -93,27 +114,6 @@ impl Registry {
             }
         }
         Err(ApiError::conflict(scope.about(), "too many others write the object at the same time; try again"))
-    }
-
-    async fn create_by_put(
-        &self,
-        scope: Scope<'_>,
-        mut object: Value,
-        options: &WriteOptions,
-        warnings: &mut Vec<String>,
-    ) -> Result<Written, ApiError> {
-        let about = scope.about();
-        let uid = meta_text(&object, "uid");
-        if !uid.is_empty() {
-            return Err(ApiError::conflict(
-                about,
-                &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: "),
-            ));
-        }
-        // A version of what is not there says nothing.
-        given_rev(&object)?;
-        meta_mut(&mut object).remove("resourceVersion");
-        self.create_decoded(scope, object, options, warnings).await
     }
 
     /// What the store says it is now, after somebody else was faster.
@@ -134,7 +134,8 @@ impl Registry {
         let strategy = resource.strategy;
         let about = scope.about();
         let old_value = old.value();
-        let mut new = self.compute(scope, &old_value, compute, options.field_validation, warnings)?;
+        let now = values::now();
+        let mut new = self.compute(scope, &old_value, compute, (options, &now), warnings)?;
         if matches!(compute, Compute::Replace(_)) {
             let uid = Some(meta_text(&new, "uid")).filter(|uid| !uid.is_empty());
             check_preconditions(about, uid, None, old)?;
@@ -143,8 +144,9 @@ impl Registry {
             Some(given) if given != old.rev => return Err(ApiError::modified(about)),
             None if !strategy.unconditional_update() => {
                 let text = "must be specified for an update";
+                // Kubernetes names the resource here, not the kind.
                 return Err(ApiError::invalid(
-                    about,
+                    About { kind: about.resource, ..about },
                     &[FieldError::invalid("metadata.resourceVersion", 0, text)],
                 ));
             }
@@ -152,12 +154,10 @@ impl Registry {
         }
         let meta = meta_mut(&mut new);
         meta.insert("resourceVersion".to_owned(), old.rev.to_string().into());
-        for key in ["selfLink", "managedFields"] {
-            meta.remove(key);
-        }
+        meta.remove("selfLink");
+        let owners = ownership::take(&mut new);
         meta::inherit(&mut new, &old_value);
         scope.check_node(Some(&old_value), Some(&new))?;
-        let now = values::now();
         let cx = scope.context(self, &now);
         let mut session = self.session(scope.namespace, scope.name);
         if scope.subresource.is_empty() {
@@ -166,6 +166,8 @@ impl Registry {
                 .map_err(|refusal| ApiError::refused(about, &refusal))?;
         }
         strategy.prepare_update(&mut new, &old_value, &cx);
+        ownership::put(&mut new, owners);
+        ownership::keep_times(&mut new, &old_value);
         let mut errors = meta::validate_update(&new, &old_value, strategy.meta_checks(&cx));
         errors.extend(strategy.validate_update(&new, &old_value, &cx));
         refuse_if_any(about, &errors)?;
@@ -200,7 +202,7 @@ impl Registry {
         scope: Scope<'_>,
         old: &Value,
         compute: &mut Compute<'_>,
-        validation: FieldValidation,
+        (options, now): (&WriteOptions, &str),
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
         let served = scope.served;
@@ -210,7 +212,7 @@ impl Registry {
                 let mut shown = old.clone();
                 served.show(&mut shown);
                 let patched = patch::apply(&served.schema, *kind, &shown, patch).map_err(patch_error)?;
-                let mut object = match validation {
+                let mut object = match options.field_validation {
                     FieldValidation::Strict => patched.require_strict().map_err(patch_error)?,
                     FieldValidation::Warn => {
                         warnings.extend(patched.strict);
@@ -229,13 +231,25 @@ impl Registry {
                 served.to_stored(&mut object);
                 object
             }
-            Compute::With(change) => {
+            Compute::Apply { applied, .. } => {
+                let mut shown = old.clone();
+                served.show(&mut shown);
+                let mut object = ownership::apply(scope, Some(&shown), applied, options, now)?;
+                check_namespace(scope, &mut object)?;
+                check_name(scope, &object)?;
+                served.to_stored(&mut object);
+                object
+            }
+            Compute::With(change) | Compute::Owned(change) => {
                 let mut object = old.clone();
                 change(&mut object)?;
                 object
             }
         };
         scope.resource().strategy.default(&mut new);
+        if !matches!(compute, Compute::Apply { .. } | Compute::Owned(_)) {
+            ownership::update(scope, Some(old), &mut new, &options.manager, now);
+        }
         Ok(new)
     }
 
@@ -298,7 +312,7 @@ fn is_deleted_by(new: &Value, old: &Value, resource: &super::Resource) -> bool {
 }
 
 /// The resourceVersion that an object to be written says it is a change of.
-fn given_rev(object: &Value) -> Result<Option<u64>, ApiError> {
+pub(super) fn given_rev(object: &Value) -> Result<Option<u64>, ApiError> {
     match meta_text(object, "resourceVersion") {
         "" => Ok(None),
         text => parse_unsigned(text).map(|rev| (rev != 0).then_some(rev)).map_err(ApiError::unknown),
@@ -306,7 +320,7 @@ fn given_rev(object: &Value) -> Result<Option<u64>, ApiError> {
 }
 
 /// The name of an object to be written is that of the path.
-fn check_name(scope: Scope<'_>, object: &Value) -> Result<(), ApiError> {
+pub(super) fn check_name(scope: Scope<'_>, object: &Value) -> Result<(), ApiError> {
     let path = scope.name;
     match meta_text(object, "name") {
         name if name == path => Ok(()),

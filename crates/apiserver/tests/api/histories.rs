@@ -19,8 +19,7 @@ use crate::harness::{Api, DUAL};
 const V4: &str = "10.96.0.0/16";
 const V6: &str = "fd00:10:96::/112";
 /// What every server chooses for itself.
-const DROPPED: [&str; 6] =
-    ["uid", "creationTimestamp", "resourceVersion", "selfLink", "time", "managedFields"];
+const DROPPED: [&str; 5] = ["uid", "creationTimestamp", "resourceVersion", "selfLink", "time"];
 const TIMES: [&str; 3] = ["deletionTimestamp", "startTime", "lastTransitionTime"];
 
 async fn replay(file: &[u8], ranges: &str) {
@@ -31,12 +30,17 @@ async fn replay(file: &[u8], ranges: &str) {
     for line in text.lines() {
         let history: Value = serde_json::from_str(line).unwrap();
         let steps = history["steps"].as_array().unwrap();
-        let mut names = Names::new(steps);
+        // Who owns what was recorded with these only.
+        let mut names = Names { owners: history["kind"] == "apply", ..Names::new(steps) };
         for (step, want) in steps.iter().zip(history["want"].as_array().unwrap()) {
             let got = run(&api, step, &mut names).await;
             // Where the recorded server crashed, this one refuses.
             let refused = got["code"].as_u64().is_some_and(|code| (400..500).contains(&code));
-            if got != *want && !(want["dropped"] == true && refused) {
+            let mut want = want.clone();
+            if let Some(object) = want.get_mut("object") {
+                sort_owners(object);
+            }
+            if got != want && !(want["dropped"] == true && refused) {
                 different.push(format!("{step}\n  want {want}\n  got  {got}"));
                 break;
             }
@@ -74,7 +78,9 @@ async fn run(api: &Api, step: &Value, names: &mut Names) -> Value {
     if object["kind"] == "Status" {
         json!({"code": code})
     } else {
-        json!({"code": code, "object": names.object(&object, "")})
+        let mut object = names.object(&object, "");
+        sort_owners(&mut object);
+        json!({"code": code, "object": object})
     }
 }
 
@@ -96,6 +102,13 @@ fn change(part: &mut Value, changes: &Value) {
     // Reading an absent list leaves a null behind.
     if part["clusterIPs"].is_null() {
         part.as_object_mut().unwrap().remove("clusterIPs");
+    }
+}
+
+/// Owners of the same second have no order.
+fn sort_owners(object: &mut Value) {
+    if let Some(owners) = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
+        owners.sort_by_key(Value::to_string);
     }
 }
 
@@ -126,6 +139,8 @@ fn failure(code: u16, status: &Value, names: &mut Names) -> Value {
 /// Names for what the server chose, in the order of their first appearance.
 struct Names {
     ranges: Vec<IpNet>,
+    /// Whether owners of fields are compared.
+    owners: bool,
     /// Everything that some request said; what the client chose keeps its value.
     requested: BTreeSet<String>,
     seen: BTreeMap<String, String>,
@@ -142,7 +157,7 @@ impl Names {
             requested.iter().filter_map(|text| Some(text.parse::<IpAddr>().ok()?.to_string())).collect();
         requested.extend(canonical);
         let ranges = [V4, V6].map(|net| *parse_range_list(net).unwrap().primary()).into();
-        Self { ranges, requested, seen: BTreeMap::new(), counts: BTreeMap::new() }
+        Self { ranges, owners: false, requested, seen: BTreeMap::new(), counts: BTreeMap::new() }
     }
 
     fn name(&mut self, value: &str, sort: &'static str) -> String {
@@ -177,7 +192,9 @@ impl Names {
             Value::Object(map) => {
                 // In the order of the keys, which is the one in which names are given.
                 let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-                let kept = sorted.into_iter().filter(|(key, _)| !DROPPED.contains(&key.as_str()));
+                let dropped = |key: &str| DROPPED.contains(&key) || (key == "managedFields" && !self.owners);
+                let kept: Vec<_> = sorted.into_iter().filter(|(key, _)| !dropped(key)).collect();
+                let kept = kept.into_iter();
                 kept.map(|(key, value)| (key.clone(), self.object(value, key))).collect::<Map<_, _>>().into()
             }
             Value::Array(list) => list.iter().map(|value| self.object(value, key)).collect(),
@@ -279,6 +296,7 @@ histories! {
     services_on_ipv6_and_ipv4: "service-v6v4", "fd00:10:96::/112,10.96.0.0/16";
     nodes_on_ipv6: "node-v6", V6;
     nodes_on_ipv4_and_ipv6: "node-v4v6", DUAL;
+    applies_by_several_managers: "apply-v4v6", DUAL;
     pods_on_ipv6: "pod-v6", V6;
     pods_on_ipv4_and_ipv6: "pod-v4v6", DUAL;
 }

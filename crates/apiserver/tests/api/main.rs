@@ -2,6 +2,7 @@
 //! carry the IDs of the rules.
 
 mod allocation;
+mod apply;
 mod bootstrap;
 mod deletion;
 mod harness;

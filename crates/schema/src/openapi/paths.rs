@@ -189,7 +189,9 @@ impl Verbs<'_, '_> {
                 .options
                 .patch_types
                 .iter()
-                .map(|kind| (kind.content_type().to_owned(), json!({ "schema": patch })))
+                .map(|kind| kind.content_type())
+                .chain([crate::apply::CONTENT_TYPE])
+                .map(|content_type| (content_type.to_owned(), json!({ "schema": patch })))
                 .collect();
             let mut operation = self.operation(
                 id("patch", self),

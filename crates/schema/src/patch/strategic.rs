@@ -387,7 +387,7 @@ fn without_directives(value: Value) -> Option<Value> {
 }
 
 /// A tree as Go prints it: `map[a:1 b:[x y]]`.
-pub(super) fn go_text(value: &Value) -> String {
+pub(crate) fn go_text(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
