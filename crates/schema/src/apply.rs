@@ -4,6 +4,8 @@
 //! these owners, [`FieldManager::update`] keeps them when an object is written in any other way. What is one value, a map or
 //! a set is plain data ([`Types`]), from the table of fields for the built-in kinds.
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
 mod codec;
@@ -60,6 +62,11 @@ const UNOWNED: &[&[&str]] = &[
     &["metadata", "managedFields"],
     &["metadata", "resourceVersion"],
 ];
+
+fn unowned() -> &'static Set {
+    static SET: OnceLock<Set> = OnceLock::new();
+    SET.get_or_init(|| Set::of(UNOWNED))
+}
 
 /// Why a configuration is not applied, by the answer it gets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,7 +160,7 @@ impl FieldManager<'_> {
         manager: &str,
     ) -> Result<(), String> {
         let set = match self.updater()?.update(live.unwrap_or(self.empty), new, managers) {
-            Ok(set) => set.difference(&Set::of(UNOWNED)),
+            Ok(set) => set.difference(unowned()),
             Err(Refused::Other(why)) => return Err(why),
             Err(Refused::Conflicts(_)) => return Ok(()),
         };
@@ -242,7 +249,7 @@ impl FieldManager<'_> {
             Err(Refused::Other(why)) => return Err(ApplyError::Other(why)),
         };
         if let Some(owned) = managers.get_mut(&manager) {
-            owned.set = owned.set.difference(&Set::of(UNOWNED));
+            owned.set = owned.set.difference(unowned());
             if merged.is_some() {
                 owned.time = Some(self.now.to_owned());
             }

@@ -49,12 +49,12 @@ impl Difference {
     /// Puts in what was found one step further.
     fn add(&mut self, step: Step, below: Self) {
         let Self { removed, modified, added } = below;
-        let steps = [(&mut self.removed, removed), (&mut self.modified, modified), (&mut self.added, added)];
-        for (here, node) in steps {
+        for (here, node) in [(&mut self.removed, removed), (&mut self.modified, modified)] {
             if !node.is_empty() {
                 here.below.add(step.clone(), node);
             }
         }
+        self.added.below.add(step, added);
     }
 
     fn is_empty(&self) -> bool {

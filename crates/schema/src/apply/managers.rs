@@ -109,10 +109,9 @@ pub fn decode(object: &Value) -> Result<Managers, ManagersError> {
 pub fn encode(object: &mut Value, managers: &Managers) {
     let mut entries: Vec<_> = managers.iter().collect();
     entries.sort_by(|(a, owned), (b, theirs)| {
-        let key = |manager: &Manager, owned: &Owned| {
-            (manager.operation, owned.time.clone(), manager.name.clone(), owned.version.clone())
-        };
-        key(a, owned).cmp(&key(b, theirs)).then_with(|| a.subresource.cmp(&b.subresource))
+        let order = a.operation.cmp(&b.operation).then_with(|| owned.time.cmp(&theirs.time));
+        let order = order.then_with(|| a.name.cmp(&b.name)).then_with(|| owned.version.cmp(&theirs.version));
+        order.then_with(|| a.subresource.cmp(&b.subresource))
     });
     let entries: Vec<Value> = entries.into_iter().map(|(manager, owned)| entry(manager, owned)).collect();
     let Value::Object(object) = object else { return };

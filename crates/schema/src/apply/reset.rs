@@ -15,9 +15,9 @@ pub enum Reset {
 }
 
 impl Reset {
-    pub(super) fn filter(&self, set: &Set) -> Set {
+    pub(super) fn filter(&self, set: Set) -> Set {
         match self {
-            Self::Nothing => set.clone(),
+            Self::Nothing => set,
             Self::Paths(paths) => set.difference_below(paths),
             Self::AllBut(patterns) => set.matching(patterns),
         }

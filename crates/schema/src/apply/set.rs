@@ -108,6 +108,9 @@ impl Set {
 
     /// What is in either.
     pub fn union(&self, other: &Self) -> Self {
+        if self.is_empty() || other.is_empty() {
+            return if self.is_empty() { other.clone() } else { self.clone() };
+        }
         self.zip(other, &|a, b| match (a, b) {
             (Some(a), Some(b)) => Node { member: a.member || b.member, below: a.below.union(&b.below) },
             (Some(one), None) | (None, Some(one)) => one.clone(),
@@ -127,6 +130,9 @@ impl Set {
 
     /// What is in this one only.
     pub fn difference(&self, other: &Self) -> Self {
+        if other.is_empty() {
+            return self.clone();
+        }
         self.zip(other, &|a, b| match (a, b) {
             (Some(a), Some(b)) => Node { member: a.member && !b.member, below: a.below.difference(&b.below) },
             (Some(a), None) => a.clone(),

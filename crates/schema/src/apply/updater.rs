@@ -72,7 +72,7 @@ impl Updater<'_> {
     pub(super) fn update(&self, live: &Value, new: &Value, managers: &mut Managers) -> Result<Set, Refused> {
         self.reconcile(managers);
         let compared = self.take(live, new, managers, None, true)?;
-        Ok(self.reset.filter(&compared.modified.union(&compared.added)))
+        Ok(compared.modified.union(&compared.added))
     }
 
     /// Merges a configuration, removes what its manager no longer applies and nobody else owns, and moves ownership.
@@ -88,7 +88,7 @@ impl Updater<'_> {
         self.reconcile(managers);
         let merged =
             self.structure.merge(live, applied).map_err(|why| format!("failed to merge config: {why}"))?;
-        let set = self.reset.filter(&self.structure.paths(applied)?);
+        let set = self.reset.filter(self.structure.paths(applied)?);
         let version = self.version.to_owned();
         let last = managers.get(manager).cloned();
         let time = last.as_ref().and_then(|last| last.time.clone());
@@ -159,9 +159,9 @@ impl Updater<'_> {
         let Comparison { removed, modified, added } =
             structure.compare(live, new).map_err(|why| format!("failed to compare objects: {why}"))?;
         Ok(Comparison {
-            removed: self.reset.filter(&removed),
-            modified: self.reset.filter(&modified),
-            added: self.reset.filter(&added),
+            removed: self.reset.filter(removed),
+            modified: self.reset.filter(modified),
+            added: self.reset.filter(added),
         })
     }
 

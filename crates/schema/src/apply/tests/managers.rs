@@ -157,7 +157,7 @@ fn endpoints_do_not_own_what_they_leave_alone() {
     ];
     for (group, kind, subresource, path, kept) in rows {
         let set = Set::of(&[path]);
-        let filtered = Reset::of(group, kind, subresource).filter(&set);
+        let filtered = Reset::of(group, kind, subresource).filter(set);
         let path: Vec<Step> = path.iter().map(|name| Step::field(name)).collect();
         assert_eq!(filtered.has(&path), kept, "{kind}/{subresource} {path:?}");
     }
