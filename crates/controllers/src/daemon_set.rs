@@ -1,11 +1,10 @@
 //! DaemonSets: one pod on each node that takes it, renewed a few at a time.
 
-mod history;
 mod plan;
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
     Toleration,
@@ -17,6 +16,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::history::Subject;
 use crate::pods::{
     self, Selector, controller_of, is_active, is_available, is_controlled_by, is_finished, is_ready,
     node_name,
@@ -184,7 +184,19 @@ impl Controller for DaemonSets {
                 mine.push(adopt(&api, &*set, &pod).await?);
             }
         }
-        let hash = history::sync(&self.0.client, &set, &mine).await?;
+        let subject = Subject {
+            client: &self.0.client,
+            owner: &*set,
+            template: Some(&spec.template),
+            keep: spec.revision_history_limit.unwrap_or(10),
+            collisions: set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0),
+            label: HASH,
+        };
+        let is_used = |one: &ControllerRevision| {
+            mine.iter().any(|pod| pod.labels().get(HASH) == one.labels().get(HASH))
+        };
+        let (current, _) = subject.sync(is_used).await?;
+        let hash = current.labels().get(HASH).cloned().unwrap_or_default();
         let places: Vec<Place> = self.0.nodes.all().iter().filter_map(|node| place(&set, node)).collect();
         let nodes: Vec<String> =
             places.iter().filter(|place| place.takes).map(|place| place.node.clone()).collect();

@@ -8,10 +8,14 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage;
+mod history;
+mod job;
 mod leader;
 mod namespaces;
 mod node_ipam;
@@ -19,9 +23,13 @@ mod node_lifecycle;
 mod pod_garbage;
 mod pods;
 mod queue;
+mod quota;
 mod replica_set;
+mod replication_controller;
 mod scheduler;
 mod service_cidr;
+mod stateful_set;
+mod volume_protection;
 mod world;
 
 use std::future::Future;
@@ -116,6 +124,13 @@ async fn work(client: &Client, config: &Config) {
     deployment::start(&world, &mut tasks);
     replica_set::start(&world, &mut tasks);
     daemon_set::start(&world, &mut tasks);
+    stateful_set::start(&world, &mut tasks);
+    replication_controller::start(&world, &mut tasks);
+    job::start(&world, &mut tasks);
+    cron_job::start(&world, &mut tasks);
+    disruption::start(&world, &mut tasks);
+    volume_protection::start(&world, &mut tasks);
+    quota::start(&world, &mut tasks);
     scheduler::start(&world, &mut tasks);
     namespaces::start(&world, &mut tasks);
     garbage::start(&world, &mut tasks);

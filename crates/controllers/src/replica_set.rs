@@ -64,7 +64,7 @@ fn selects(set: &ReplicaSet, pod: &Pod) -> bool {
 
 /// What to do about a set's pods.
 #[derive(Debug, PartialEq)]
-enum Plan<'a> {
+pub(crate) enum Plan<'a> {
     Nothing,
     Create(usize),
     Delete(Vec<&'a Pod>),
@@ -72,7 +72,7 @@ enum Plan<'a> {
 
 /// As many as wanted; those that are missed least go first: not bound, not running, not ready, cheap to delete, one
 /// of many on its node, often restarted, youngest.
-fn plan(wanted: usize, active: &[Arc<Pod>]) -> Plan<'_> {
+pub(crate) fn plan(wanted: usize, active: &[Arc<Pod>]) -> Plan<'_> {
     if active.len() <= wanted {
         return match wanted - active.len() {
             0 => Plan::Nothing,
@@ -240,7 +240,7 @@ impl Controller for ReplicaSets {
 }
 
 /// What the API said, without the shell around it.
-fn words(error: &kube::Error) -> String {
+pub(crate) fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         error => error.to_string(),

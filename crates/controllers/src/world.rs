@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
@@ -26,6 +31,14 @@ pub(crate) struct World {
     pub(crate) deployments: Cache<Deployment>,
     pub(crate) replica_sets: Cache<ReplicaSet>,
     pub(crate) daemon_sets: Cache<DaemonSet>,
+    pub(crate) stateful_sets: Cache<StatefulSet>,
+    pub(crate) replication_controllers: Cache<ReplicationController>,
+    pub(crate) jobs: Cache<Job>,
+    pub(crate) cron_jobs: Cache<CronJob>,
+    pub(crate) quotas: Cache<ResourceQuota>,
+    pub(crate) budgets: Cache<PodDisruptionBudget>,
+    pub(crate) claims: Cache<PersistentVolumeClaim>,
+    pub(crate) volumes: Cache<PersistentVolume>,
     pub(crate) namespaces: Cache<Namespace>,
     pub(crate) leases: Cache<Lease>,
     pub(crate) service_cidrs: Cache<ServiceCIDR>,
@@ -44,6 +57,14 @@ impl World {
             deployments: Cache::default(),
             replica_sets: Cache::default(),
             daemon_sets: Cache::default(),
+            stateful_sets: Cache::default(),
+            replication_controllers: Cache::default(),
+            jobs: Cache::default(),
+            cron_jobs: Cache::default(),
+            quotas: Cache::default(),
+            budgets: Cache::default(),
+            claims: Cache::default(),
+            volumes: Cache::default(),
             namespaces: Cache::default(),
             leases: Cache::default(),
             service_cidrs: Cache::default(),
@@ -76,6 +97,14 @@ impl World {
             deployments,
             replica_sets,
             daemon_sets,
+            stateful_sets,
+            replication_controllers,
+            jobs,
+            cron_jobs,
+            quotas,
+            budgets,
+            claims,
+            volumes,
             namespaces,
             service_cidrs,
             ip_addresses

@@ -203,4 +203,61 @@ mod tests {
     fn texts(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
+
+    proptest::proptest! {
+        /// Whatever happens to pods: no step takes a working one where as many nodes as may be are without, or
+        /// gives a second one to more nodes than may have two; and in the end every node has one new pod.
+        #[test]
+        fn no_history_breaks_the_promise(
+            nodes in 1usize..6,
+            most in 1usize..4,
+            surges: bool,
+            events in proptest::collection::vec((0usize..8, 0u8..5), 0..60),
+        ) {
+            use proptest::prelude::*;
+            let update = if surges { Update::Surge(most) } else { Update::Unavailable(most) };
+            let places: Vec<Place> = (0..nodes).map(|node| place(&format!("n{node}"), true)).collect();
+            let mut made = 0;
+            let mut make = |node: &str, current: bool, available: bool| {
+                made += 1;
+                daemon(&format!("p{made}"), node, current, available)
+            };
+            let mut there: Vec<Daemon> = places.iter().map(|place| make(&place.node, false, true)).collect();
+            let works = |there: &[Daemon], node: &str| {
+                there.iter().any(|one| one.node == node && one.available && !one.leaving && !one.finished)
+            };
+            let quiet = std::iter::repeat_n((0, 9), 60);
+            for (which, kind) in events.into_iter().chain(quiet) {
+                let count = there.len().max(1);
+                match (kind, there.get_mut(which % count)) {
+                    (0, Some(one)) => one.available = false,
+                    (1, Some(one)) => one.finished = true,
+                    (2, Some(_)) => drop(there.remove(which % count)),
+                    (3, Some(one)) => one.available = !one.finished,
+                    (9, _) => {
+                        there.retain(|one| !one.leaving);
+                        there.iter_mut().filter(|one| !one.finished).for_each(|one| one.available = true);
+                    }
+                    _ => {}
+                }
+                let plan = plan(&places, &there, update);
+                let serving = |there: &[Daemon]| places.iter().filter(|place| works(there, &place.node)).count();
+                let before = serving(&there);
+                for one in there.iter_mut().filter(|one| plan.delete.contains(&one.name)) {
+                    one.leaving = true;
+                }
+                let after = serving(&there);
+                let promised = if surges { nodes } else { nodes - most.min(nodes) };
+                prop_assert!(after >= before.min(promised), "{after} of {promised}, {before} before");
+                there.extend(plan.create.iter().map(|node| make(node, true, false)));
+                let doubled = places.iter().filter(|place| {
+                    there.iter().filter(|one| one.node == place.node && !one.leaving && !one.finished).count() > 1
+                });
+                let (doubled, may) = (doubled.count(), if surges { most } else { 0 });
+                prop_assert!(doubled <= may, "{doubled} nodes have two, {may} may");
+            }
+            prop_assert_eq!(there.len(), nodes);
+            prop_assert!(there.iter().all(|one| one.current && one.available && !one.leaving));
+        }
+    }
 }

@@ -242,5 +242,51 @@ mod tests {
             }
             prop_assert_eq!((new.wanted, old[0].wanted), (wanted, 0));
         }
+
+        /// Whatever happens to pods, and however often the template changes meanwhile: no step leaves fewer
+        /// available than promised, unless fewer were, or asks for more than may be; and in the end all is new.
+        #[test]
+        fn no_history_breaks_the_promise(
+            wanted in 0i32..10,
+            surge in 0i32..4,
+            unavailable in 0i32..4,
+            events in proptest::collection::vec((0usize..5, 0i32..10, 0u8..8), 0..60),
+        ) {
+            let limits = limits(wanted, surge, unavailable.min(wanted));
+            prop_assume!(limits.surge > 0 || limits.unavailable > 0 || wanted == 0);
+            let least = wanted - limits.unavailable;
+            let (mut new, mut old) = (set(0, 0), vec![set(wanted, wanted)]);
+            let quiet = std::iter::repeat_n((0, 0, 8), 100);
+            for (place, available, kind) in events.into_iter().chain(quiet) {
+                match kind {
+                    // Another template: what was new is old.
+                    0 => old.push(std::mem::replace(&mut new, set(0, 0))),
+                    // Some pods work, others do not.
+                    1..=7 => {
+                        let count = old.len() + 1;
+                        let one = old.iter_mut().chain([&mut new]).nth(place % count).unwrap();
+                        one.available = available.min(one.wanted);
+                    }
+                    _ => old.iter_mut().chain([&mut new]).for_each(|one| one.available = one.wanted),
+                }
+                let sum = |sets: &[Set], of: fn(&Set) -> i32| sets.iter().map(of).sum::<i32>();
+                let (before, working) = (
+                    new.wanted + sum(&old, |one| one.wanted),
+                    new.available + sum(&old, |one| one.available),
+                );
+                let next = scale(&limits, Some(&new), &old);
+                let sizes: Vec<i32> = next.old.into_iter().chain(next.new).collect();
+                old.push(new);
+                for (one, size) in old.iter_mut().zip(&sizes) {
+                    *one = set(*size, one.available.min(*size));
+                }
+                new = old.pop().unwrap();
+                let after = new.wanted + sum(&old, |one| one.wanted);
+                let kept = new.available + sum(&old, |one| one.available);
+                prop_assert!(after <= limits.most().max(before), "{after} of {} at most", limits.most());
+                prop_assert!(kept >= least.min(working), "{kept} of {least} at least, {working} before");
+            }
+            prop_assert_eq!((new.wanted, old.iter().map(|one| one.wanted).sum::<i32>()), (wanted, 0));
+        }
     }
 }
