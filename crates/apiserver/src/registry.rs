@@ -12,6 +12,7 @@ mod feed;
 mod list;
 mod options;
 mod ownership;
+mod quota;
 mod resource;
 mod scale;
 mod selectable;

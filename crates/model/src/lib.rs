@@ -42,6 +42,7 @@ mod storage;
 mod strategy;
 #[cfg(test)]
 mod testing;
+pub mod usage;
 mod wire;
 mod workloads;
 

@@ -5,6 +5,8 @@ mod quality;
 mod status;
 mod update;
 
+pub(crate) use quality::class as quality_class;
+
 use serde_json::{Value, json};
 
 use crate::meta::Checks;

@@ -108,6 +108,11 @@ impl Quantity {
         i64::try_from(whole).unwrap_or(if whole < 0 { i64::MIN } else { i64::MAX })
     }
 
+    /// What is left of it after another is taken.
+    pub(crate) const fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// Whether it is more than nothing.
     pub(crate) const fn is_positive(self) -> bool {
         self.0 > 0

@@ -173,6 +173,7 @@ impl Registry {
         }
         refuse_if_any(about, &errors)?;
         warnings.extend(strategy.warnings(&new, None, &cx));
+        self.charge(&mut session, scope, about, None, &new)?;
         let key = resource.store_key(scope.namespace, &name);
         let json = self.encoded(resource, &new);
         let taken = |kv: &dyad_store::Kv| {

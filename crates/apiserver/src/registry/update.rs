@@ -172,6 +172,7 @@ impl Registry {
         errors.extend(strategy.validate_update(&new, &old_value, &cx));
         refuse_if_any(about, &errors)?;
         warnings.extend(strategy.warnings(&new, Some(&old_value), &cx));
+        self.charge(&mut session, scope, about, Some(&old_value), &new)?;
         if is_deleted_by(&new, &old_value, resource) {
             drop(session);
             return Ok(match self.remove(scope, old, &new, options.dry_run).await? {

@@ -15,4 +15,5 @@ mod robust;
 mod subresources;
 mod tls;
 mod watches;
+mod workloads;
 mod writes;

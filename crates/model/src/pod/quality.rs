@@ -28,7 +28,7 @@ impl<'a> Sum<'a> {
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
-pub(super) fn class(spec: &Value) -> &'static str {
+pub(crate) fn class(spec: &Value) -> &'static str {
     let (mut requests, mut limits) = (Sum::default(), Sum::default());
     let mut guaranteed = true;
     if wire::has(spec, "resources") {

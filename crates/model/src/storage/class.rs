@@ -45,9 +45,11 @@ impl Strategy for StorageClass {
         errors
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _cx: &Context<'_>) -> Vec<FieldError> {
+    fn validate_update(&self, new: &Value, old: &Value, cx: &Context<'_>) -> Vec<FieldError> {
+        let mut errors = self.validate_create(new, cx);
         let fixed = ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"];
-        fixed.into_iter().filter_map(|key| super::immutable(new, old, key, key)).collect()
+        errors.extend(fixed.into_iter().filter_map(|key| super::immutable(new, old, key, key)));
+        errors
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

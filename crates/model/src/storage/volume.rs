@@ -87,6 +87,8 @@ impl Strategy for PersistentVolume {
             return Vec::new();
         }
         let mut errors = self.validate_create(new, cx);
+        // Kubernetes looks at the whole twice.
+        errors.extend(self.validate_create(new, cx));
         let (new, old) = (wire::at(new, &["spec"]), wire::at(old, &["spec"]));
         if SOURCES.iter().any(|source| !wire::same(new, old, source)) {
             let text = "spec.persistentvolumesource is immutable after creation";

@@ -24,6 +24,8 @@ pub(crate) struct Session<'a> {
     released_ips: Vec<IpAddr>,
     taken_ports: Vec<u16>,
     released_ports: Vec<u16>,
+    /// Other objects that change with this one: where they are, at which version, and what they become.
+    others: Vec<(Bytes, u64, Bytes)>,
 }
 
 impl<'a> Session<'a> {
@@ -36,6 +38,7 @@ impl<'a> Session<'a> {
             released_ips: Vec::new(),
             taken_ports: Vec::new(),
             released_ports: Vec::new(),
+            others: Vec::new(),
         }
     }
 
@@ -65,6 +68,10 @@ impl<'a> Session<'a> {
             compares.push(Compare { key: key.clone(), mod_rev: 0 });
             ops.push(Op::Put { key, value: self.owner().into() });
         }
+        for (key, mod_rev, value) in &self.others {
+            compares.push(Compare { key: key.clone(), mod_rev: *mod_rev });
+            ops.push(Op::Put { key: key.clone(), value: value.clone() });
+        }
         let mut release = |key: Bytes, is_ours: &dyn Fn(&[u8]) -> bool| {
             // Somebody may have replaced it by one of their own; that one is not ours to delete.
             if let Some(kv) = self.registry.store.get(&key)?.filter(|kv| is_ours(&kv.value)) {
@@ -82,12 +89,18 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Writes another object in the same transaction, if it is still at that version.
+    pub(crate) fn also_write(&mut self, key: Bytes, mod_rev: u64, value: Bytes) {
+        self.others.push((key, mod_rev, value));
+    }
+
     /// Whether nothing was taken or released.
     pub(crate) fn is_empty(&self) -> bool {
         self.taken_ips.is_empty()
             && self.released_ips.is_empty()
             && self.taken_ports.is_empty()
             && self.released_ports.is_empty()
+            && self.others.is_empty()
     }
 
     /// The transaction went through.
