@@ -93,6 +93,12 @@ where
         .await;
     }
 
+    /// Resolves when an object just written, or something newer, has gone through all hooks.
+    pub(crate) async fn reaches(&self, written: &K) {
+        let version = version(written);
+        self.until(|newest| version.is_none_or(|version| newest >= version)).await;
+    }
+
     /// Resolves when an object just deleted is seen as gone or as going.
     pub(crate) async fn sees_deleted(&self, deleted: &K) {
         let (key, uid) = (Key::of(deleted), deleted.uid());

@@ -2,13 +2,15 @@
 //!
 //! What is wanted is computed in `dyad_model::slices`; this is the shell around it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dyad_model::quantity::Quantity;
 use dyad_model::slices::{self, MAX_PER_SLICE, SERVICE_NAME_LABEL, SliceChanges};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,17 +31,54 @@ const COMPONENT: &str = "endpoint-slice-mirroring-controller";
 /// The same of events about slices of selected pods.
 const SLICES: &str = "endpoint-slice-controller";
 
-struct EndpointSlices(Shared);
+struct EndpointSlices(Shared, Arc<ByService>);
+
+/// The names of slices by Service, so that one that changes costs no look at those of all others.
+#[derive(Default)]
+struct ByService(Mutex<BTreeMap<Key, BTreeSet<String>>>);
+
+impl ByService {
+    fn follow(&self, old: Option<&EndpointSlice>, new: Option<&EndpointSlice>) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (slice, is_there) in [(old, false), (new, true)] {
+            let Some((slice, service)) = slice.and_then(|slice| Some((slice, service_of(slice)?))) else {
+                continue;
+            };
+            let of_service = names.entry(service.clone()).or_default();
+            match is_there {
+                true => of_service.insert(slice.name_any()),
+                false => of_service.remove(&slice.name_any()),
+            };
+            if of_service.is_empty() {
+                names.remove(&service);
+            }
+        }
+    }
+
+    fn of(&self, service: &Key) -> Vec<Key> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_service = names.get(service).into_iter().flatten();
+        of_service.map(|name| Key::new(&service.namespace, name)).collect()
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let service = slice.labels().get(SERVICE_NAME_LABEL)?;
+    Some(Key::new(slice.namespace().unwrap_or_default(), service))
+}
 
 pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
-    spawn(tasks, EndpointSlices(world.clone()), |queue| {
+    let by_service = Arc::new(ByService::default());
+    let names = by_service.clone();
+    world.slices.on_change(move |old, new| names.follow(old, new));
+    spawn(tasks, EndpointSlices(world.clone(), by_service), |queue| {
         let services = queue.clone();
         world.services.on_change(move |old, new| {
             if let Some(service) = new.or(old) {
                 services.add(Key::of(service));
             }
         });
-        let (pods, weak) = (queue.clone(), std::sync::Arc::downgrade(world));
+        let (pods, weak) = (queue.clone(), Arc::downgrade(world));
         world.pods.on_change(move |old, new| {
             let Some(world) = weak.upgrade().filter(|_| matters(old, new)) else { return };
             let Some(namespace) = old.or(new).and_then(ResourceExt::namespace) else { return };
@@ -49,7 +88,7 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
                 }
             }
         });
-        let (nodes, weak) = (queue.clone(), std::sync::Arc::downgrade(world));
+        let (nodes, weak) = (queue.clone(), Arc::downgrade(world));
         world.nodes.on_change(move |old, new| {
             if let Some(world) = weak.upgrade().filter(|_| old.map(view) != new.map(view)) {
                 world.services.all().iter().for_each(|service| nodes.add(Key::of(&**service)));
@@ -57,11 +96,7 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
         });
         let slices = queue.clone();
         world.slices.on_change(move |old, new| {
-            for slice in [old, new].into_iter().flatten() {
-                if let Some(service) = slice.labels().get(SERVICE_NAME_LABEL) {
-                    slices.add(Key::new(slice.namespace().unwrap_or_default(), service));
-                }
-            }
+            [old, new].into_iter().flatten().filter_map(service_of).for_each(|service| slices.add(service));
         });
         let endpoints = queue.clone();
         world.endpoints.on_change(move |old, new| {
@@ -136,15 +171,10 @@ impl Controller for EndpointSlices {
         let client = &self.0.client;
         let service = self.0.services.get(key);
         let service_value = service.as_deref().map(wire).transpose()?;
-        // Read from the API and not from the cache: a slice just created must count.
         let api = Api::<EndpointSlice>::namespaced(client.clone(), &key.namespace);
-        let labels = format!("{SERVICE_NAME_LABEL}={}", key.name);
-        let existing = match key.name.len() {
-            // Longer names can be those of hand-made Endpoints only, and no label holds them.
-            0..=63 => api.list(&ListParams::default().labels(&labels)).await?.items,
-            _ => Vec::new(),
-        };
-        let existing = existing.iter().map(wire).collect::<Result<Vec<_>, _>>()?;
+        // The cache has what this controller wrote: each pass waits for that before it ends.
+        let existing = self.1.of(key).into_iter().filter_map(|slice| self.0.slices.get(&slice));
+        let existing = existing.map(|slice| wire(&*slice)).collect::<Result<Vec<_>, _>>()?;
         let mut skipped = false;
         if let Some(value) = &service_value {
             let pods = self.0.pods.in_namespace(&key.namespace);
@@ -157,7 +187,7 @@ impl Controller for EndpointSlices {
                 let mut changes = slices::desired(value, &selected, &nodes, &existing, None, MAX_PER_SLICE);
                 skipped = !changes.skipped.is_empty();
                 let notices = std::mem::take(&mut changes.notices);
-                write(&api, changes).await?;
+                self.write(&api, changes).await?;
                 for notice in notices {
                     let kind = if notice.warning { "Warning" } else { "Normal" };
                     if let Some(service) = &service {
@@ -200,7 +230,7 @@ impl EndpointSlices {
         let endpoints = object.as_deref().map(wire).transpose()?;
         let mirrored = slices::mirror(endpoints.as_ref(), service, existing);
         let changed = !mirrored.changes.is_empty();
-        write(api, mirrored.changes).await?;
+        self.write(api, mirrored.changes).await?;
         let Some(object) = object.filter(|_| changed) else { return Ok(()) };
         for (count, reason, what) in [
             (mirrored.invalid, "InvalidIPAddress", "are not IP addresses"),
@@ -213,26 +243,36 @@ impl EndpointSlices {
         }
         Ok(())
     }
-}
 
-/// Deletes first, so that nothing is ever there twice.
-async fn write(api: &Api<EndpointSlice>, changes: SliceChanges) -> Result<(), Error> {
-    for slice in changes.delete {
-        let slice: EndpointSlice = typed(slice)?;
-        let preconditions = Preconditions { uid: slice.uid(), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        ignore(404, api.delete(&slice.name_any(), &params).await.map(drop))?;
+    /// Deletes first, so that nothing is ever there twice.
+    async fn write(&self, api: &Api<EndpointSlice>, changes: SliceChanges) -> Result<(), Error> {
+        let (mut written, mut deleted) = (None, None);
+        for slice in changes.delete {
+            let slice: EndpointSlice = typed(slice)?;
+            let preconditions = Preconditions { uid: slice.uid(), resource_version: None };
+            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+            ignore(404, api.delete(&slice.name_any(), &params).await.map(drop))?;
+            deleted = Some(slice);
+        }
+        for slice in changes.update {
+            let slice: EndpointSlice = typed(slice)?;
+            written = Some(api.replace(&slice.name_any(), &PostParams::default(), &slice).await?);
+        }
+        for slice in changes.create {
+            match api.create(&PostParams::default(), &typed::<EndpointSlice>(slice)?).await {
+                Ok(created) => written = Some(created),
+                // A namespace that is on its way out takes nothing new, and needs nothing (E24).
+                refused => ignore(403, refused.map(drop))?,
+            }
+        }
+        // What comes last is seen last.
+        match (&written, &deleted) {
+            (Some(written), _) => self.0.slices.reaches(written).await,
+            (None, Some(deleted)) => self.0.slices.sees_deleted(deleted).await,
+            (None, None) => {}
+        }
+        Ok(())
     }
-    for slice in changes.update {
-        let slice: EndpointSlice = typed(slice)?;
-        api.replace(&slice.name_any(), &PostParams::default(), &slice).await?;
-    }
-    for slice in changes.create {
-        let created = api.create(&PostParams::default(), &typed::<EndpointSlice>(slice)?).await;
-        // A namespace that is on its way out takes nothing new, and needs nothing (E24).
-        ignore(403, created.map(drop))?;
-    }
-    Ok(())
 }
 
 fn ignore(code: u16, result: Result<(), kube::Error>) -> Result<(), Error> {
