@@ -208,8 +208,8 @@ pub(crate) fn agent(plan: &Plan, report: &mut Report) -> Result<()> {
     let mut loaded = Loaded::new(plan, services)?;
     let words = world::words(services, ENDPOINTS);
     let name = |what: &str| format!("agent: {words}, {what}");
-    // What follows the load (a last event) is not idling.
-    std::thread::sleep(Duration::from_secs(2));
+    // What follows the load (controllers that look at every Service once more) is not idling.
+    std::thread::sleep(Duration::from_secs(10));
     let node = loaded.node;
     let idle = process::cpu_percent(&[node], IDLE)?;
     let memory = process::proportional_megabytes(node)?;

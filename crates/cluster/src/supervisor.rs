@@ -149,6 +149,8 @@ impl<'a> Supervisor<'a> {
         let spawned = Command::new("/proc/self/exe")
             .arg0_is_program()
             .arg("internal")
+            // Work goes from thread to thread, and its memory would stay in an arena for each of them: a quarter more.
+            .env("MALLOC_ARENA_MAX", "1")
             .args(&child.args)
             .current_dir("/")
             .stdin(Stdio::null())
