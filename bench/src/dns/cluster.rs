@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, bail};
-use dyad_apiserver::auth::Roles;
 use dyad_apiserver::pki::{Pki, PkiConfig, kubeconfig};
 use dyad_apiserver::{Server, ServerConfig, tls};
 use dyad_links::netns;
@@ -68,7 +67,6 @@ impl Cluster {
             cluster: ClusterNet { service_ranges, node_ports: 30000..=32767 },
             listeners: vec![listener],
             tls: Arc::new(tls::server_config(pki.ca_pem(), certificate)?),
-            authorizer: Arc::new(Roles),
             advertise_port: address.port(),
             ca_pem: pki.ca_pem().to_owned(),
         };

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use dyad_apiserver::auth::Roles;
 use dyad_apiserver::pki::{Pki, PkiConfig};
 use dyad_apiserver::tls::{ServingCertificate, server_config};
 use dyad_apiserver::{Server, ServerConfig};
@@ -103,7 +102,6 @@ async fn api_server() -> Server {
         },
         listeners: Vec::new(),
         tls: Arc::new(server_config(pki.ca_pem(), certificate).unwrap()),
-        authorizer: Arc::new(Roles),
         advertise: both("192.0.2.99", "2001:db8::99"),
         advertise_port: 6443,
         ca_pem: pki.ca_pem().to_owned(),

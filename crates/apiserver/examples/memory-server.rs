@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dyad_apiserver::auth::Roles;
 use dyad_apiserver::pki::{Pki, PkiConfig, kubeconfig};
 use dyad_apiserver::{Server, ServerConfig, tls};
 use dyad_model::ClusterNet;
@@ -47,7 +46,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         cluster: ClusterNet { service_ranges, node_ports: 30000..=32767 },
         listeners: vec![listener],
         tls: Arc::new(tls::server_config(pki.ca_pem(), certificate)?),
-        authorizer: Arc::new(Roles),
         advertise,
         advertise_port: address.port(),
         ca_pem: pki.ca_pem().to_owned(),

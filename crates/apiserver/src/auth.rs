@@ -4,10 +4,12 @@
 //! The order for a request: [`authenticate`] it, let it [`impersonate`] someone if it asks to, ask the
 //! [`Authorizer`], and for writes of nodes [`restrict_node`] once the object is known.
 
+pub(crate) mod defaults;
+pub(crate) mod grants;
 mod impersonation;
 mod node;
+pub(crate) mod rbac;
 mod request;
-mod roles;
 mod status;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,6 @@ use std::collections::BTreeMap;
 pub use impersonation::impersonate;
 pub use node::restrict_node;
 pub use request::authenticate;
-pub use roles::Roles;
 
 /// Group of everyone who has said who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";

@@ -1,11 +1,13 @@
 //! What a cluster begins with, and what is kept of it afterwards: namespaces, the default ServiceCIDR, the
-//! `kubernetes` Service with its endpoints, and in every namespace a ServiceAccount and the certificate authority.
+//! `kubernetes` Service with its endpoints, roles and bindings, and in every namespace a ServiceAccount and the certificate
+//! authority.
 //!
 //! Desired state against what is there, like every controller; it lives in the server because the server is not
 //! complete without it.
 
 mod accounts;
 mod kubernetes;
+mod roles;
 mod service_cidr;
 
 use std::net::IpAddr;
@@ -38,7 +40,7 @@ const PRIORITY_CLASSES: [(&str, u32, &str); 2] = [
 /// Everything is looked at again this often, also if nothing has changed.
 const EVERY: Duration = Duration::from_secs(10);
 /// What is looked at, and whose changes make us look again.
-const FOLLOWED: [(&str, &str); 9] = [
+const FOLLOWED: [(&str, &str); 10] = [
     ("", "configmaps"),
     ("", "endpoints"),
     ("", "namespaces"),
@@ -47,6 +49,7 @@ const FOLLOWED: [(&str, &str); 9] = [
     ("discovery.k8s.io", "endpointslices"),
     ("networking.k8s.io", "ipaddresses"),
     ("networking.k8s.io", "servicecidrs"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
     ("scheduling.k8s.io", "priorityclasses"),
 ];
 
@@ -70,8 +73,15 @@ impl Bootstrap {
         Self { registry, user: UserInfo::internal("bootstrap"), advertise, port, ca_pem }
     }
 
+    /// Makes everything as it should be at the start.
+    pub(crate) async fn begin(&self) -> Result<(), ApiError> {
+        self.ensure().await?;
+        self.ensure_roles().await?;
+        self.gather_roles().await
+    }
+
     /// Makes everything as it should be.
-    pub(crate) async fn ensure(&self) -> Result<(), ApiError> {
+    async fn ensure(&self) -> Result<(), ApiError> {
         for name in NAMESPACES {
             let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
             self.create_if_missing("", "namespaces", object).await?;
@@ -89,6 +99,7 @@ impl Bootstrap {
         self.ensure_service_cidr().await?;
         self.registry.back_addresses().await?;
         self.ensure_kubernetes().await?;
+        self.gather_roles().await?;
         self.ensure_accounts().await
     }
 

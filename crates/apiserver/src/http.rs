@@ -11,6 +11,7 @@ mod paced;
 mod path;
 pub(crate) mod query;
 mod respond;
+mod reviews;
 mod routes;
 mod serve;
 mod show;

@@ -1,6 +1,7 @@
 //! Generic REST over the store, for every kind of the table: there is no handler per kind.
 
 mod allocations;
+mod authority;
 mod binding;
 mod body;
 mod cache;
@@ -18,6 +19,7 @@ mod scale;
 mod selectable;
 mod stored;
 mod topology;
+mod unstored;
 mod update;
 mod values;
 mod watch;
@@ -55,6 +57,7 @@ pub(crate) struct Registry {
     /// As clients see them: by group, version and plural. Several may show one resource.
     served: HashMap<(&'static str, &'static str, &'static str), Arc<Served>>,
     allocations: Allocations,
+    authority: authority::Authority,
     /// The newest revision that every cache has.
     applied: signal::Sender<u64>,
     /// Whether the server shuts down: watches end.
@@ -81,6 +84,7 @@ impl Registry {
         let registry = Arc::new(Self {
             store,
             allocations: Allocations::new(&cluster),
+            authority: authority::Authority::default(),
             cluster,
             resources,
             by_name,

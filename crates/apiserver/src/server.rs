@@ -9,7 +9,7 @@ use dyad_net::{DualStack, IpFamily};
 use dyad_store::{Compactor, Store, StoreError, spawn_compactor};
 use tokio::task::JoinHandle;
 
-use crate::auth::{Authorizer, UserInfo};
+use crate::auth::UserInfo;
 use crate::bootstrap::Bootstrap;
 use crate::http::{Api, Connections, Service, serve};
 use crate::registry::Registry;
@@ -25,8 +25,6 @@ pub struct ServerConfig {
     pub listeners: Vec<TcpListener>,
     /// Certificates of the server and of its clients ([`crate::tls::server_config`]).
     pub tls: Arc<rustls::ServerConfig>,
-    /// Who may do what.
-    pub authorizer: Arc<dyn Authorizer>,
     /// The addresses at which nodes and pods reach this server: endpoints of the `kubernetes` Service. The first one
     /// is of the primary family of the service ranges (C52).
     pub advertise: DualStack<IpAddr>,
@@ -88,8 +86,7 @@ impl Server {
     ///
     /// If the addresses do not fit the ranges, or the store or a socket can't be used.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { store, cluster, listeners, tls, authorizer, advertise, advertise_port, ca_pem } =
-            config;
+        let ServerConfig { store, cluster, listeners, tls, advertise, advertise_port, ca_pem } = config;
         let family = cluster.service_ranges.primary_family();
         if IpFamily::from(*advertise.primary()) != family {
             let (address, range) = (*advertise.primary(), *cluster.service_ranges.primary());
@@ -99,10 +96,10 @@ impl Server {
             advertise.iter().map(|(_, ip)| SocketAddr::new(*ip, advertise_port)).collect();
         let compactor = spawn_compactor(&store, HISTORY);
         let registry = Registry::start(store, cluster)?;
-        let api = Arc::new(Api::new(Arc::clone(&registry), authorizer, &servers));
+        let api = Arc::new(Api::new(Arc::clone(&registry), &servers));
         let connections = serve(&api, &tls, listeners)?;
         let bootstrap = Bootstrap::new(registry, advertise, advertise_port, ca_pem);
-        bootstrap.ensure().await?;
+        bootstrap.begin().await?;
         api.health.set_bootstrapped();
         let tasks = [tokio::spawn(bootstrap.keep()), tokio::spawn(Arc::clone(&api.registry).expire_events())];
         Ok(Self { api, connections, tasks, _compactor: compactor })

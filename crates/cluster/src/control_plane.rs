@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use dyad_apiserver::auth::Roles;
 use dyad_apiserver::pki::{self, Pki, PkiConfig};
 use dyad_apiserver::tls::{self, ServingCertificate};
 use dyad_apiserver::{Server, ServerConfig};
@@ -50,7 +49,6 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         cluster: ClusterNet { service_ranges: services.clone(), node_ports: NODE_PORTS },
         listeners,
         tls: Arc::new(tls::server_config(pki.ca_pem(), serving.clone())?),
-        authorizer: Arc::new(Roles),
         advertise: spec.addresses_by_family(Place::Api)?,
         advertise_port: API_PORT,
         ca_pem: pki.ca_pem().to_owned(),

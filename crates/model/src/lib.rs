@@ -28,7 +28,7 @@ mod pod;
 mod pod_spec;
 mod priority;
 pub mod quantity;
-mod rbac;
+pub mod rbac;
 mod registry;
 mod replication;
 mod revision;

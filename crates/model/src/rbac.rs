@@ -1,5 +1,8 @@
 //! Roles and their bindings.
 
+mod rules;
+
+pub use rules::{PolicyRule, RuleTarget, missing, quoted};
 use serde_json::Value;
 
 use crate::meta::Checks;

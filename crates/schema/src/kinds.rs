@@ -134,6 +134,11 @@ impl Kind {
         Self { categories: &["all"], ..self }
     }
 
+    /// Only asked and never stored.
+    const fn review(self) -> Self {
+        Self { verbs: &["create"], ..self }
+    }
+
     const fn verbs(self, verbs: Verbs) -> Self {
         Self { verbs, ..self }
     }
@@ -167,6 +172,11 @@ impl Kind {
             Some(label) => label,
         };
         format!("*{package}.{}{}", self.kind, if list { "List" } else { "" })
+    }
+
+    /// Whether its objects are only asked and never stored.
+    pub fn is_review(&self) -> bool {
+        self.verbs == ["create"]
     }
 
     /// Whether clients may use a verb on the resource itself.

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use super::grants::Grants;
 use super::*;
 use crate::ApiError;
 
@@ -27,6 +28,32 @@ fn status(error: &ApiError) -> Value {
     serde_json::from_slice(&error.to_json()).unwrap()
 }
 
+/// What is granted at the beginning.
+struct Beginning(Grants);
+
+impl Authorizer for Beginning {
+    fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Decision {
+        rbac::decide(&self.0, user, attributes).decision()
+    }
+}
+
+fn everyone() -> &'static Beginning {
+    static BEGINNING: std::sync::OnceLock<Beginning> = std::sync::OnceLock::new();
+    BEGINNING.get_or_init(|| {
+        let mut grants = Grants::default();
+        for (plural, object) in defaults::defaults() {
+            let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+            let (namespace, name) = (text("namespace"), text("name"));
+            match plural {
+                "clusterroles" => grants.set_role(name, Some(&object)),
+                "roles" => grants.set_role(&format!("{namespace}/{name}"), Some(&object)),
+                _ => grants.set_binding(namespace, name, None, Some(&object)),
+            }
+        }
+        Beginning(grants)
+    })
+}
+
 fn node() -> UserInfo {
     UserInfo::new("system:node:n1", &[NODES])
 }
@@ -47,7 +74,7 @@ fn name_servers_read_what_names_come_from_and_nothing_else() {
         ("list", "core/nodes", false),
         ("patch", "core/services@default#x", false),
     ] {
-        let decision = Roles.authorize(&user, &resource(verb, what));
+        let decision = everyone().authorize(&user, &resource(verb, what));
         assert_eq!(decision == Decision::Allow, allowed, "{verb} {what}");
     }
 }
@@ -80,7 +107,7 @@ fn refusals_read_as_kubernetes_writes_them() {
         (path("get", "/<b>&"), r#"forbidden: User "jane" cannot get path "/&lt;b&gt;&amp;""#, json!({})),
     ];
     for (attributes, message, details) in cases {
-        let decision = Roles.authorize(&user, &attributes);
+        let decision = everyone().authorize(&user, &attributes);
         assert_eq!(decision, Decision::DENY, "{attributes:?}");
         let expected = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Forbidden",
@@ -113,22 +140,22 @@ fn everyone_sees_health_and_the_known_see_what_there_is() {
         ("", [false, false, true]),
     ] {
         let allowed = [&anonymous, &known, &admin]
-            .map(|user| Roles.authorize(user, &path("get", get)) == Decision::Allow);
+            .map(|user| everyone().authorize(user, &path("get", get)) == Decision::Allow);
         assert_eq!(allowed, may, "{get}");
-        assert_eq!(Roles.authorize(&known, &path("post", get)), Decision::DENY, "{get}");
+        assert_eq!(everyone().authorize(&known, &path("post", get)), Decision::DENY, "{get}");
     }
     for user in [&anonymous, &known] {
         for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] {
-            assert_eq!(Roles.authorize(user, &resource(verb, "core/pods@default#x")), Decision::DENY);
+            assert_eq!(everyone().authorize(user, &resource(verb, "core/pods@default#x")), Decision::DENY);
         }
     }
     let own = resource("create", "authorization.k8s.io/selfsubjectaccessreviews");
     assert_eq!(
-        [&anonymous, &known].map(|user| Roles.authorize(user, &own)),
+        [&anonymous, &known].map(|user| everyone().authorize(user, &own)),
         [Decision::DENY, Decision::Allow]
     );
     assert_eq!(
-        Roles.authorize(&UserInfo::internal("slices"), &resource("delete", "core/nodes#n1")),
+        everyone().authorize(&UserInfo::internal("slices"), &resource("delete", "core/nodes#n1")),
         Decision::Allow
     );
 }
@@ -187,17 +214,20 @@ fn a_node_may_do_what_a_node_needs() {
             deny("can only get, create, update, patch, or delete a node lease"),
         ),
     ] {
-        assert_eq!(Roles.authorize(&node(), &resource(verb, what)), expected, "{verb} {what}");
+        assert_eq!(everyone().authorize(&node(), &resource(verb, what)), expected, "{verb} {what}");
     }
     let stranger = UserInfo::new("mallory", &[NODES]);
     assert_eq!(
-        Roles.authorize(&stranger, &resource("list", "core/pods")),
+        everyone().authorize(&stranger, &resource("list", "core/pods")),
         deny(r#"unknown node for user "mallory""#)
     );
     // The name alone makes no node.
-    assert_eq!(Roles.authorize(&UserInfo::new("system:node:n1", &[]), &resource("list", "core/pods")), no());
-    assert_eq!(Roles.authorize(&node(), &path("get", "/api")), yes());
-    assert_eq!(Roles.authorize(&node(), &path("get", "/metrics")), no());
+    assert_eq!(
+        everyone().authorize(&UserInfo::new("system:node:n1", &[]), &resource("list", "core/pods")),
+        no()
+    );
+    assert_eq!(everyone().authorize(&node(), &path("get", "/api")), yes());
+    assert_eq!(everyone().authorize(&node(), &path("get", "/metrics")), no());
 }
 
 #[test]
@@ -372,7 +402,7 @@ fn credentials_make_the_user() {
 #[test]
 fn administrators_act_as_others_and_others_do_not() {
     let admin = UserInfo::new("root", &[MASTERS]);
-    let acting = |lines: &[(&str, &str)]| impersonate(admin.clone(), &headers(lines), &Roles);
+    let acting = |lines: &[(&str, &str)]| impersonate(admin.clone(), &headers(lines), everyone());
     assert_eq!(acting(&[]).unwrap(), admin);
     assert_eq!(acting(&[("impersonate-user", "jane")]).unwrap(), UserInfo::new("jane", &[]));
     assert_eq!(acting(&[("impersonate-user", ANONYMOUS)]).unwrap(), UserInfo::anonymous());
@@ -408,7 +438,7 @@ fn administrators_act_as_others_and_others_do_not() {
     );
     assert_eq!(status(&acting(&[("impersonate-group", "dev")]).unwrap_err())["code"], 400);
 
-    let refused = impersonate(node(), &headers(&[("impersonate-user", "root")]), &Roles).unwrap_err();
+    let refused = impersonate(node(), &headers(&[("impersonate-user", "root")]), everyone()).unwrap_err();
     assert_eq!(
         status(&refused)["message"],
         r#"users "root" is forbidden: User "system:node:n1" cannot impersonate resource "users" in API group "" at the cluster scope"#

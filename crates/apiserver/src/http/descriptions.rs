@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use dyad_schema::fields::{Kind, Schema, Struct, Table};
 use k8s_openapi::api::{
-    apps, autoscaling, batch, coordination, core, discovery, events, networking, policy, rbac, scheduling,
-    storage,
+    apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, events,
+    networking, policy, rbac, scheduling, storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::generate::SchemaSettings;
@@ -36,7 +36,10 @@ fn collect() -> HashMap<String, Fields> {
     }
     kinds! {
         apps::v1::ControllerRevision, apps::v1::DaemonSet, apps::v1::Deployment, apps::v1::ReplicaSet,
-        apps::v1::StatefulSet, autoscaling::v1::Scale, autoscaling::v2::HorizontalPodAutoscaler,
+        apps::v1::StatefulSet, authentication::v1::SelfSubjectReview, authentication::v1::TokenReview,
+        authorization::v1::LocalSubjectAccessReview, authorization::v1::SelfSubjectAccessReview,
+        authorization::v1::SelfSubjectRulesReview, authorization::v1::SubjectAccessReview,
+        autoscaling::v1::Scale, autoscaling::v2::HorizontalPodAutoscaler,
         batch::v1::CronJob, batch::v1::Job,
         coordination::v1::Lease,
         core::v1::Binding, core::v1::ConfigMap, core::v1::Endpoints, core::v1::Event, core::v1::LimitRange,

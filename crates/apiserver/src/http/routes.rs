@@ -43,7 +43,6 @@ const BODY_STEP: usize = 64 << 10;
 /// Everything a request needs.
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) metrics: Metrics,
     flow: Flow,
     pub(crate) health: health::Health,
@@ -82,7 +81,7 @@ impl Service {
 }
 
 /// A request taken apart.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     method: &'a Method,
     path: &'a str,
     query: Query,
@@ -91,7 +90,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn options(&self, write: Write) -> Result<WriteOptions, ApiError> {
+    pub(super) fn options(&self, write: Write) -> Result<WriteOptions, ApiError> {
         let agent = self.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
         WriteOptions::parse(&self.query, write, &agent.unwrap_or_default())
     }
@@ -99,14 +98,9 @@ impl Call<'_> {
 
 impl Api {
     /// `servers` is where it can be reached.
-    pub(crate) fn new(
-        registry: Arc<Registry>,
-        authorizer: Arc<dyn Authorizer>,
-        servers: &[SocketAddr],
-    ) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, servers: &[SocketAddr]) -> Self {
         Self {
             registry,
-            authorizer,
             metrics: Metrics::default(),
             flow: Flow::default(),
             health: health::Health::default(),
@@ -162,7 +156,7 @@ impl Api {
         B::Error: std::fmt::Display,
     {
         let asker = auth::authenticate(peer, call.headers)?;
-        let user = auth::impersonate(asker.clone(), call.headers, &*self.authorizer)?;
+        let user = auth::impersonate(asker.clone(), call.headers, &*self.registry)?;
         match path::parse(call.path) {
             Path::Other => {
                 let verb = call.method.as_str().to_ascii_lowercase();
@@ -214,7 +208,7 @@ impl Api {
     }
 
     fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Result<(), ApiError> {
-        self.authorizer.authorize(user, attributes).refusal(user, attributes).map_or(Ok(()), Err)
+        self.registry.authorize(user, attributes).refusal(user, attributes).map_or(Ok(()), Err)
     }
 
     /// Paths that are no resources.
@@ -296,6 +290,9 @@ impl Api {
         let (format, form) = negotiate::object(call.accept, offer)?;
         let include = IncludeObject::parse(call.query.get("includeObject")).map_err(ApiError::bad_request)?;
         let show = Show { format, form, include };
+        if served.row.is_review() {
+            return self.review(call, scope, format, body, warnings);
+        }
         let registry = &self.registry;
         let written = |written: &Written| {
             let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };

@@ -110,6 +110,11 @@ impl Cache {
         self.end.send_replace(end);
     }
 
+    /// Whether there are changes after `cursor`.
+    pub(crate) fn has_after(&self, cursor: Cursor) -> bool {
+        cursor.0 < *self.end.borrow()
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Stored>> {
         self.read().items.get(key).cloned()
     }

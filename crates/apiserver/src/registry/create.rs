@@ -57,6 +57,7 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         self.check_namespace_is_open(scope, &object)?;
         scope.check_node(None, Some(&object))?;
+        self.check_escalation(scope, None, &object)?;
         self.until_as_new_as(None).await?;
         if scope.resource().is("", "pods") {
             self.label_with_topology(&mut object);

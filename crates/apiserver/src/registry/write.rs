@@ -16,6 +16,9 @@ use crate::status::{About, ApiError};
 /// How often a write starts over because somebody else was faster.
 pub(crate) const ATTEMPTS: usize = 100;
 
+/// Where roles and bindings are stored.
+const GRANTS: &[u8] = b"/registry/rbac.authorization.k8s.io/";
+
 /// What a request is about.
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'a> {
@@ -99,6 +102,7 @@ impl Registry {
         session: Session<'_>,
     ) -> Result<Committed, ApiError> {
         let (Op::Put { key, .. } | Op::Delete { key }) = &op;
+        let grants = key.starts_with(GRANTS);
         let mut compares = vec![Compare { key: key.clone(), mod_rev }];
         let mut ops = vec![op];
         session.add_to(&mut compares, &mut ops)?;
@@ -106,6 +110,10 @@ impl Registry {
         match self.store.txn(compares, ops).await? {
             TxnOutcome::Committed { rev } => {
                 session.keep();
+                if grants {
+                    // Whoever was given something may use it once it is said to be done.
+                    self.until_applied(rev).await?;
+                }
                 Ok(Committed::At(rev))
             }
             TxnOutcome::Failed { compare: 0, current } => Ok(Committed::Lost(current)),

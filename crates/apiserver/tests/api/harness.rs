@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dyad_apiserver::auth::{Roles, UserInfo};
+use dyad_apiserver::auth::UserInfo;
 use dyad_apiserver::pki::{Identity, Pki, PkiConfig};
 use dyad_apiserver::{Body, Server, ServerConfig, Service, tls};
 use dyad_model::ClusterNet;
@@ -110,7 +110,6 @@ pub(crate) fn config(ranges: &str, store: Arc<dyn Store>, listeners: Vec<TcpList
         cluster: ClusterNet { service_ranges, node_ports: 30000..=32767 },
         listeners,
         tls: Arc::new(tls::server_config(pki().ca_pem(), certificate).unwrap()),
-        authorizer: Arc::new(Roles),
         advertise,
         advertise_port: 6443,
         ca_pem: pki().ca_pem().to_owned(),

@@ -7,6 +7,7 @@ mod bootstrap;
 mod deletion;
 mod harness;
 mod histories;
+mod identity;
 mod lists;
 mod negotiation;
 mod policies;

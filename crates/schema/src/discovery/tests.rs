@@ -28,6 +28,8 @@ fn j1_apis_lists_named_groups_only() {
         [
             "apps",
             "events.k8s.io",
+            "authentication.k8s.io",
+            "authorization.k8s.io",
             "autoscaling",
             "batch",
             "networking.k8s.io",

@@ -29,6 +29,8 @@ const EVICTION: Subresource = Subresource {
 };
 
 const APPS: &str = "apps";
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
 const BATCH: &str = "batch";
 const NETWORKING: &str = "networking.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -129,6 +131,47 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::namespaced("events.k8s.io", "Event", "events", "event", event::EVENT)
         .short(&["ev"])
         .view_of_another(&EVENTS_VIEW),
+    Kind::cluster(
+        AUTHENTICATION,
+        "SelfSubjectReview",
+        "selfsubjectreviews",
+        "selfsubjectreview",
+        cluster::NAMED,
+    )
+    .review(),
+    Kind::cluster(AUTHENTICATION, "TokenReview", "tokenreviews", "tokenreview", cluster::NAMED).review(),
+    Kind::namespaced(
+        AUTHORIZATION,
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+        "localsubjectaccessreview",
+        cluster::NAMED,
+    )
+    .review(),
+    Kind::cluster(
+        AUTHORIZATION,
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        cluster::NAMED,
+    )
+    .review(),
+    Kind::cluster(
+        AUTHORIZATION,
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+        cluster::NAMED,
+    )
+    .review(),
+    Kind::cluster(
+        AUTHORIZATION,
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+        "subjectaccessreview",
+        cluster::NAMED,
+    )
+    .review(),
     Kind::namespaced(
         "autoscaling",
         "HorizontalPodAutoscaler",
