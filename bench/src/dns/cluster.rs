@@ -68,6 +68,7 @@ impl Cluster {
             listeners: vec![listener],
             tls: Arc::new(tls::server_config(pki.ca_pem(), certificate)?),
             advertise_port: address.port(),
+            tokens: None,
             ca_pem: pki.ca_pem().to_owned(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -104,6 +104,7 @@ async fn api_server() -> Server {
         tls: Arc::new(server_config(pki.ca_pem(), certificate).unwrap()),
         advertise: both("192.0.2.99", "2001:db8::99"),
         advertise_port: 6443,
+        tokens: None,
         ca_pem: pki.ca_pem().to_owned(),
     };
     Server::start(config).await.unwrap()

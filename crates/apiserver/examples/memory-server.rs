@@ -48,6 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tls: Arc::new(tls::server_config(pki.ca_pem(), certificate)?),
         advertise,
         advertise_port: address.port(),
+        tokens: None,
         ca_pem: pki.ca_pem().to_owned(),
     })
     .await?;

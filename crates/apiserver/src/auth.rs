@@ -11,6 +11,7 @@ mod node;
 pub(crate) mod rbac;
 mod request;
 mod status;
+pub mod token;
 
 use std::collections::BTreeMap;
 

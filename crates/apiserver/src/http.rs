@@ -7,6 +7,7 @@ mod health;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod openid;
 mod paced;
 mod path;
 pub(crate) mod query;

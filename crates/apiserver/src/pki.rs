@@ -207,6 +207,21 @@ impl Pki {
         self.keep("dns", &client(NAME_SERVERS, NAME_SERVERS), SystemTime::now())
     }
 
+    /// The key that signs tokens of service accounts, PEM; made the first time.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be made, read or written.
+    pub fn token_key(&self) -> Result<String, PkiError> {
+        let path = self.directory.join("sa.key");
+        if let Some(pem) = files::read(&path)? {
+            return Ok(pem);
+        }
+        let pem = certificate::key_pem("service account tokens")?;
+        files::write_private(&path, &pem)?;
+        Ok(pem)
+    }
+
     /// A client certificate that is not kept: the user name becomes its common name, the group its organization.
     ///
     /// # Errors

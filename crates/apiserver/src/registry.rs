@@ -1,5 +1,6 @@
 //! Generic REST over the store, for every kind of the table: there is no handler per kind.
 
+mod account;
 mod allocations;
 mod authority;
 mod binding;
@@ -18,6 +19,7 @@ mod resource;
 mod scale;
 mod selectable;
 mod stored;
+mod tokens;
 mod topology;
 mod unstored;
 mod update;
@@ -34,6 +36,7 @@ use dyad_store::{Store, StoreError};
 use serde_json::Value;
 use tokio::sync::watch as signal;
 
+use crate::auth::token::TokenKey;
 pub(crate) use allocations::Allocations;
 pub(crate) use binding::{deleted as binding_deleted, success as binding_success};
 pub(crate) use body::{Body, Media};
@@ -58,6 +61,8 @@ pub(crate) struct Registry {
     served: HashMap<(&'static str, &'static str, &'static str), Arc<Served>>,
     allocations: Allocations,
     authority: authority::Authority,
+    /// What tokens of service accounts are signed with; without it there are none.
+    pub(crate) token_key: Option<Arc<TokenKey>>,
     /// The newest revision that every cache has.
     applied: signal::Sender<u64>,
     /// Whether the server shuts down: watches end.
@@ -66,7 +71,11 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// A registry of all kinds of the table, its caches filled, following the store.
-    pub(crate) fn start(store: Arc<dyn Store>, cluster: ClusterNet) -> Result<Arc<Self>, StoreError> {
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        cluster: ClusterNet,
+        token_key: Option<Arc<TokenKey>>,
+    ) -> Result<Arc<Self>, StoreError> {
         let mut resources = Vec::new();
         let mut by_name = HashMap::new();
         let mut served = HashMap::new();
@@ -85,6 +94,7 @@ impl Registry {
             store,
             allocations: Allocations::new(&cluster),
             authority: authority::Authority::default(),
+            token_key,
             cluster,
             resources,
             by_name,

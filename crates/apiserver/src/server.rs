@@ -10,6 +10,7 @@ use dyad_store::{Compactor, Store, StoreError, spawn_compactor};
 use tokio::task::JoinHandle;
 
 use crate::auth::UserInfo;
+use crate::auth::token::TokenKey;
 use crate::bootstrap::Bootstrap;
 use crate::http::{Api, Connections, Service, serve};
 use crate::registry::Registry;
@@ -30,6 +31,8 @@ pub struct ServerConfig {
     pub advertise: DualStack<IpAddr>,
     /// The port at those addresses.
     pub advertise_port: u16,
+    /// What tokens of service accounts are signed with. Without it there are none, and pods get none mounted.
+    pub tokens: Option<Arc<TokenKey>>,
     /// Certificate of the authority, for the ConfigMap `kube-root-ca.crt` in every namespace; none if empty.
     pub ca_pem: String,
 }
@@ -86,7 +89,8 @@ impl Server {
     ///
     /// If the addresses do not fit the ranges, or the store or a socket can't be used.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { store, cluster, listeners, tls, advertise, advertise_port, ca_pem } = config;
+        let ServerConfig { store, cluster, listeners, tls, advertise, advertise_port, tokens, ca_pem } =
+            config;
         let family = cluster.service_ranges.primary_family();
         if IpFamily::from(*advertise.primary()) != family {
             let (address, range) = (*advertise.primary(), *cluster.service_ranges.primary());
@@ -95,7 +99,7 @@ impl Server {
         let servers: Vec<SocketAddr> =
             advertise.iter().map(|(_, ip)| SocketAddr::new(*ip, advertise_port)).collect();
         let compactor = spawn_compactor(&store, HISTORY);
-        let registry = Registry::start(store, cluster)?;
+        let registry = Registry::start(store, cluster, tokens)?;
         let api = Arc::new(Api::new(Arc::clone(&registry), &servers));
         let connections = serve(&api, &tls, listeners)?;
         let bootstrap = Bootstrap::new(registry, advertise, advertise_port, ca_pem);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dyad_apiserver::auth::token::TokenKey;
 use dyad_apiserver::pki::{self, Pki, PkiConfig};
 use dyad_apiserver::tls::{self, ServingCertificate};
 use dyad_apiserver::{Server, ServerConfig};
@@ -51,6 +52,7 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         tls: Arc::new(tls::server_config(pki.ca_pem(), serving.clone())?),
         advertise: spec.addresses_by_family(Place::Api)?,
         advertise_port: API_PORT,
+        tokens: Some(Arc::new(TokenKey::from_pem(&pki.token_key()?)?)),
         ca_pem: pki.ca_pem().to_owned(),
     };
     let server = Server::start(config).await?;

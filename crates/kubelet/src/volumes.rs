@@ -1,19 +1,16 @@
 //! Volumes: what the pod mounts, made ready on the node.
 
 mod files;
+mod token;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, Secret, ServiceAccount, Volume,
-    VolumeProjection,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, Secret, Volume, VolumeProjection,
 };
-use kube::api::PostParams;
 use kube::{Api, Client};
-use serde_json::json;
 
 use crate::env::{self, Sources};
 use crate::error::Error;
@@ -86,7 +83,7 @@ async fn prepare_one(input: &Input<'_>, volume: &Volume) -> Result<PathBuf, Erro
         add_downward(input, &mut files, source.items.as_deref().unwrap_or_default(), source.default_mode)?;
     } else if let Some(source) = &volume.projected {
         for projection in source.sources.iter().flatten() {
-            add_projection(input, &mut files, projection, source.default_mode).await?;
+            add_projection(input, &path, &mut files, projection, source.default_mode).await?;
         }
     } else {
         return Err(Error::Pod(
@@ -101,6 +98,7 @@ async fn prepare_one(input: &Input<'_>, volume: &Volume) -> Result<PathBuf, Erro
 
 async fn add_projection(
     input: &Input<'_>,
+    path: &Path,
     files: &mut Files,
     projection: &VolumeProjection,
     mode: Option<i32>,
@@ -112,7 +110,11 @@ async fn add_projection(
     } else if let Some(source) = &projection.downward_api {
         add_downward(input, files, source.items.as_deref().unwrap_or_default(), mode)
     } else if let Some(source) = &projection.service_account_token {
-        let token = token(input, source.audience.as_deref(), source.expiration_seconds).await?;
+        let kept = token::kept(&path.join(&source.path), jiff::Timestamp::now());
+        let token = match kept {
+            Some(token) => token,
+            None => token::request(input, source.audience.as_deref(), source.expiration_seconds).await?,
+        };
         files.add(&source.path, token.into_bytes(), mode.map_or(DEFAULT_MODE, files::mode))
     } else {
         Err(Error::Pod("this kind of projection is not supported".into()))
@@ -223,30 +225,6 @@ pub(crate) async fn secret(client: &Client, pod: &Pod, name: &str) -> Result<Opt
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace(pod));
     let found = api.get_opt(name).await.map_err(Error::api("reading a Secret"))?;
     Ok(found.map(|secret| secret.data.into_iter().flatten().map(|(key, value)| (key, value.0)).collect()))
-}
-
-/// A token of the pod's service account, bound to the pod.
-async fn token(input: &Input<'_>, audience: Option<&str>, seconds: Option<i64>) -> Result<String, Error> {
-    let account =
-        input.spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
-    let meta = &input.pod.metadata;
-    let audiences: Vec<&str> = audience.into_iter().filter(|audience| !audience.is_empty()).collect();
-    let request = json!({
-        "metadata": {},
-        "spec": {
-            "audiences": audiences,
-            "expirationSeconds": seconds.unwrap_or(3607),
-            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": meta.name, "uid": meta.uid},
-        },
-    });
-    let request: TokenRequest =
-        serde_json::from_value(request).map_err(|error| Error::Pod(error.to_string()))?;
-    let api: Api<ServiceAccount> = Api::namespaced(input.client.clone(), namespace(input.pod));
-    let answer: TokenRequest = api
-        .create_token_request(account, &PostParams::default(), &request)
-        .await
-        .map_err(Error::api("requesting a service account token"))?;
-    answer.status.and_then(|status| status.token).ok_or_else(|| Error::Pod("the API gave no token".into()))
 }
 
 /// A path of the host, checked or made as its type says.

@@ -30,11 +30,12 @@ const READ: [(&str, &str); 13] = [
 
 /// Kinds and subresources that nodes write, with the verbs. Whether the object is their own is decided once it is
 /// known.
-const WRITE: [(&str, &str, &str, &[&str]); 6] = [
+const WRITE: [(&str, &str, &str, &[&str]); 7] = [
     ("", "nodes", "", &["create", "update", "patch"]),
     ("", "nodes", "status", &["update", "patch"]),
     ("", "pods", "", &["delete"]),
     ("", "pods", "status", &["update", "patch"]),
+    ("", "serviceaccounts", "token", &["create"]),
     ("", "events", "", &["create", "update", "patch"]),
     ("events.k8s.io", "events", "", &["create", "update", "patch"]),
 ];

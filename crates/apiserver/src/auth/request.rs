@@ -7,15 +7,21 @@ use super::UserInfo;
 use crate::status::ApiError;
 
 /// Who makes the request: the user of its client certificate ([`crate::tls::peer_user`]), else that of its bearer
-/// token, else anonymous. No token is known yet, so any that is shown is refused.
+/// token, whom `known` knows, else anonymous.
 ///
 /// # Errors
 ///
 /// 401 for a token that nobody knows.
-pub fn authenticate(certificate: Option<&UserInfo>, headers: &HeaderMap) -> Result<UserInfo, ApiError> {
+pub fn authenticate(
+    certificate: Option<&UserInfo>,
+    headers: &HeaderMap,
+    known: impl FnOnce(&str) -> Option<UserInfo>,
+) -> Result<UserInfo, ApiError> {
     match (certificate, bearer_token(headers)) {
         (Some(user), _) => Ok(user.clone()),
-        (None, Some(_)) => Err(ApiError::unauthorized()),
+        (None, Some(token)) => {
+            std::str::from_utf8(token).ok().and_then(known).ok_or_else(ApiError::unauthorized)
+        }
         (None, None) => Ok(UserInfo::anonymous()),
     }
 }

@@ -192,6 +192,8 @@ fn a_node_may_do_what_a_node_needs() {
         ("deletecollection", "core/pods@a", no()),
         ("patch", "core/pods:status@a#b", yes()),
         ("create", "core/pods:binding@a#b", no()),
+        ("create", "core/serviceaccounts:token@a#b", yes()),
+        ("update", "core/serviceaccounts@a#b", no()),
         ("create", "core/events@a", yes()),
         ("patch", "events.k8s.io/events@a#b", yes()),
         ("delete", "core/events@a#b", no()),
@@ -384,7 +386,7 @@ fn credentials_make_the_user() {
         (None, Some(""), anonymous.clone()),
     ] {
         let lines: Vec<_> = authorization.iter().map(|value| ("authorization", *value)).collect();
-        let user = authenticate(certificate, &headers(&lines));
+        let user = authenticate(certificate, &headers(&lines), |_| None);
         match (user, expected) {
             (Ok(user), Some(expected)) => assert_eq!(user, expected, "{authorization:?}"),
             (Err(error), None) => {

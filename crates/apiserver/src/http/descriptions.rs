@@ -36,7 +36,7 @@ fn collect() -> HashMap<String, Fields> {
     }
     kinds! {
         apps::v1::ControllerRevision, apps::v1::DaemonSet, apps::v1::Deployment, apps::v1::ReplicaSet,
-        apps::v1::StatefulSet, authentication::v1::SelfSubjectReview, authentication::v1::TokenReview,
+        apps::v1::StatefulSet, authentication::v1::SelfSubjectReview, authentication::v1::TokenRequest, authentication::v1::TokenReview,
         authorization::v1::LocalSubjectAccessReview, authorization::v1::SelfSubjectAccessReview,
         authorization::v1::SelfSubjectRulesReview, authorization::v1::SubjectAccessReview,
         autoscaling::v1::Scale, autoscaling::v2::HorizontalPodAutoscaler,

@@ -48,6 +48,10 @@ impl Api {
                 check(scope, &review, &subject_errors(&review["spec"]))?;
                 review["status"] = self.access(&subject(&review["spec"]), &review["spec"]);
             }
+            "TokenReview" => {
+                let status = self.token(&review["spec"])?;
+                review["status"] = status;
+            }
             _ => return Err(ApiError::method_not_routed()),
         }
         Ok(respond::value(StatusCode::CREATED, format, &review))
@@ -75,6 +79,24 @@ impl Api {
             status["reason"] = reason.into();
         }
         status
+    }
+
+    /// The status of a token review.
+    fn token(&self, spec: &Value) -> Result<Value, ApiError> {
+        let token = text(spec, "token");
+        if token.is_empty() {
+            return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+        }
+        let audiences = list(&spec["audiences"]);
+        let error = match self.registry.bearer(token, &audiences) {
+            Ok(Some(bearer)) => {
+                let user = user_info(&bearer.user);
+                return Ok(json!({"authenticated": true, "user": user, "audiences": bearer.audiences}));
+            }
+            Ok(None) => "invalid bearer token".to_owned(),
+            Err(why) => format!("[invalid bearer token, {why}]"),
+        };
+        Ok(json!({"user": {}, "error": error}))
     }
 
     /// The status of a rules review.
@@ -124,10 +146,6 @@ pub(super) fn user_info(user: &UserInfo) -> Value {
 
 /// The user that a review is about.
 fn subject(spec: &Value) -> UserInfo {
-    let list = |value: &Value| -> Vec<String> {
-        let words = value.as_array().into_iter().flatten();
-        words.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
     let extra = spec["extra"].as_object().into_iter().flatten();
     UserInfo {
         name: text(spec, "user").to_owned(),
@@ -207,6 +225,10 @@ fn without_namespace(metadata: Option<&Map<String, Value>>) -> Value {
     let mut metadata = metadata.cloned().unwrap_or_default();
     metadata.remove("namespace");
     metadata.into()
+}
+
+fn list(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn text<'a>(object: &'a Value, key: &str) -> &'a str {

@@ -21,7 +21,7 @@ use super::path::{Path, ResourcePath};
 use super::query::Query;
 use super::respond::{self, Body as ResponseBody};
 use super::show::{self, Show};
-use super::{discovery, health, openapi, path};
+use super::{discovery, health, openapi, openid, path};
 use crate::auth::{self, Attributes, Authorizer, ResourceTarget, Target, UserInfo};
 use crate::registry::{
     Body, DeleteOptions, ListOptions, Listed, Media, Registry, Scope, Served, Watch, Write, WriteOptions,
@@ -48,6 +48,7 @@ pub(crate) struct Api {
     pub(crate) health: health::Health,
     pub(crate) discovery: discovery::Documents,
     pub(crate) openapi: openapi::Documents,
+    openid: openid::Documents,
 }
 
 /// The API as a function from requests to answers, for one user: what a client in this process talks to.
@@ -99,6 +100,7 @@ impl Call<'_> {
 impl Api {
     /// `servers` is where it can be reached.
     pub(crate) fn new(registry: Arc<Registry>, servers: &[SocketAddr]) -> Self {
+        let openid = openid::Documents::new(registry.token_key.as_deref(), servers);
         Self {
             registry,
             metrics: Metrics::default(),
@@ -106,6 +108,7 @@ impl Api {
             health: health::Health::default(),
             discovery: discovery::Documents::new(servers),
             openapi: openapi::Documents::default(),
+            openid,
         }
     }
 
@@ -155,7 +158,7 @@ impl Api {
         B: http_body::Body<Data: Send> + Send,
         B::Error: std::fmt::Display,
     {
-        let asker = auth::authenticate(peer, call.headers)?;
+        let asker = auth::authenticate(peer, call.headers, |token| self.known(token))?;
         let user = auth::impersonate(asker.clone(), call.headers, &*self.registry)?;
         match path::parse(call.path) {
             Path::Other => {
@@ -207,6 +210,17 @@ impl Api {
         }
     }
 
+    /// Who shows this token to this server.
+    fn known(&self, token: &str) -> Option<UserInfo> {
+        match self.registry.bearer(token, &[]) {
+            Ok(bearer) => bearer.map(|bearer| bearer.user),
+            Err(why) => {
+                tracing::debug!(why, "a token is refused");
+                None
+            }
+        }
+    }
+
     fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Result<(), ApiError> {
         self.registry.authorize(user, attributes).refusal(user, attributes).map_or(Ok(()), Err)
     }
@@ -221,6 +235,9 @@ impl Api {
             return Ok(answer);
         }
         if let Some(answer) = self.openapi.answer(path, call.accept, call.headers)? {
+            return Ok(answer);
+        }
+        if let Some(answer) = self.openid.answer(path) {
             return Ok(answer);
         }
         if path == "/metrics" {
@@ -251,6 +268,12 @@ impl Api {
         match scope.subresource {
             "" | "status" | "finalize" => self.object(call, served, scope, body, warnings).await,
             "scale" => self.scale(call, scope, body, warnings).await,
+            "token" => {
+                let options = call.options(Write::Create)?;
+                let token = self.registry.request_token(scope, body, &options, warnings)?;
+                let format = negotiate::plain(call.accept)?;
+                Ok(respond::value(StatusCode::CREATED, format, &token))
+            }
             "binding" => {
                 let options = call.options(Write::Create)?;
                 self.registry.bind(scope, body, &options, warnings).await?;

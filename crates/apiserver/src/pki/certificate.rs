@@ -141,6 +141,12 @@ impl Authority {
     }
 }
 
+/// A new key, PEM.
+pub(super) fn key_pem(subject: &str) -> Result<String, PkiError> {
+    let key = KeyPair::generate().map_err(|source| PkiError::Issue { subject: subject.into(), source })?;
+    Ok(key.serialize_pem())
+}
+
 fn params(common_name: &str, now: SystemTime, lifetime: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

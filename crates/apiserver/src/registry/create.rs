@@ -60,6 +60,7 @@ impl Registry {
         self.check_escalation(scope, None, &object)?;
         self.until_as_new_as(None).await?;
         if scope.resource().is("", "pods") {
+            self.admit_account(scope, &mut object).await?;
             self.label_with_topology(&mut object);
         }
         let prefix = meta_text(&object, "generateName").to_owned();

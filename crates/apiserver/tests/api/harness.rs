@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dyad_apiserver::auth::UserInfo;
+use dyad_apiserver::auth::token::TokenKey;
 use dyad_apiserver::pki::{Identity, Pki, PkiConfig};
 use dyad_apiserver::{Body, Server, ServerConfig, Service, tls};
 use dyad_model::ClusterNet;
@@ -86,6 +87,7 @@ pub(crate) struct Identities {
     pub(crate) serving: Identity,
     pub(crate) admin: Identity,
     pub(crate) node: Identity,
+    pub(crate) tokens: String,
 }
 
 pub(crate) fn identities() -> &'static Identities {
@@ -94,6 +96,7 @@ pub(crate) fn identities() -> &'static Identities {
         serving: pki().serving().unwrap(),
         admin: pki().admin().unwrap(),
         node: pki().node("n1").unwrap(),
+        tokens: pki().token_key().unwrap(),
     })
 }
 
@@ -112,6 +115,7 @@ pub(crate) fn config(ranges: &str, store: Arc<dyn Store>, listeners: Vec<TcpList
         tls: Arc::new(tls::server_config(pki().ca_pem(), certificate).unwrap()),
         advertise,
         advertise_port: 6443,
+        tokens: None,
         ca_pem: pki().ca_pem().to_owned(),
     }
 }
@@ -126,6 +130,19 @@ impl Api {
         let server = Server::start(config(ranges, Arc::clone(&store), Vec::new())).await.unwrap();
         let service = server.service();
         Self { server, service, store }
+    }
+
+    /// One that gives out tokens.
+    pub(crate) async fn with_tokens() -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let key = TokenKey::from_pem(&identities().tokens).unwrap();
+        let config = config(DUAL, Arc::clone(&store), Vec::new());
+        let server = Server::start(ServerConfig { tokens: Some(Arc::new(key)), ..config }).await.unwrap();
+        let service = server.service();
+        let api = Self { server, service, store };
+        let account = "/api/v1/namespaces/default/serviceaccounts/default";
+        assert_eq!(api.get(account).await.code, 200);
+        api
     }
 
     /// The same server, asked by somebody else.

@@ -140,3 +140,118 @@ async fn j62_nobody_gives_away_what_they_have_not() {
     api.post(&bindings, bind("binder", "binder")).await.expect(201);
     post_as(&api, ("bob", &[]), &bindings, &bind("z", "view")).await.expect(201);
 }
+
+const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/default";
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}})
+}
+
+async fn review(api: &Api, spec: Value) -> Value {
+    let answer = api.post(&format!("{AUTHENTICATION}/tokenreviews"), json!({"spec": spec})).await;
+    answer.expect(201)["status"].clone()
+}
+
+#[tokio::test]
+async fn j61_tokens_are_given_out_known_and_end_with_their_account() {
+    let api = Api::with_tokens().await;
+    let given =
+        api.post(&format!("{ACCOUNT}/token"), json!({"spec": {"expirationSeconds": 700}})).await.expect(201);
+    assert_eq!((&given["kind"], &given["metadata"]["name"]), (&json!("TokenRequest"), &json!("default")));
+    assert_eq!(given["spec"]["audiences"], json!(["https://kubernetes.default.svc"]));
+    let token = given["status"]["token"].as_str().unwrap().to_owned();
+    let status = review(&api, json!({"token": token})).await;
+    assert_eq!(status["authenticated"], true);
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:default");
+    let groups = json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]);
+    assert_eq!(status["user"]["groups"], groups);
+    let other = review(&api, json!({"token": token, "audiences": ["x"]})).await;
+    let why = "[invalid bearer token, token audiences [\"https://kubernetes.default.svc\"] is invalid for the target audiences [\"x\"]]";
+    assert_eq!(other, json!({"user": {}, "error": why}));
+    assert_eq!(
+        review(&api, json!({"token": "bad"})).await,
+        json!({"user": {}, "error": "invalid bearer token"})
+    );
+    #[rustfmt::skip]
+    let wrong = [
+        ("default", json!({"expirationSeconds": 10}), 422, "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 10: may not specify a duration less than 10 minutes"),
+        ("default", json!({"expirationSeconds": 99_999_999_999_i64}), 422, "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 99999999999: may not specify a duration larger than 2^32 seconds"),
+        ("default", json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "x"}}), 404, "pods \"x\" not found"),
+        ("default", json!({"boundObjectRef": {"kind": "Foo", "apiVersion": "v1", "name": "x"}}), 400, "cannot bind token to object of type /v1, Kind=Foo"),
+        ("none", json!({}), 404, "serviceaccounts \"none\" not found"),
+    ];
+    for (account, spec, code, message) in wrong {
+        let path = format!("/api/v1/namespaces/default/serviceaccounts/{account}/token");
+        assert_eq!(api.post(&path, json!({"spec": spec})).await.failure(code).1, message);
+    }
+    api.delete(ACCOUNT).await.expect(200);
+    // A read waits until the deletion is known.
+    let again = api.get(ACCOUNT).await;
+    assert!(again.code == 404 || again.json()["metadata"]["uid"] != status["user"]["uid"]);
+    assert_eq!(
+        review(&api, json!({"token": token})).await["authenticated"],
+        Value::Null,
+        "its account is gone"
+    );
+}
+
+#[tokio::test]
+async fn j64_pods_get_a_token_that_is_theirs() {
+    let api = Api::with_tokens().await;
+    let made = api.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let volume = &made["spec"]["volumes"][0];
+    assert!(volume["name"].as_str().unwrap().starts_with("kube-api-access-"));
+    assert_eq!(
+        volume["projected"]["sources"][0],
+        json!({"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}})
+    );
+    let mount = json!({"name": volume["name"], "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
+    assert_eq!(made["spec"]["containers"][0]["volumeMounts"], json!([mount]));
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    let mut without = pod("q");
+    without["spec"]["automountServiceAccountToken"] = false.into();
+    let without = api.post("/api/v1/namespaces/default/pods", without).await.expect(201);
+    assert_eq!(without["spec"].get("volumes"), None);
+    let mut unknown = pod("r");
+    unknown["spec"]["serviceAccountName"] = "none".into();
+    let (_, message) = api.post("/api/v1/namespaces/default/pods", unknown).await.failure(403);
+    assert_eq!(
+        message,
+        "pods \"r\" is forbidden: error looking up service account default/none: serviceaccount \"none\" not found"
+    );
+    // A node asks for its own pods, bound to them.
+    let node = |name: &'static str| (name, &["system:nodes"][..]);
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": made["metadata"]["uid"]});
+    let request = json!({"spec": {"expirationSeconds": 3607, "boundObjectRef": bound}});
+    let path = format!("{ACCOUNT}/token");
+    let given = post_as(&api, node("system:node:n1"), &path, &request).await.expect(201);
+    let token = given["status"]["token"].as_str().unwrap().to_owned();
+    let status = review(&api, json!({"token": token})).await;
+    assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
+    for (user, request, why) in [
+        ("system:node:n2", &request, "node requested token bound to a pod scheduled on a different node"),
+        ("system:node:n1", &json!({"spec": {}}), "node requested token not bound to a pod"),
+    ] {
+        let (_, message) = post_as(&api, node(user), &path, request).await.failure(403);
+        assert_eq!(message, format!("serviceaccounts \"default\" is forbidden: {why}"));
+    }
+    api.delete("/api/v1/namespaces/default/pods/p?gracePeriodSeconds=0").await.expect(200);
+    let status = review(&api, json!({"token": token})).await;
+    let why = "[invalid bearer token, service account token has been invalidated]";
+    assert_eq!(status, json!({"user": {}, "error": why}));
+}
+
+#[tokio::test]
+async fn j61_others_find_the_keys() {
+    let api = Api::with_tokens().await;
+    let service = api.as_user("system:serviceaccount:default:default", &["system:serviceaccounts"]);
+    let get = async |path: &str| send(&service, "GET", path, &[], "").await;
+    let found = get("/.well-known/openid-configuration").await.expect(200);
+    assert_eq!(found["issuer"], "https://kubernetes.default.svc");
+    assert_eq!(found["jwks_uri"], "https://192.0.2.1:6443/openid/v1/jwks");
+    let keys = get("/openid/v1/jwks").await;
+    assert_eq!(keys.headers["content-type"], "application/jwk-set+json");
+    assert_eq!(keys.expect(200)["keys"][0]["alg"], "ES256");
+    let jane = send(&api.as_user("jane", &[]), "GET", "/openid/v1/jwks", &[], "").await;
+    assert_eq!(jane.code, 403);
+}

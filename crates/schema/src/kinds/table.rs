@@ -28,6 +28,13 @@ const EVICTION: Subresource = Subresource {
     verbs: &["create"],
 };
 
+const TOKEN: Subresource = Subresource {
+    name: "token",
+    group_version: Some((AUTHENTICATION, "v1")),
+    kind: Some("TokenRequest"),
+    verbs: &["create"],
+};
+
 const APPS: &str = "apps";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
@@ -99,6 +106,7 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::namespaced("", "Secret", "secrets", "secret", cluster::SECRET),
     Kind::namespaced("", "ServiceAccount", "serviceaccounts", "serviceaccount", cluster::NAMED)
         .short(&["sa"])
+        .below(&[TOKEN])
         .returned_when_deleted(),
     Kind::namespaced("", "Service", "services", "service", network::SERVICE)
         .short(&["svc"])
