@@ -270,6 +270,7 @@ impl Api {
             "scale" => self.scale(call, scope, body, warnings).await,
             "token" => {
                 let options = call.options(Write::Create)?;
+                self.registry.until_as_new_as(None).await?;
                 let token = self.registry.request_token(scope, body, &options, warnings)?;
                 let format = negotiate::plain(call.accept)?;
                 Ok(respond::value(StatusCode::CREATED, format, &token))
@@ -314,6 +315,8 @@ impl Api {
         let include = IncludeObject::parse(call.query.get("includeObject")).map_err(ApiError::bad_request)?;
         let show = Show { format, form, include };
         if served.row.is_review() {
+            // What was written before is asked about.
+            self.registry.until_as_new_as(None).await?;
             return self.review(call, scope, format, body, warnings);
         }
         let registry = &self.registry;
