@@ -103,11 +103,18 @@ impl Cluster {
         self.kubectl.is_some()
     }
 
+    /// A `kubectl` command for this cluster, to run in another way.
+    pub fn kubectl_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.kubectl.as_ref().expect("asked before"));
+        // Before what `--` may separate.
+        command.args(["--context", &format!("dyad-{}", self.name)]).args(args);
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path());
+        command
+    }
+
     /// Runs `kubectl` with `input` on standard input.
     pub fn kubectl_with(&self, args: &[&str], input: &str) -> Output {
-        let mut command = Command::new(self.kubectl.as_ref().expect("asked before"));
-        command.args(args).args(["--context", &format!("dyad-{}", self.name)]);
-        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path());
+        let mut command = self.kubectl_command(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("kubectl runs");
         // A command that reads no input closes it.

@@ -69,6 +69,7 @@ impl Cluster {
             tls: Arc::new(tls::server_config(pki.ca_pem(), certificate)?),
             advertise_port: address.port(),
             tokens: None,
+            reach: dyad_apiserver::Reach::new(None, None)?,
             ca_pem: pki.ca_pem().to_owned(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -105,6 +105,7 @@ async fn api_server() -> Server {
         advertise: both("192.0.2.99", "2001:db8::99"),
         advertise_port: 6443,
         tokens: None,
+        reach: dyad_apiserver::Reach::new(None, None).unwrap(),
         ca_pem: pki.ca_pem().to_owned(),
     };
     Server::start(config).await.unwrap()

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dyad_apiserver::pki::{Pki, PkiConfig, kubeconfig};
-use dyad_apiserver::{Server, ServerConfig, tls};
+use dyad_apiserver::{Reach, Server, ServerConfig, tls};
 use dyad_model::ClusterNet;
 use dyad_net::{IpFamily, parse_range_list};
 use dyad_store::MemoryStore;
@@ -49,6 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         advertise,
         advertise_port: address.port(),
         tokens: None,
+        reach: Reach::new(None, None)?,
         ca_pem: pki.ca_pem().to_owned(),
     })
     .await?;

@@ -2,6 +2,7 @@
 
 mod descriptions;
 mod discovery;
+mod figures;
 mod flow;
 mod health;
 mod metrics;
@@ -10,15 +11,18 @@ mod openapi;
 mod openid;
 mod paced;
 mod path;
+mod proxy;
 pub(crate) mod query;
+mod relay;
 mod respond;
 mod reviews;
 mod routes;
 mod serve;
 mod show;
 mod stall;
+mod streams;
 
 pub use respond::Body;
-pub(crate) use routes::Api;
 pub use routes::Service;
-pub(crate) use serve::{Connections, serve};
+pub(crate) use routes::{Api, RequestBody};
+pub(crate) use serve::{Connections, keep_alive, serve};

@@ -8,11 +8,13 @@ pub mod auth;
 mod bootstrap;
 mod http;
 pub mod pki;
+mod reach;
 mod registry;
 mod server;
 mod status;
 pub mod tls;
 
 pub use crate::http::{Body, Service};
+pub use reach::Reach;
 pub use server::{Server, ServerConfig, StartError};
 pub use status::ApiError;

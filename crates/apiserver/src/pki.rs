@@ -198,6 +198,30 @@ impl Pki {
         self.keep(&format!("node-{name}"), &purpose, SystemTime::now())
     }
 
+    /// What the API server shows to kubelets: user `kube-apiserver-kubelet-client`, group `system:masters`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be made or written.
+    pub fn kubelet_client(&self) -> Result<Identity, PkiError> {
+        let purpose = client("kube-apiserver-kubelet-client", "system:masters");
+        self.keep("apiserver-kubelet-client", &purpose, SystemTime::now())
+    }
+
+    /// What a node's kubelet shows to those who ask it, at these addresses.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be made or written.
+    pub fn node_serving(&self, name: &str, addresses: &[IpAddr]) -> Result<Identity, PkiError> {
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let names = Names {
+            dns: [name.to_owned(), "localhost".to_owned()].into(),
+            addresses: addresses.iter().copied().chain(loopback).collect(),
+        };
+        self.keep(&format!("node-{name}-serving"), &Purpose::Serve(names), SystemTime::now())
+    }
+
     /// The certificate of the cluster's name servers: user and group `system:dyad:dns`.
     ///
     /// # Errors

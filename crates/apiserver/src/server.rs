@@ -13,6 +13,7 @@ use crate::auth::UserInfo;
 use crate::auth::token::TokenKey;
 use crate::bootstrap::Bootstrap;
 use crate::http::{Api, Connections, Service, serve};
+use crate::reach::Reach;
 use crate::registry::Registry;
 use crate::status::ApiError;
 
@@ -33,6 +34,8 @@ pub struct ServerConfig {
     pub advertise_port: u16,
     /// What tokens of service accounts are signed with. Without it there are none, and pods get none mounted.
     pub tokens: Option<Arc<TokenKey>>,
+    /// The ways to kubelets, pods and endpoints of Services.
+    pub reach: Reach,
     /// Certificate of the authority, for the ConfigMap `kube-root-ca.crt` in every namespace; none if empty.
     pub ca_pem: String,
 }
@@ -89,7 +92,7 @@ impl Server {
     ///
     /// If the addresses do not fit the ranges, or the store or a socket can't be used.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { store, cluster, listeners, tls, advertise, advertise_port, tokens, ca_pem } =
+        let ServerConfig { store, cluster, listeners, tls, advertise, advertise_port, tokens, reach, ca_pem } =
             config;
         let family = cluster.service_ranges.primary_family();
         if IpFamily::from(*advertise.primary()) != family {
@@ -100,7 +103,7 @@ impl Server {
             advertise.iter().map(|(_, ip)| SocketAddr::new(*ip, advertise_port)).collect();
         let compactor = spawn_compactor(&store, HISTORY);
         let registry = Registry::start(store, cluster, tokens)?;
-        let api = Arc::new(Api::new(Arc::clone(&registry), &servers));
+        let api = Arc::new(Api::new(Arc::clone(&registry), reach, &servers));
         let connections = serve(&api, &tls, listeners)?;
         let bootstrap = Bootstrap::new(registry, advertise, advertise_port, ca_pem);
         bootstrap.begin().await?;

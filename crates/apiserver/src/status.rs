@@ -249,13 +249,6 @@ impl ApiError {
         error
     }
 
-    pub(crate) fn method_not_allowed(about: About<'_>, action: &str) -> Self {
-        let message =
-            format!("{action} is not supported on resources of kind {:?}", about.qualified_resource());
-        let details = Details { name: String::new(), ..about.by_resource() };
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(details)
-    }
-
     /// No handler is there for the method.
     pub(crate) fn method_not_routed() -> Self {
         let message = "the server does not allow this method on the requested resource";
@@ -397,6 +390,41 @@ impl ApiError {
             retry_after_seconds,
             ..Details::default()
         })
+    }
+
+    /// What someone behind this server answered, in the words that Kubernetes has for the code.
+    pub(crate) fn of_backend(code: StatusCode, resource: &str, name: &str, said: &str) -> Self {
+        let (reason, message) = match code {
+            StatusCode::NOT_FOUND => ("NotFound", "the server could not find the requested resource"),
+            StatusCode::UNAUTHORIZED => {
+                ("Unauthorized", "the server has asked for the client to provide credentials")
+            }
+            StatusCode::FORBIDDEN => ("Forbidden", said),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                ("MethodNotAllowed", "the server does not allow this method on the requested resource")
+            }
+            StatusCode::UNPROCESSABLE_ENTITY => {
+                ("Invalid", "the server rejected our request due to an error in our request")
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                ("ServiceUnavailable", "the server is currently unable to handle the request")
+            }
+            StatusCode::TOO_MANY_REQUESTS => (
+                "TooManyRequests",
+                "the server has received too many requests and has asked us to try again later",
+            ),
+            _ => ("", ""),
+        };
+        let message = if !message.is_empty() {
+            message.to_owned()
+        } else if code.is_server_error() {
+            format!("an error on the server ({said:?}) has prevented the request from succeeding")
+        } else {
+            let code = code.as_u16();
+            format!("the server responded with the status code {code} but did not return more information")
+        };
+        let details = Details { name: name.to_owned(), kind: resource.to_owned(), ..Details::default() };
+        Self::new(code, reason, format!("{message} ( {resource} {name})")).with(details)
     }
 
     pub(crate) fn unavailable(message: &str) -> Self {

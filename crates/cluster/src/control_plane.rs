@@ -6,18 +6,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use dyad_apiserver::auth::token::TokenKey;
 use dyad_apiserver::pki::{self, Pki, PkiConfig};
 use dyad_apiserver::tls::{self, ServingCertificate};
-use dyad_apiserver::{Server, ServerConfig};
+use dyad_apiserver::{Reach, Server, ServerConfig};
 use dyad_model::ClusterNet;
 use dyad_net::IpNet;
 use dyad_store::{RedbStore, Store, spawn_compactor};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::net::TcpSocket;
 
 use crate::fabric::API_NAMESPACE;
 use crate::paths::{ClusterDir, write_atomically};
@@ -27,6 +28,11 @@ use crate::spec::{API_PORT, ClusterSpec, Place};
 const HISTORY: Duration = Duration::from_secs(300);
 /// Ports of every node that Services may have (A140).
 const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
+
+/// What a node's kubelet serves with, in the node's directory: whose clients it takes, its certificate and its key.
+pub(crate) const KUBELET_AUTHORITY: &str = "kubelet-ca.crt";
+pub(crate) const KUBELET_CERTIFICATE: &str = "kubelet.crt";
+pub(crate) const KUBELET_KEY: &str = "kubelet.key";
 
 /// `dyad internal control-plane DIR`.
 pub(crate) fn main(dir: &Path) -> Result<()> {
@@ -53,6 +59,7 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         advertise: spec.addresses_by_family(Place::Api)?,
         advertise_port: API_PORT,
         tokens: Some(Arc::new(TokenKey::from_pem(&pki.token_key()?)?)),
+        reach: reach(dir, spec, &pki)?,
         ca_pem: pki.ca_pem().to_owned(),
     };
     let server = Server::start(config).await?;
@@ -109,6 +116,72 @@ fn make_pki(dir: &ClusterDir, spec: &ClusterSpec) -> Result<Pki> {
     Ok(Pki::load_or_create(dir.pki(), &config)?)
 }
 
+/// The ways from the API server into the cluster, which lead through its own namespace there: the host is not joined to
+/// every cluster.
+fn reach(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<Reach> {
+    // Nodes that join a control plane alone have kubelets with certificates of their own, as Kubernetes has it.
+    let authority = (!spec.nodes.is_empty()).then(|| pki.ca_pem());
+    let reach = Reach::new(Some(&pki.kubelet_client()?), authority)?;
+    let ranges: Vec<IpNet> = spec.ranges().map(|(_, range)| range).collect();
+    let inside = Inside::open(&dir.netns(API_NAMESPACE))?;
+    Ok(reach.through(move |to| match ranges.iter().any(|range| range.contains(&to.ip())) {
+        true => inside.socket(to),
+        false => new_socket(to),
+    }))
+}
+
+fn new_socket(to: SocketAddr) -> std::io::Result<TcpSocket> {
+    match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
+
+/// Makes sockets inside a network namespace: they stay there, whoever uses them.
+struct Inside {
+    ask: Mutex<mpsc::Sender<Asked>>,
+}
+
+/// For whom a socket is, and where it is awaited.
+type Asked = (SocketAddr, mpsc::Sender<std::io::Result<TcpSocket>>);
+
+impl Inside {
+    /// A thread that enters the namespace and stays until nobody can ask it any more.
+    fn open(namespace: &Path) -> Result<Self> {
+        let netns =
+            std::fs::File::open(namespace).with_context(|| format!("can't open {}", namespace.display()))?;
+        let (ask, asked) = mpsc::channel::<Asked>();
+        let (tell, entered) = mpsc::channel();
+        std::thread::Builder::new().name("sockets".into()).spawn(move || {
+            use std::os::fd::AsFd;
+            let result = move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network));
+            let failed = result.is_err();
+            let _ = tell.send(result);
+            if failed {
+                return;
+            }
+            for (to, answer) in asked {
+                // Whoever asked has given up.
+                let _ = answer.send(new_socket(to));
+            }
+        })?;
+        entered
+            .recv()
+            .context("the thread that makes sockets")?
+            .context("can't enter the API server's namespace")?;
+        Ok(Self { ask: Mutex::new(ask) })
+    }
+
+    fn socket(&self, to: SocketAddr) -> std::io::Result<TcpSocket> {
+        let gone = || std::io::Error::other("the thread that makes sockets has ended");
+        let (answer, answered) = mpsc::channel();
+        let ask = self.ask.lock().unwrap_or_else(PoisonError::into_inner);
+        ask.send((to, answer)).map_err(|_| gone())?;
+        drop(ask);
+        answered.recv().map_err(|_| gone())?
+    }
+}
+
 /// Sockets on the host and, through threads that enter it, in the `api` namespace.
 fn listeners(dir: &ClusterDir, spec: &ClusterSpec) -> Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
@@ -151,8 +224,17 @@ fn write_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<
         IpAddr::V4(ip) => format!("https://{ip}:{API_PORT}"),
         IpAddr::V6(ip) => format!("https://[{ip}]:{API_PORT}"),
     };
-    for node in &spec.nodes {
+    for (index, node) in spec.nodes.iter().enumerate() {
         std::fs::create_dir_all(dir.node(&node.name))?;
+        let addresses: Vec<IpAddr> = spec.addresses(Place::Node(index)).iter().map(IpNet::addr).collect();
+        let serving = pki.node_serving(&node.name, &addresses)?;
+        for (file, text) in [
+            (KUBELET_AUTHORITY, pki.ca_pem()),
+            (KUBELET_CERTIFICATE, &serving.certificate_pem),
+            (KUBELET_KEY, &serving.key_pem),
+        ] {
+            write_atomically(&dir.node(&node.name).join(file), text.as_bytes())?;
+        }
         write_atomically(&dir.node_kubeconfig(&node.name), &text(&inside, &pki.node(&node.name)?)?)?;
     }
     Ok(())

@@ -1,18 +1,25 @@
 //! The process of one node: agent and kubelet, inside the node's network namespace.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dyad_apiserver::pki::Identity;
+use dyad_apiserver::tls::{self, ServingCertificate};
 use dyad_program::policy::{Pod, wire::pod_from_value};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::control_plane::{client_of, log_to_stderr, until_terminated};
+use crate::control_plane::{
+    KUBELET_AUTHORITY, KUBELET_CERTIFICATE, KUBELET_KEY, client_of, log_to_stderr, until_terminated,
+};
 use crate::labels::is_reserved;
 use crate::paths::ClusterDir;
 use crate::spec::{ClusterSpec, Dataplane, Place};
 use crate::stop::{MERGED_INTO, cgroup_root};
 
+/// Where kubelets are asked, as everywhere.
+const KUBELET_PORT: u16 = 10250;
 /// How long the agent may take to lead queries to the cluster's DNS again.
 const GIVE_BACK: Duration = Duration::from_secs(1);
 /// How long answers of the node's DNS cache may be on their way then.
@@ -140,7 +147,25 @@ fn kubelet_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<
         labels: node.labels.clone().into_iter().filter(|(label, _)| !is_reserved(label)).collect(),
         control_plane_taint: node.control_plane_taint,
         masked_paths: secrets(dir),
+        serving: Some(serving(&dir.node(&node.name))?),
         ..dyad_kubelet::Config::default()
+    })
+}
+
+/// What the kubelet serves with; the control plane has put it there before the kubeconfig.
+fn serving(dir: &Path) -> Result<dyad_kubelet::Serving> {
+    let read = |file: &str| {
+        let path = dir.join(file);
+        std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))
+    };
+    let identity = Identity { certificate_pem: read(KUBELET_CERTIFICATE)?, key_pem: read(KUBELET_KEY)? };
+    let certificate = Arc::new(ServingCertificate::new(&identity)?);
+    Ok(dyad_kubelet::Serving {
+        port: KUBELET_PORT,
+        tls: Arc::new(tls::server_config(&read(KUBELET_AUTHORITY)?, certificate)?),
+        identify: dyad_kubelet::Identify::new(|chain| {
+            tls::peer_user(chain).map(|user| dyad_kubelet::Caller { name: user.name, groups: user.groups })
+        }),
     })
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dyad_net::{DualStack, IpFamily};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use rustls_pki_types::CertificateDer;
 
 /// Configuration of one node's kubelet.
 #[derive(Clone, Debug)]
@@ -43,6 +44,52 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Waited for before a pod with a network of its own starts.
     pub gate: Option<NetworkGate>,
+    /// How the kubelet is asked for logs, commands and figures; not at all if not given.
+    pub serving: Option<Serving>,
+}
+
+/// What the kubelet's HTTPS server is made of. It listens at each of the node's addresses.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Its port.
+    pub port: u16,
+    /// Its certificate, and whose certificates it takes of clients.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Who a client is.
+    pub identify: Identify,
+}
+
+/// Who asks the kubelet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User name.
+    pub name: String,
+    /// Groups.
+    pub groups: Vec<String>,
+}
+
+/// Whom a verified chain of certificates stands for.
+type Of = dyn Fn(&[CertificateDer<'_>]) -> Option<Caller> + Send + Sync;
+
+/// Tells whom a client's certificate stands for.
+#[derive(Clone)]
+pub struct Identify(Arc<Of>);
+
+impl Identify {
+    /// As `of` tells.
+    pub fn new(of: impl Fn(&[CertificateDer<'_>]) -> Option<Caller> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    pub(crate) fn caller(&self, chain: &[CertificateDer<'_>]) -> Option<Caller> {
+        (self.0)(chain)
+    }
+}
+
+impl fmt::Debug for Identify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identify")
+    }
 }
 
 /// Whether the network is ready for a pod, given the object and the addresses it will have.
@@ -90,6 +137,7 @@ impl Default for Config {
             masked_paths: Vec::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             gate: None,
+            serving: None,
         }
     }
 }

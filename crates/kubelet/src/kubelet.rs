@@ -25,6 +25,8 @@ use crate::files::Resolver;
 use crate::network::{Addresses, Network};
 use crate::node::{self, Machine};
 use crate::sandbox::{Sandbox, Spawner};
+use crate::seen::Seen;
+use crate::server;
 use crate::worker::{Shared, Worker, state_root};
 
 const ADDRESS_FILE: &str = "addresses.json";
@@ -68,8 +70,11 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
         resolver: Resolver::parse(&fs::read_to_string(&config.resolv_conf).unwrap_or_default()),
         allocatable: machine.capacity.clone(),
         masked,
+        seen: Seen::default(),
+        before: server::Before::default(),
         config: config.clone(),
     });
+    let server = server::Server::open(&shared)?;
     while let Err(error) = node::register(&client, &config, &machine).await {
         warn!(error = %error.full(), "registering the node");
         tokio::time::sleep(RETRY).await;
@@ -79,6 +84,7 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
         node::renew_lease(client.clone(), &config.node_name),
         node::keep(client, &config, &machine, range_sender),
         open_ranges(Arc::clone(&shared), ranges),
+        server.run(),
         watch_pods(shared),
     );
     Ok(())

@@ -91,6 +91,8 @@ pub(crate) struct Input<'a> {
     pub(crate) etc: &'a Path,
     /// Where the container's logs and its termination message go.
     pub(crate) logs: &'a Path,
+    /// The container whose processes it shall see, for an ephemeral one that names it.
+    pub(crate) target: Option<&'a str>,
 }
 
 /// The file that a container's last words are read from.
@@ -111,9 +113,11 @@ pub(crate) fn container_spec(image: &Image, input: &Input<'_>) -> Result<Contain
         services: input.services,
     };
     let own = env::environment(container, &sources)?;
+    let tty = container.tty == Some(true);
     let path = format!("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{}", root::PROGRAM_DIR);
     let defaults = [("PATH", path), ("HOSTNAME", input.hostname.to_owned()), ("HOME", "/root".to_owned())];
-    let defaults = defaults.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let terminal = tty.then(|| ("TERM", "xterm".to_owned()));
+    let defaults = defaults.into_iter().chain(terminal).map(|(name, value)| (name.to_owned(), value));
     let defaults = defaults.filter(|(name, _)| own.iter().all(|(known, _)| known != name));
     let env: Vec<(String, String)> = defaults.collect::<Vec<_>>().into_iter().chain(own).collect();
     let command = env::expand_words(container.command.as_ref(), &env);
@@ -131,6 +135,9 @@ pub(crate) fn container_spec(image: &Image, input: &Input<'_>) -> Result<Contain
         no_new_privileges: security.no_new_privileges,
         privileged: security.privileged,
         log: input.logs.join(format!("{}.log", input.attempt)),
+        stdin: container.stdin == Some(true),
+        tty,
+        target: input.target.map(str::to_owned),
         env,
     })
 }

@@ -144,6 +144,7 @@ fn status_patch(config: &Config, machine: &Machine, old: &Node, ready: bool, now
         "allocatable": machine.capacity,
         "conditions": conditions(old, ready, now),
         "nodeInfo": machine.info,
+        "daemonEndpoints": config.serving.as_ref().map(|serving| json!({"kubeletEndpoint": {"Port": serving.port}})),
     }})
 }
 

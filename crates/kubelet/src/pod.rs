@@ -61,6 +61,26 @@ pub(crate) fn containers(spec: &PodSpec) -> impl Iterator<Item = (&Container, bo
     init.chain(spec.containers.iter().map(|container| (container, false)))
 }
 
+/// Ephemeral containers, as containers: they differ in what they may not have.
+pub(crate) fn ephemeral(spec: &PodSpec) -> impl Iterator<Item = Container> {
+    let list = spec.ephemeral_containers.iter().flatten();
+    list.filter_map(|one| serde_json::from_value(serde_json::to_value(one).ok()?).ok())
+}
+
+/// The container of that name, of whatever sort.
+pub(crate) fn find(spec: &PodSpec, name: &str) -> Option<Container> {
+    let own = containers(spec).find(|(container, _)| container.name == name);
+    own.map(|(container, _)| container.clone())
+        .or_else(|| ephemeral(spec).find(|container| container.name == name))
+}
+
+/// The container whose processes an ephemeral container wants to see.
+pub(crate) fn target_of<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a str> {
+    let mut list = spec.ephemeral_containers.iter().flatten();
+    let found = list.find(|one| one.name == name)?.target_container_name.as_deref();
+    found.filter(|target| !target.is_empty())
+}
+
 /// `namespace/name`, for people.
 pub(crate) fn title(pod: &Pod) -> String {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();

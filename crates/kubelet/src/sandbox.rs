@@ -3,6 +3,7 @@
 //! A sandbox is one process (`shim`) that outlives the kubelet; the kubelet finds it again by the socket in the pod's
 //! directory. Everything here blocks, for a few milliseconds at most except where said.
 
+mod attached;
 mod child;
 mod log;
 pub(crate) mod protocol;
@@ -10,6 +11,7 @@ pub mod root;
 mod shim;
 pub(crate) mod spawner;
 mod sys;
+pub(crate) mod terminal;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -125,8 +127,13 @@ impl Sandbox {
         let (output, inside) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| system("making a pipe")(errno.into()))?;
         let socket = open_socket(&self.dir)?.ok_or(SandboxError::Gone)?;
-        let request =
-            Request::Exec { name: name.into(), argv: argv.to_vec(), env: Vec::new(), working_dir: None };
+        let request = Request::Exec {
+            name: name.into(),
+            argv: argv.to_vec(),
+            env: Vec::new(),
+            working_dir: None,
+            tty: false,
+        };
         send_request(&socket, &request, &[null.as_fd(), inside.as_fd(), inside.as_fd()])?;
         drop(inside);
         let mut said = Vec::new();
@@ -162,6 +169,46 @@ impl Sandbox {
         }
     }
 
+    /// Starts a command in a container with these standard streams; it is ended when the result is dropped.
+    pub fn run(&self, name: &str, argv: Vec<String>, streams: [BorrowedFd<'_>; 3]) -> Result<Running> {
+        let (env, tty) = (Vec::new(), false);
+        let request = Request::Exec { name: name.into(), argv, env, working_dir: None, tty };
+        let socket = open_socket(&self.dir)?.ok_or(SandboxError::Gone)?;
+        send_request(&socket, &request, &streams)?;
+        Ok(Running { socket })
+    }
+
+    /// Starts a command in a container with a terminal, whose outer side can be received from the second result once
+    /// the command has begun.
+    pub fn run_in_terminal(&self, name: &str, argv: Vec<String>) -> Result<(Running, HandedOut)> {
+        let (outside, inside) = terminal::socket_pair().map_err(system("making a socket"))?;
+        let (env, tty) = (vec![("TERM".into(), "xterm".into())], true);
+        let request = Request::Exec { name: name.into(), argv, env, working_dir: None, tty };
+        let socket = open_socket(&self.dir)?.ok_or(SandboxError::Gone)?;
+        send_request(&socket, &request, &[inside.as_fd()])?;
+        Ok((Running { socket }, HandedOut { socket: outside }))
+    }
+
+    /// Has what a container writes from now on copied to pipes, for output and error output, and gives its terminal or
+    /// the pipe to its input, if it has one.
+    pub fn attach(&self, name: &str, streams: [BorrowedFd<'_>; 2]) -> Result<Option<OwnedFd>> {
+        let socket = open_socket(&self.dir)?.ok_or(SandboxError::Gone)?;
+        send_request(&socket, &Request::Attach { name: name.into() }, &streams)?;
+        let mut buffer = vec![0; MESSAGE_BYTES];
+        let received = shim::receive(&socket, &mut buffer).map_err(system("hearing from the sandbox"))?;
+        let (length, mut descriptors) = received.ok_or(SandboxError::Gone)?;
+        match serde_json::from_slice(&buffer[..length]) {
+            Ok(Reply::Problem(problem)) => Err(SandboxError::Refused(problem)),
+            Ok(_) => Ok(descriptors.pop()),
+            Err(error) => Err(SandboxError::Refused(error.to_string())),
+        }
+    }
+
+    /// Ends the input of a container that has a pipe for it.
+    pub fn end_input(&self, name: &str) -> Result<()> {
+        self.ask(&Request::EndInput { name: name.into() }).map(drop)
+    }
+
     /// A connection that yields the state of all containers, and then each change.
     pub fn watch(&self) -> Result<Watch> {
         let socket = open_socket(&self.dir)?.ok_or(SandboxError::Gone)?;
@@ -193,6 +240,49 @@ impl Sandbox {
             reply => Ok(reply),
         }
     }
+}
+
+/// A command in a container.
+#[derive(Debug)]
+pub struct Running {
+    socket: OwnedFd,
+}
+
+impl Running {
+    /// A connection for the runtime of the caller; the one read that it has gives a message for [`decode`](Self::decode).
+    pub fn into_async(self) -> io::Result<tokio::net::UnixStream> {
+        into_async(self.socket)
+    }
+
+    /// How the command ended, or why it did not begin; an empty message says that the sandbox has ended.
+    pub fn decode(message: &[u8]) -> Result<Exit> {
+        match serde_json::from_slice(message) {
+            _ if message.is_empty() => Err(SandboxError::Gone),
+            Ok(Reply::Exited(exit)) => Ok(exit),
+            Ok(Reply::Problem(problem)) => Err(SandboxError::Refused(problem)),
+            Ok(_) => Err(SandboxError::Refused("the sandbox gave another answer than was asked for".into())),
+            Err(error) => Err(SandboxError::Refused(error.to_string())),
+        }
+    }
+}
+
+/// A terminal on its way out of a container.
+#[derive(Debug)]
+pub struct HandedOut {
+    socket: OwnedFd,
+}
+
+impl HandedOut {
+    /// Takes it; blocks until the command has begun, and fails if it does not.
+    pub fn receive(&self) -> io::Result<OwnedFd> {
+        terminal::receive(&self.socket)
+    }
+}
+
+fn into_async(socket: OwnedFd) -> io::Result<tokio::net::UnixStream> {
+    let stream = std::os::unix::net::UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
 }
 
 /// Most bytes that [`Sandbox::exec`] keeps of what a command says.
@@ -227,9 +317,7 @@ impl Watch {
 
     /// The connection for the runtime of the caller; each read gives one message for [`decode`](Self::decode).
     pub fn into_async(self) -> io::Result<tokio::net::UnixStream> {
-        let stream = std::os::unix::net::UnixStream::from(self.socket);
-        stream.set_nonblocking(true)?;
-        tokio::net::UnixStream::from_std(stream)
+        into_async(self.socket)
     }
 }
 

@@ -28,10 +28,12 @@ use crate::event::{Events, Happening};
 use crate::files::Resolver;
 use crate::network::{Addresses, Network};
 use crate::pod::plan::{Action, Plan, plan};
-use crate::pod::record::{Ended, Records, recover, timestamp};
-use crate::pod::{RestartPolicy, containers, status, title};
+use crate::pod::record::{Ended, Record, Records, recover, timestamp};
+use crate::pod::{self, RestartPolicy, containers, status, title};
 use crate::probe::{self, Outcome};
 use crate::sandbox::{ContainerState, Sandbox, Spawner, Watch};
+use crate::seen::Seen;
+use crate::server::Before;
 use crate::{launch, volumes};
 
 use publish::Publisher;
@@ -50,6 +52,10 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     pub(crate) allocatable: BTreeMap<String, String>,
     pub(crate) masked: Vec<PathBuf>,
+    /// What whoever asks this node is told of its pods.
+    pub(crate) seen: Seen,
+    /// The last look at what pods use.
+    pub(crate) before: Before,
 }
 
 impl Shared {
@@ -153,7 +159,13 @@ impl Worker {
     }
 
     /// Serves the pod until it is gone.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        let (shared, uid) = (Arc::clone(&self.shared), self.uid().to_owned());
+        self.serve().await;
+        shared.seen.remove(&uid);
+    }
+
+    async fn serve(mut self) {
         self.adopt().await;
         loop {
             self.absorb();
@@ -198,9 +210,14 @@ impl Worker {
     }
 
     fn tell(&self, container: Option<&str>, is_warning: bool, reason: &'static str, message: String) {
-        let is_init = |name: &str| containers(&self.spec).any(|(known, init)| init && known.name == name);
+        let sort =
+            |name: &str| containers(&self.spec).find(|(known, _)| known.name == name).map(|(_, init)| init);
         let field_path = container.map_or_else(String::new, |name| {
-            let list = if is_init(name) { "initContainers" } else { "containers" };
+            let list = match sort(name) {
+                Some(true) => "initContainers",
+                Some(false) => "containers",
+                None => "ephemeralContainers",
+            };
             format!("spec.{list}{{{name}}}")
         });
         let pod = (self.namespace().to_owned(), self.name().to_owned(), self.uid().to_owned());
@@ -270,6 +287,9 @@ impl Worker {
         }
         self.spec = spec;
         self.pod = new;
+        for container in pod::ephemeral(&self.spec) {
+            self.records.entry(container.name).or_insert_with(|| Record::new(false));
+        }
     }
 
     /// Does what is to be done now; when to look again if nothing happens.
@@ -409,8 +429,7 @@ impl Worker {
 
     /// What a container wrote to its termination message file; or the end of its log, if it asks for that.
     fn last_words(&self, name: &str) -> String {
-        let found = containers(&self.spec).find(|(container, _)| container.name == name);
-        let Some((container, _)) = found else { return String::new() };
+        let Some(container) = pod::find(&self.spec, name) else { return String::new() };
         let logs = self.logs(name);
         let text = crate::kubelet::read_end(&launch::termination_log(&logs), 4096);
         let failed_from_log =
@@ -438,6 +457,11 @@ impl Worker {
         for (container, is_init) in containers(&self.spec) {
             if let Some(record) = self.records.get_mut(&container.name) {
                 record.lose_sandbox(is_init && !self.over, now);
+            }
+        }
+        for container in pod::ephemeral(&self.spec) {
+            if let Some(record) = self.records.get_mut(&container.name) {
+                record.lose_sandbox(false, now);
             }
         }
     }
@@ -504,6 +528,7 @@ impl Worker {
             now: Timestamp::now(),
         });
         self.pod.status.get_or_insert_default().start_time.clone_from(&status.start_time);
+        self.shared.seen.set(&self.pod, &status);
         self.publisher.publish(status);
         // Times of conditions follow from what was said before.
         if let Some(own) = self.publisher.last() {

@@ -129,6 +129,11 @@ impl FieldError {
         Self::new(ErrorType::Forbidden, field, Value::Null, detail)
     }
 
+    /// `Not found`.
+    pub fn not_found(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self::new(ErrorType::NotFound, field, value, "")
+    }
+
     /// `Duplicate value`.
     pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::new(ErrorType::Duplicate, field, value, "")

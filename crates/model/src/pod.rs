@@ -1,6 +1,7 @@
 //! Pods: addresses on decode (B1, B2), quality of service, admission defaults, and what may change.
 
 mod admission;
+mod ephemeral;
 mod quality;
 mod status;
 mod update;
@@ -11,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::meta::Checks;
 use crate::{Allocator, Context, FieldError, Refusal, Strategy, lifecycle, names, pod_spec, wire};
+
+/// The subresource through which ephemeral containers are added.
+const EPHEMERAL: &str = "ephemeralcontainers";
 
 /// The strategy of Pods.
 pub static POD: Pod = Pod;
@@ -67,7 +71,9 @@ impl Strategy for Pod {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, cx: &Context<'_>) {
-        if lifecycle::keep_other_half(new, old, cx) {
+        if cx.subresource == EPHEMERAL {
+            ephemeral::prepare_update(new, old);
+        } else if lifecycle::keep_other_half(new, old, cx) {
             lifecycle::next_generation_if_spec_changed(new, old);
         } else {
             status::prepare_update(new, old);
@@ -81,6 +87,10 @@ impl Strategy for Pod {
     fn validate_update(&self, new: &Value, old: &Value, cx: &Context<'_>) -> Vec<FieldError> {
         if lifecycle::writes_status(cx) {
             status::validate_update(new, old)
+        } else if cx.subresource == EPHEMERAL {
+            let mut errors = update::contents(wire::at(new, &["spec"]));
+            errors.extend(ephemeral::validate_change(new, old));
+            errors
         } else {
             update::validate(new, old)
         }

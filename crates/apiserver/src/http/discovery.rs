@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::figures;
 use super::negotiate::{self, Format};
 use super::respond::{self, Body};
 use crate::status::ApiError;
@@ -30,9 +31,15 @@ impl Documents {
     pub(crate) fn new(servers: &[SocketAddr]) -> Self {
         let mut plain = HashMap::from([
             ("/api".to_owned(), discovery::api_versions(servers.iter().copied())),
-            ("/apis".to_owned(), discovery::group_list()),
+            ("/apis".to_owned(), with_item(discovery::group_list(), "groups", figures_group())),
             ("/version".to_owned(), version()),
         ]);
+        let figures = format!("/apis/{}", figures::GROUP);
+        plain.insert(format!("{figures}/{}", figures::VERSION), figures_list());
+        let mut group = figures_group();
+        group["kind"] = "APIGroup".into();
+        group["apiVersion"] = "v1".into();
+        plain.insert(figures, group);
         for row in kinds::all() {
             let base = if row.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", row.group) };
             if let Some(list) = discovery::resource_list(row.group, row.version) {
@@ -57,7 +64,7 @@ impl Documents {
             plain,
             aggregated: HashMap::from([
                 ("/api", written(discovery::aggregated_core())),
-                ("/apis", written(discovery::aggregated_groups())),
+                ("/apis", written(with_item(discovery::aggregated_groups(), "items", figures_aggregated()))),
             ]),
         }
     }
@@ -98,6 +105,43 @@ impl Documents {
         response.headers_mut().insert(VARY, vary);
         Ok(Some(response))
     }
+}
+
+fn with_item(mut document: Value, list: &str, item: Value) -> Value {
+    if let Some(list) = document.get_mut(list).and_then(Value::as_array_mut) {
+        list.push(item);
+    }
+    document
+}
+
+/// The group of figures, whose resources are in no table because nothing of them is stored.
+fn figures_group() -> Value {
+    let version = json!({"groupVersion": format!("{}/{}", figures::GROUP, figures::VERSION), "version": figures::VERSION});
+    json!({"name": figures::GROUP, "versions": [version], "preferredVersion": version})
+}
+
+fn figures_list() -> Value {
+    let resources = figures::RESOURCES.map(|(plural, kind, namespaced)| {
+        json!({"name": plural, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]})
+    });
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1",
+        "groupVersion": format!("{}/{}", figures::GROUP, figures::VERSION), "resources": resources,
+    })
+}
+
+fn figures_aggregated() -> Value {
+    let resources = figures::RESOURCES.map(|(plural, kind, namespaced)| {
+        json!({
+            "resource": plural, "singularResource": "", "verbs": ["get", "list"],
+            "scope": if namespaced { "Namespaced" } else { "Cluster" },
+            "responseKind": {"group": figures::GROUP, "version": figures::VERSION, "kind": kind},
+        })
+    });
+    json!({
+        "metadata": {"name": figures::GROUP, "creationTimestamp": null},
+        "versions": [{"version": figures::VERSION, "resources": resources, "freshness": "Current"}],
+    })
 }
 
 fn version() -> Value {

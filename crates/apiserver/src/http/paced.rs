@@ -1,6 +1,6 @@
 //! The body of an answer in pieces, so that what a slow reader has not taken yet is counted as its own.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -23,12 +23,9 @@ struct Paced {
 
 impl HttpBody for Paced {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let next = self.rest.len().min(PIECE);
         Poll::Ready((next > 0).then(|| Ok(Frame::data(self.rest.split_to(next)))))
     }
@@ -51,7 +48,8 @@ pub(crate) async fn pace(response: Response<Body>, place: &Place) -> Result<Resp
     let (parts, body) = response.into_parts();
     let rest = match body.collect().await {
         Ok(body) => body.to_bytes(),
-        Err(impossible) => match impossible {},
+        // Only of answers that others gave, whose length nobody knows.
+        Err(error) => return Err(ApiError::internal(error)),
     };
     Ok(Response::from_parts(parts, Paced { rest, _held: held }.boxed_unsync()))
 }

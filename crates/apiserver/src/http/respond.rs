@@ -1,6 +1,5 @@
 //! Answers: bodies, headers, compression.
 
-use std::convert::Infallible;
 use std::io::{Read, Write};
 
 use bytes::Bytes;
@@ -22,14 +21,19 @@ use super::negotiate::Format;
 use crate::status::ApiError;
 
 /// The body of an answer.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Answers larger than this are compressed if the client can read it (J16).
 const COMPRESS_OVER: usize = 128 << 10;
 
+/// A body that is there already.
+pub(crate) fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|impossible| match impossible {}).boxed_unsync()
+}
+
 /// A complete answer.
 pub(crate) fn full(code: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    let mut response = Response::new(whole(body.into()));
     *response.status_mut() = code;
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(content_type) {
@@ -140,7 +144,8 @@ pub(crate) async fn compress(request: &HeaderMap, response: Response<Body>) -> R
     let (mut parts, body) = response.into_parts();
     let bytes = match body.collect().await {
         Ok(body) => body.to_bytes(),
-        Err(impossible) => match impossible {},
+        // Only of answers that others gave and that ended too early.
+        Err(problem) => return error(Format::Json, &ApiError::internal(problem)),
     };
     let original = bytes.clone();
     // Tens of megabytes take long enough to be in the way of others.
@@ -152,7 +157,7 @@ pub(crate) async fn compress(request: &HeaderMap, response: Response<Body>) -> R
     } else {
         original
     };
-    Response::from_parts(parts, Full::new(body).boxed_unsync())
+    Response::from_parts(parts, whole(body))
 }
 
 fn accepts_gzip(value: &HeaderValue) -> bool {
@@ -169,6 +174,13 @@ pub(crate) fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
     encoder.write_all(bytes)?;
     encoder.finish()
+}
+
+/// Undoes compression of others, if what comes out is not longer than this.
+pub(crate) fn gunzip_at_most(bytes: &[u8], limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    GzDecoder::new(bytes).take(limit as u64 + 1).read_to_end(&mut out)?;
+    if out.len() > limit { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(out) }
 }
 
 /// Undoes [`gzip`].

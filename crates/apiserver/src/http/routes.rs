@@ -12,6 +12,8 @@ use dyad_schema::patch::PatchType;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::upgrade::OnUpgrade;
 
 use super::flow::{Flow, Held, Place};
 use super::metrics::{Metrics, Observation};
@@ -21,13 +23,27 @@ use super::path::{Path, ResourcePath};
 use super::query::Query;
 use super::respond::{self, Body as ResponseBody};
 use super::show::{self, Show};
-use super::{discovery, health, openapi, openid, path};
+use super::{discovery, figures, health, openapi, openid, path};
 use crate::auth::{self, Attributes, Authorizer, ResourceTarget, Target, UserInfo};
+use crate::reach::Reach;
 use crate::registry::{
     Body, DeleteOptions, ListOptions, Listed, Media, Registry, Scope, Served, Watch, Write, WriteOptions,
     Written, binding_deleted, binding_success, scale_of,
 };
-use crate::status::{About, ApiError};
+use crate::status::ApiError;
+
+/// The body of a request, whoever sent it.
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, String>;
+
+/// What comes with a request besides its head.
+pub(super) struct Input {
+    pub(super) body: RequestBody,
+    /// The client's connection, for requests that go on with something else than HTTP.
+    pub(super) upgrade: Option<OnUpgrade>,
+}
+
+/// Subresources that are connections to somewhere else.
+const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 /// Largest body of a request (J16).
 const BODY_MAX: usize = 3 << 20;
@@ -49,6 +65,7 @@ pub(crate) struct Api {
     pub(crate) discovery: discovery::Documents,
     pub(crate) openapi: openapi::Documents,
     openid: openid::Documents,
+    pub(crate) reach: Reach,
 }
 
 /// The API as a function from requests to answers, for one user: what a client in this process talks to.
@@ -74,7 +91,7 @@ impl Service {
     /// Answers a request. Never fails: what goes wrong is in the answer.
     pub async fn call<B>(&self, request: Request<B>) -> Response<ResponseBody>
     where
-        B: http_body::Body<Data: Send> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
         self.api.answer(request, Some(&self.user)).await
@@ -83,11 +100,13 @@ impl Service {
 
 /// A request taken apart.
 pub(super) struct Call<'a> {
-    method: &'a Method,
-    path: &'a str,
-    query: Query,
-    headers: &'a HeaderMap,
-    accept: &'a str,
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    /// The query as it was sent.
+    pub(super) raw_query: Option<&'a str>,
+    pub(super) query: Query,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) accept: &'a str,
 }
 
 impl Call<'_> {
@@ -99,7 +118,7 @@ impl Call<'_> {
 
 impl Api {
     /// `servers` is where it can be reached.
-    pub(crate) fn new(registry: Arc<Registry>, servers: &[SocketAddr]) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, reach: Reach, servers: &[SocketAddr]) -> Self {
         let openid = openid::Documents::new(registry.token_key.as_deref(), servers);
         Self {
             registry,
@@ -109,6 +128,7 @@ impl Api {
             discovery: discovery::Documents::new(servers),
             openapi: openapi::Documents::default(),
             openid,
+            reach,
         }
     }
 
@@ -119,14 +139,17 @@ impl Api {
         peer: Option<&UserInfo>,
     ) -> Response<ResponseBody>
     where
-        B: http_body::Body<Data: Send> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
         let began = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let input = Input { body: body.map_err(|error| error.to_string()).boxed_unsync(), upgrade };
         let call = Call {
             method: &parts.method,
             path: parts.uri.path(),
+            raw_query: parts.uri.query(),
             query: Query::parse(parts.uri.query().unwrap_or_default()),
             headers: &parts.headers,
             accept: parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
@@ -134,7 +157,7 @@ impl Api {
         let mut observation = Observation::new(call.method);
         let mut warnings = Vec::new();
         let mut place = None;
-        let result = self.dispatch(&call, body, peer, &mut observation, &mut warnings, &mut place).await;
+        let result = self.dispatch(&call, input, peer, &mut observation, &mut warnings, &mut place).await;
         let mut response =
             result.unwrap_or_else(|error| respond::error(negotiate::error(call.accept), &error));
         respond::warn(&mut response, &warnings);
@@ -145,19 +168,15 @@ impl Api {
         paced.unwrap_or_else(|error| respond::error(negotiate::error(call.accept), &error))
     }
 
-    async fn dispatch<B>(
+    async fn dispatch(
         &self,
         call: &Call<'_>,
-        body: B,
+        input: Input,
         peer: Option<&UserInfo>,
         observation: &mut Observation,
         warnings: &mut Vec<String>,
         place: &mut Option<Place>,
-    ) -> Result<Response<ResponseBody>, ApiError>
-    where
-        B: http_body::Body<Data: Send> + Send,
-        B::Error: std::fmt::Display,
-    {
+    ) -> Result<Response<ResponseBody>, ApiError> {
         let asker = auth::authenticate(peer, call.headers, |token| self.known(token))?;
         let user = auth::impersonate(asker.clone(), call.headers, &*self.registry)?;
         match path::parse(call.path) {
@@ -178,6 +197,9 @@ impl Api {
                     name: if path.name.is_empty() { &selected } else { &path.name },
                 };
                 self.authorize(&user, &Attributes { verb, target: Target::Resource(target) })?;
+                if path.group == figures::GROUP {
+                    return self.figures(call, &path, verb).await;
+                }
                 let served = self
                     .registry
                     .served(&path.group, &path.version, &path.plural)
@@ -199,9 +221,21 @@ impl Api {
                     user: &user,
                     verb,
                 };
+                if CONNECTIONS.contains(&scope.subresource)
+                    && let Some(part) = served.row.subresource(scope.subresource)
+                {
+                    // What a proxy's methods mean is the business of whoever is behind it.
+                    if scope.subresource == "proxy" {
+                        return self.proxy(call, scope, input).await;
+                    }
+                    return match part.verbs.contains(&scope.verb) {
+                        true => self.stream(call, scope, input).await,
+                        false => Err(ApiError::method_not_routed()),
+                    };
+                }
                 let place = place.insert(self.flow.enter(&asker).await?);
                 // Its memory is counted until the request is done with.
-                let (body, _room) = tokio::time::timeout(BODY_WAIT, read_body(call, body, place))
+                let (body, _room) = tokio::time::timeout(BODY_WAIT, read_body(call, input.body, place))
                     .await
                     .map_err(|_| ApiError::request_timeout())??;
                 let _turn = place.turn().await?;
@@ -221,7 +255,7 @@ impl Api {
         }
     }
 
-    fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    pub(super) fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Result<(), ApiError> {
         self.registry.authorize(user, attributes).refusal(user, attributes).map_or(Ok(()), Err)
     }
 
@@ -266,7 +300,9 @@ impl Api {
             return Err(ApiError::method_not_routed());
         }
         match scope.subresource {
-            "" | "status" | "finalize" => self.object(call, served, scope, body, warnings).await,
+            "" | "status" | "finalize" | "ephemeralcontainers" => {
+                self.object(call, served, scope, body, warnings).await
+            }
             "scale" => self.scale(call, scope, body, warnings).await,
             "token" => {
                 let options = call.options(Write::Create)?;
@@ -287,13 +323,7 @@ impl Api {
                 let format = negotiate::plain(call.accept)?;
                 Ok(respond::value(StatusCode::CREATED, format, &binding_success(201)))
             }
-            // Logs, exec, attach and port-forward need a way to the node, which is not there yet.
-            part => {
-                self.registry.get(scope, None).await?;
-                let resource = format!("{}/{part}", row.plural);
-                let about = About { resource: &resource, ..scope.about() };
-                Err(ApiError::method_not_allowed(about, scope.verb))
-            }
+            _ => Err(ApiError::method_not_routed()),
         }
     }
 
@@ -452,6 +482,8 @@ fn verb(method: &Method, place: &ResourcePath, query: &Query) -> Result<&'static
         Method::PATCH if named => "patch",
         Method::DELETE if named => "delete",
         Method::DELETE => "deletecollection",
+        // Authorizers know no word for it.
+        Method::OPTIONS if place.subresource == "proxy" => "",
         _ => return Err(ApiError::method_not_routed()),
     })
 }

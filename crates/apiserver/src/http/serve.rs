@@ -159,6 +159,20 @@ fn make_room(handshakes: &mut VecDeque<AbortHandle>) {
     }
 }
 
+/// A peer that is gone without a word is missed after a minute (RFC 9293, 3.8.4).
+pub(crate) fn keep_alive(stream: &TcpStream) {
+    use rustix::net::sockopt::{
+        set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout,
+    };
+    const QUIET: Duration = Duration::from_secs(15);
+    // What a kernel has not, connections do without.
+    let _ = set_socket_keepalive(stream, true)
+        .and_then(|()| set_tcp_keepidle(stream, QUIET))
+        .and_then(|()| set_tcp_keepintvl(stream, QUIET))
+        .and_then(|()| set_tcp_keepcnt(stream, 3))
+        .and_then(|()| set_tcp_user_timeout(stream, 60_000));
+}
+
 async fn handshake(
     stream: TcpStream,
     acceptor: TlsAcceptor,
@@ -168,6 +182,7 @@ async fn handshake(
 ) {
     // Events and answers are small and waited for.
     let _ = stream.set_nodelay(true);
+    keep_alive(&stream);
     match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => _ = tokio::spawn(connection(stream, api, places, watcher)),
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),

@@ -1,6 +1,5 @@
 //! A server of the test's own and a client to talk to it.
 
-use std::convert::Infallible;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use dyad_apiserver::auth::UserInfo;
 use dyad_apiserver::auth::token::TokenKey;
 use dyad_apiserver::pki::{Identity, Pki, PkiConfig};
-use dyad_apiserver::{Body, Server, ServerConfig, Service, tls};
+use dyad_apiserver::{Body, Reach, Server, ServerConfig, Service, tls};
 use dyad_model::ClusterNet;
 use dyad_net::{IpFamily, parse_range_list};
 use dyad_store::{MemoryStore, Store};
@@ -116,6 +115,7 @@ pub(crate) fn config(ranges: &str, store: Arc<dyn Store>, listeners: Vec<TcpList
         advertise,
         advertise_port: 6443,
         tokens: None,
+        reach: Reach::new(None, None).unwrap(),
         ca_pem: pki().ca_pem().to_owned(),
     }
 }
@@ -214,7 +214,7 @@ pub(crate) async fn send(
     }
     let response = service.call(request.body(Full::new(body.into())).unwrap()).await;
     let (parts, body) = response.into_parts();
-    let Ok(body): Result<_, Infallible> = body.collect().await;
+    let body = body.collect().await.unwrap();
     Answer { code: parts.status, headers: parts.headers, bytes: body.to_bytes() }
 }
 
@@ -235,7 +235,7 @@ impl Events {
                 return Some(serde_json::from_slice(&line).unwrap());
             }
             let frame = tokio::time::timeout(self.patience, self.body.frame()).await;
-            let Ok(frame) = frame.expect("an event comes or the watch ends")?;
+            let frame = frame.expect("an event comes or the watch ends")?.unwrap();
             self.rest.extend_from_slice(&frame.into_data().unwrap());
         }
     }

@@ -117,9 +117,45 @@ async fn connections_to_pods_are_refused_in_words() {
     let logs = format!("{PODS}/p/log?follow=true");
     assert_eq!(api.get(&logs).await.failure(404).1, "pods \"p\" not found");
     api.post(PODS, pod("p")).await.expect(201);
-    for (path, resource) in [(logs, "pods/log"), (format!("{PODS}/p/exec?command=ls"), "pods/exec")] {
-        let (reason, message) = api.get(&path).await.failure(405);
-        assert_eq!(reason, "MethodNotAllowed");
-        assert!(message.contains(resource), "{message}");
+    // Nothing was written where nothing runs.
+    assert_eq!((api.get(&logs).await.code.as_u16(), api.get(&logs).await.bytes.len()), (200, 0));
+    for (path, code, reason, message) in [
+        ("p/log?tailLines=-1", 422, "Invalid", "tailLines: Invalid value: -1"),
+        ("p/log?container=x", 400, "BadRequest", "container x is not valid for pod p"),
+        ("p/exec?command=ls", 400, "BadRequest", "pod p does not have a host assigned"),
+        ("p/portforward", 400, "BadRequest", "pod p does not have a host assigned"),
+        ("p/proxy/", 400, "BadRequest", "address not allowed"),
+        ("a:b:c:d/proxy/", 400, "BadRequest", "invalid pod request \"a:b:c:d\""),
+    ] {
+        let (found, said) = api.get(&format!("{PODS}/{path}")).await.failure(code);
+        assert_eq!(found, reason, "{path}");
+        assert!(said.contains(message), "{path}: {said}");
     }
+}
+
+#[tokio::test]
+async fn j55_ephemeral_containers_are_added_and_stay() {
+    let api = Api::start().await;
+    api.post(PODS, pod("p")).await.expect(201);
+    let path = format!("{PODS}/p/ephemeralcontainers");
+    let kind = "application/strategic-merge-patch+json";
+    let change = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "dyad/tools"}]}});
+    let changed = api.patch(&path, kind, change).await.expect(200);
+    assert_eq!(changed["spec"]["ephemeralContainers"][0]["terminationMessagePolicy"], "File");
+    assert_eq!(changed["metadata"]["generation"], 2);
+    let (reason, message) =
+        api.merge(&path, json!({"spec": {"ephemeralContainers": null}})).await.failure(422);
+    assert_eq!(reason, "Invalid");
+    assert!(message.contains("existing ephemeral containers \"e\" may not be removed"), "{message}");
+}
+
+#[tokio::test]
+async fn figures_are_discovered_and_asked_for() {
+    let api = Api::start().await;
+    let list = api.get("/apis/metrics.k8s.io/v1beta1").await.expect(200);
+    assert_eq!(list["resources"][1]["kind"], "PodMetrics");
+    let none = api.get("/apis/metrics.k8s.io/v1beta1/nodes").await.expect(200);
+    assert_eq!((&none["kind"], &none["items"]), (&json!("NodeMetricsList"), &json!([])));
+    api.get("/apis/metrics.k8s.io/v1beta1/namespaces/a/pods/p").await.failure(404);
+    api.get("/apis/metrics.k8s.io/v1beta1/services").await.failure(404);
 }

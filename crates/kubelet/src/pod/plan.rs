@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::record::{Record, Records, State};
-use super::{RestartPolicy, containers, is_sidecar};
+use super::{RestartPolicy, containers, ephemeral, is_sidecar};
 use crate::image;
 
 /// One thing to do.
@@ -56,6 +56,15 @@ pub(crate) fn plan(spec: &PodSpec, records: &Records, now: Timestamp) -> Plan {
     // Containers that have run in this sandbox mean that the init containers are through, whatever their records say.
     let begun =
         spec.containers.iter().any(|container| records.get(&container.name).is_some_and(|one| one.begun));
+    // They come first, so that they show what keeps the others from starting; nobody waits for them.
+    for container in ephemeral(spec) {
+        let Some(record) = records.get(&container.name) else { continue };
+        match verdict(record, RestartPolicy::Never, now) {
+            Verdict::Start => actions.push(Action::Start(container.name)),
+            Verdict::StartAt(due) => later(due),
+            Verdict::Leave | Verdict::Done { .. } => {}
+        }
+    }
     let mut initialised = true;
     let mut undone = 0;
     for (container, is_init) in containers(spec) {

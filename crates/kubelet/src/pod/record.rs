@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec};
 
 use super::backoff::Backoff;
-use super::containers;
+use super::{containers, ephemeral};
 use crate::sandbox::{ContainerState, Exit};
 
 /// How a run of a container ended.
@@ -204,6 +204,15 @@ pub(crate) fn recover(pod: &Pod, spec: &PodSpec, alive: &[ContainerState], now: 
             .map(|status| if is_init { &status.init_container_statuses } else { &status.container_statuses });
         list?.iter().flatten().find(|status| status.name == name)
     };
+    let beside = status.and_then(|status| status.ephemeral_container_statuses.as_ref());
+    let ephemeral = ephemeral(spec).map(|container| {
+        let mut record = Record::new(false);
+        if let Some(status) = beside.into_iter().flatten().find(|status| status.name == container.name) {
+            read_status(&mut record, status, now);
+        }
+        recover_one(&mut record, &container, alive, now);
+        (container.name, record)
+    });
     let has_init = spec.init_containers.as_ref().is_some_and(|list| !list.is_empty());
     containers(spec)
         .map(|(container, is_init)| {
@@ -211,31 +220,36 @@ pub(crate) fn recover(pod: &Pod, spec: &PodSpec, alive: &[ContainerState], now: 
             if let Some(status) = known(is_init, &container.name) {
                 read_status(&mut record, status, now);
             }
-            if let Some(state) = alive.iter().find(|state| state.name == container.name) {
-                let since = timestamp(state.started_at);
-                record.begun = true;
-                if record.restarts != state.attempt || !record.has_run {
-                    record.begin(
-                        state.attempt,
-                        since,
-                        super::super::image::reference(container),
-                        container.startup_probe.is_some(),
-                        container.readiness_probe.is_some(),
-                    );
-                }
-                match &state.exit {
-                    Some(exit) => {
-                        let message = exit.problem.clone().unwrap_or_default();
-                        record.end(Ended::of(exit, since, message));
-                    }
-                    None => record.state = State::Running { since },
-                }
-            } else {
-                record.lose_sandbox(false, now);
-            }
+            recover_one(&mut record, container, alive, now);
             (container.name.clone(), record)
         })
+        .chain(ephemeral)
         .collect()
+}
+
+/// Corrects a record by what the sandbox says.
+fn recover_one(record: &mut Record, container: &Container, alive: &[ContainerState], now: Timestamp) {
+    let Some(state) = alive.iter().find(|state| state.name == container.name) else {
+        return record.lose_sandbox(false, now);
+    };
+    let since = timestamp(state.started_at);
+    record.begun = true;
+    if record.restarts != state.attempt || !record.has_run {
+        record.begin(
+            state.attempt,
+            since,
+            super::super::image::reference(container),
+            container.startup_probe.is_some(),
+            container.readiness_probe.is_some(),
+        );
+    }
+    match &state.exit {
+        Some(exit) => {
+            let message = exit.problem.clone().unwrap_or_default();
+            record.end(Ended::of(exit, since, message));
+        }
+        None => record.state = State::Running { since },
+    }
 }
 
 /// How a run ended that went with its sandbox.

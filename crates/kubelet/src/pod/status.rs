@@ -14,6 +14,7 @@ use super::{RestartPolicy, is_sidecar};
 use crate::image::{self, Image};
 
 /// Everything a status follows from.
+#[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     /// The pod as the API has it; its status is the one reported before.
     pub(crate) pod: &'a Pod,
@@ -49,6 +50,8 @@ pub(crate) fn status(input: &Input<'_>) -> PodStatus {
     let init_list = input.spec.init_containers.as_deref().unwrap_or_default();
     let init = statuses(init_list, true);
     let main = statuses(&input.spec.containers, false);
+    let ephemeral: Vec<ContainerStatus> =
+        super::ephemeral(input.spec).map(|container| ephemeral_status(input, &container)).collect();
     let phase = if input.failure.is_some() {
         "Failed"
     } else {
@@ -65,6 +68,7 @@ pub(crate) fn status(input: &Input<'_>) -> PodStatus {
         conditions: Some(conditions),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(main),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         host_ip: host_ips.first().cloned(),
         host_ips: Some(host_ips.into_iter().map(|ip| HostIP { ip }).collect()),
         pod_ip: pod_ips.first().cloned(),
@@ -73,6 +77,13 @@ pub(crate) fn status(input: &Input<'_>) -> PodStatus {
         observed_generation: generation,
         ..PodStatus::default()
     }
+}
+
+/// Without what is said of containers that others wait for.
+fn ephemeral_status(input: &Input<'_>, container: &Container) -> ContainerStatus {
+    let never = PodSpec { restart_policy: Some("Never".into()), ..PodSpec::default() };
+    let status = container_status(&Input { spec: &never, ..*input }, container, false);
+    ContainerStatus { ready: false, started: None, ..status }
 }
 
 fn container_status(input: &Input<'_>, container: &Container, is_init: bool) -> ContainerStatus {

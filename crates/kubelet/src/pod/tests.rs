@@ -290,8 +290,8 @@ fn after_a_restart_of_the_kubelet_records_come_from_status_and_sandbox() {
     let since = |seconds: i64| i64::try_from(at(seconds).as_nanosecond()).unwrap();
     let exit = Exit { code: 3, signal: 0, finished_at: since(90), problem: None };
     let alive = [
-        ContainerState { name: "a".into(), attempt: 0, started_at: since(0), exit: None },
-        ContainerState { name: "b".into(), attempt: 1, started_at: since(20), exit: Some(exit) },
+        ContainerState { name: "a".into(), attempt: 0, started_at: since(0), exit: None, pid: 0 },
+        ContainerState { name: "b".into(), attempt: 1, started_at: since(20), exit: Some(exit), pid: 0 },
     ];
     let found = recover(&pod, &spec, &alive, at(100));
     assert_eq!(found["a"].state, State::Running { since: at(0) });
@@ -302,7 +302,7 @@ fn after_a_restart_of_the_kubelet_records_come_from_status_and_sandbox() {
     assert_eq!(found["c"].next_attempt(), 1);
 
     // A status from before the last restart: the sandbox knows better.
-    let newer = [ContainerState { name: "a".into(), attempt: 4, started_at: since(95), exit: None }];
+    let newer = [ContainerState { name: "a".into(), attempt: 4, started_at: since(95), exit: None, pid: 0 }];
     let found = recover(&pod, &spec, &newer, at(100));
     assert_eq!((found["a"].restarts, &found["a"].state), (4, &State::Running { since: at(95) }));
 

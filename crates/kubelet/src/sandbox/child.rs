@@ -15,8 +15,8 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait, waitpid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::protocol::ContainerSpec;
-use super::root;
 use super::sys::{self, Fork};
+use super::{root, terminal};
 
 /// How a process ended: exit status and signal.
 pub(super) type Ended = (i32, i32);
@@ -27,32 +27,64 @@ pub(super) struct Started {
     pub(super) pid: Pid,
     /// Where [`Ended`] of the program can be read once the process is gone.
     pub(super) report: File,
-    /// What the program writes.
-    pub(super) stdout: OwnedFd,
-    /// What the program writes to standard error.
-    pub(super) stderr: OwnedFd,
+    /// What the program writes, with the name of the stream; one of a terminal, else two.
+    pub(super) outputs: Vec<(OwnedFd, &'static str)>,
+    /// What it reads: its terminal, or a pipe if one was wanted.
+    pub(super) input: Option<OwnedFd>,
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
-/// Starts a container with its root built at `new_root`; the error says what could not be done.
-pub(super) fn start(spec: &ContainerSpec, new_root: &Path) -> Result<Started, String> {
+/// What the program is to have as its standard streams.
+enum Streams {
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// A terminal, whose other side goes through this socket.
+    Terminal(OwnedFd),
+}
+
+/// Starts a container with its root built at `new_root`, among the processes of `target` if there is one; the error
+/// says what could not be done.
+pub(super) fn start(spec: &ContainerSpec, new_root: &Path, target: Option<Pid>) -> Result<Started, String> {
     let text = |error: io::Error| error.to_string();
-    let (stdout, stdout_inside) = pipe().map_err(text)?;
-    let (stderr, stderr_inside) = pipe().map_err(text)?;
     let (report, report_inside) = pipe().map_err(text)?;
     let (problem, problem_inside) = pipe().map_err(text)?;
-    match sys::fork(libc::CLONE_NEWPID | libc::CLONE_NEWNS).map_err(text)? {
+    let (mut outputs, mut input, mut terminal) = (Vec::new(), None, None);
+    let streams = if spec.tty {
+        let (outside, inside) = terminal::socket_pair().map_err(text)?;
+        terminal = Some(outside);
+        Streams::Terminal(inside)
+    } else {
+        let (out, stdout) = pipe().map_err(text)?;
+        let (err, stderr) = pipe().map_err(text)?;
+        outputs.extend([(out, "stdout"), (err, "stderr")]);
+        let mut stdin = None;
+        if spec.stdin {
+            let (inside, outside) = pipe().map_err(text)?;
+            (stdin, input) = (Some(inside), Some(outside));
+        }
+        Streams::Pipes { stdin, stdout, stderr }
+    };
+    match fork_beside(target).map_err(text)? {
         Fork::Child => {
-            let streams = [stdout_inside, stderr_inside];
-            first_process(spec, new_root, &streams, report_inside.into(), problem_inside.into());
+            first_process(spec, new_root, streams, report_inside.into(), problem_inside.into());
         }
         Fork::Parent(pid) => {
-            drop((stdout_inside, stderr_inside, report_inside, problem_inside));
+            drop((streams, report_inside, problem_inside));
             match read_problem(problem.into()) {
-                None => Ok(Started { pid, report: report.into(), stdout, stderr }),
+                None => {
+                    if let Some(socket) = terminal {
+                        let terminal = terminal::receive(&socket).map_err(text)?;
+                        outputs.push((terminal.try_clone().map_err(text)?, "stdout"));
+                        input = Some(terminal);
+                    }
+                    Ok(Started { pid, report: report.into(), outputs, input })
+                }
                 Some(problem) => {
                     // Not even started: gone, or about to go.
                     let _ = sys::kill(pid, libc::SIGKILL);
@@ -62,6 +94,20 @@ pub(super) fn start(spec: &ContainerSpec, new_root: &Path) -> Result<Started, St
             }
         }
     }
+}
+
+/// Forks the first process of a container: number 1 of a pid namespace, or one of those in the `target`'s.
+fn fork_beside(target: Option<Pid>) -> io::Result<Fork> {
+    let Some(target) = target else { return sys::fork(libc::CLONE_NEWPID | libc::CLONE_NEWNS) };
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let target = pidfd_open(target, PidfdFlags::empty())?;
+    // It takes effect for children only, and no other is forked before it is undone.
+    move_into_thread_name_spaces(target.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
+    let forked = sys::fork(libc::CLONE_NEWNS);
+    if !matches!(forked, Ok(Fork::Child)) {
+        move_into_thread_name_spaces(own.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
+    }
+    forked
 }
 
 /// Waits until the other side has executed its program (and with that closed the pipe), or says why it could not.
@@ -81,13 +127,7 @@ fn fail(mut pipe: File, problem: &str) -> ! {
 }
 
 /// Never returns: what the copied stack frames above own is closed with the process.
-fn first_process(
-    spec: &ContainerSpec,
-    new_root: &Path,
-    streams: &[OwnedFd; 2],
-    report: File,
-    problem: File,
-) -> ! {
+fn first_process(spec: &ContainerSpec, new_root: &Path, streams: Streams, report: File, problem: File) -> ! {
     if let Err(error) = sys::block_signals() {
         fail(problem, &error.to_string());
     }
@@ -98,11 +138,27 @@ fn first_process(
         Ok(null) => null,
         Err(error) => fail(problem, &format!("opening /dev/null: {error}")),
     };
+    let (stdin, stdout, stderr) = match streams {
+        Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr),
+        Streams::Terminal(socket) => {
+            match terminal::open(&socket).and_then(|side| Ok((side.try_clone()?, side))) {
+                Ok((again, side)) => match side.try_clone() {
+                    Ok(first) => (Some(first), side, again),
+                    Err(error) => fail(problem, &format!("copying a terminal: {error}")),
+                },
+                Err(error) => fail(problem, &format!("making a terminal: {error}")),
+            }
+        }
+    };
     match sys::fork(0) {
         Err(error) => fail(problem, &error.to_string()),
         Ok(Fork::Child) => {
-            let streams = [null.as_fd(), streams[0].as_fd(), streams[1].as_fd()];
-            let error = run_program(spec, streams);
+            if spec.target.is_some() {
+                // Who is not number 1 takes nobody with it when it goes.
+                sys::end_with_parent();
+            }
+            let stdin = stdin.as_ref().map_or(null.as_fd(), |stdin| stdin.as_fd());
+            let error = run_program(spec, [stdin, stdout.as_fd(), stderr.as_fd()], spec.tty);
             fail(problem, &error)
         }
         Ok(Fork::Parent(program)) => {
@@ -180,8 +236,8 @@ pub(super) fn read_report(report: &mut File) -> Ended {
 }
 
 /// Becomes the program of `spec`; returns only if that fails, and says why.
-fn run_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3]) -> String {
-    match prepare_program(spec, streams) {
+fn run_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3], tty: bool) -> String {
+    match prepare_program(spec, streams, tty) {
         Err(problem) => problem,
         Ok((program, argv, env)) => {
             format!("exec: {:?}: {}", program, sys::execute(&program, &argv, &env))
@@ -191,7 +247,7 @@ fn run_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3]) -> String {
 
 type Program = (CString, Vec<CString>, Vec<CString>);
 
-fn prepare_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3]) -> Result<Program, String> {
+fn prepare_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3], tty: bool) -> Result<Program, String> {
     let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     for (at, stream) in streams.iter().enumerate() {
         sys::duplicate_to(stream, at as i32).map_err(said("setting up standard streams"))?;
@@ -200,6 +256,9 @@ fn prepare_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3]) -> Result
     sys::reset_signals().map_err(said("resetting signals"))?;
     // Fails only for the leader of a process group, which a fresh process is not.
     let _ = rustix::process::setsid();
+    if tty {
+        terminal::control(io::stdin().as_fd()).map_err(said("taking control of the terminal"))?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if let Some(dir) = &spec.working_dir {
         rustix::process::chdir(dir).map_err(|error| format!("workingDir {}: {error}", dir.display()))?;
@@ -231,7 +290,8 @@ fn prepare_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3]) -> Result
 pub(super) fn exec(
     spec: &ContainerSpec,
     container: Pid,
-    streams: [BorrowedFd<'_>; 3],
+    streams: &[OwnedFd],
+    tty: bool,
 ) -> Result<Pid, String> {
     let text = |error: io::Error| error.to_string();
     let pidfd = pidfd_open(container, PidfdFlags::empty()).map_err(|error| error.to_string())?;
@@ -253,10 +313,22 @@ pub(super) fn exec(
             if let Err(error) = move_into_thread_name_spaces(pidfd.as_fd(), inside) {
                 fail(problem, &format!("entering the container: {error}"));
             }
+            let side;
+            let streams = match streams {
+                [socket] if tty => match terminal::open(socket) {
+                    Ok(opened) => {
+                        side = opened;
+                        [side.as_fd(); 3]
+                    }
+                    Err(error) => fail(problem, &format!("making a terminal: {error}")),
+                },
+                [stdin, stdout, stderr] => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+                _ => fail(problem, "one descriptor must come along for a terminal, else three"),
+            };
             match sys::fork(0) {
                 Err(error) => fail(problem, &error.to_string()),
                 Ok(Fork::Child) => {
-                    let error = run_program(spec, streams);
+                    let error = run_program(spec, streams, tty);
                     fail(problem, &error)
                 }
                 Ok(Fork::Parent(program)) => {

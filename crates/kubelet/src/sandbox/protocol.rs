@@ -61,6 +61,15 @@ pub struct ContainerSpec {
     pub privileged: bool,
     /// Where output goes.
     pub log: PathBuf,
+    /// Keep a pipe to standard input open, for whoever attaches.
+    #[serde(default)]
+    pub stdin: bool,
+    /// The standard streams are a terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// The container whose processes it shall see, as one of them.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 /// How a container or a command in it ended.
@@ -87,6 +96,9 @@ pub struct ContainerState {
     pub started_at: i64,
     /// How it ended, if it has.
     pub exit: Option<Exit>,
+    /// The number of its first process in the sandbox; zero from sandboxes that do not say.
+    #[serde(default)]
+    pub pid: i32,
 }
 
 /// What the kubelet asks.
@@ -97,8 +109,21 @@ pub(crate) enum Request {
     Start { name: String, attempt: u32, spec: PathBuf },
     /// Send a signal to this run of a container; 9 ends all its processes.
     Signal { name: String, attempt: u32, signal: i32 },
-    /// Run a command in a container, with the three descriptors that come along as standard streams.
-    Exec { name: String, argv: Vec<String>, env: Vec<(String, String)>, working_dir: Option<PathBuf> },
+    /// Run a command in a container, with the three descriptors that come along as standard streams; with `tty` it gets
+    /// a terminal, whose other side is sent through the one socket that comes along.
+    Exec {
+        name: String,
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+        working_dir: Option<PathBuf>,
+        #[serde(default)]
+        tty: bool,
+    },
+    /// Copy what a container writes from now on to the pipes that come along, for output and error output. The answer
+    /// comes with its terminal or the pipe to its input, if it has one.
+    Attach { name: String },
+    /// Nobody will write to the container's input any more.
+    EndInput { name: String },
     /// Send the state of all containers now and the new state of each that changes.
     Watch,
 }

@@ -21,6 +21,7 @@ use rustix::net::{
 use rustix::process::{Pid, WaitOptions, wait};
 use rustix::thread::UnshareFlags;
 
+use super::attached::Listeners;
 use super::log::{self, Lines, LogFile};
 use super::protocol::{
     ContainerSpec, ContainerState, Exit, MESSAGE_BYTES, Reply, Request, SANDBOX_FILE, SOCKET, SandboxSpec,
@@ -74,10 +75,12 @@ struct Container {
     report: File,
     log: LogFile,
     outputs: Vec<Output>,
+    input: Option<OwnedFd>,
 }
 
 struct Output {
     pipe: OwnedFd,
+    stream: &'static str,
     lines: Lines,
 }
 
@@ -92,12 +95,21 @@ struct Command {
     connection: u64,
 }
 
+/// A command that is asked for.
+struct Asked {
+    argv: Vec<String>,
+    env: Vec<(String, String)>,
+    working_dir: Option<PathBuf>,
+    tty: bool,
+}
+
 /// What a poll entry stands for.
 enum Source {
     Children,
     Listener,
     Connection(u64),
     Output(String, i32),
+    Attached(u64),
 }
 
 struct Shim {
@@ -108,6 +120,7 @@ struct Shim {
     next_connection: u64,
     containers: BTreeMap<String, Container>,
     commands: Vec<Command>,
+    listeners: Listeners,
     buffer: Vec<u8>,
 }
 
@@ -131,6 +144,7 @@ impl Shim {
             next_connection: 0,
             containers: BTreeMap::new(),
             commands: Vec::new(),
+            listeners: Listeners::default(),
             buffer: vec![0; MESSAGE_BYTES],
         })
     }
@@ -172,6 +186,7 @@ impl Shim {
                     Source::Listener => self.accept(),
                     Source::Connection(id) => self.serve(id),
                     Source::Output(name, pipe) => drop(self.copy_output(&name, pipe)),
+                    Source::Attached(id) => self.listeners.flush(id),
                 }
             }
         }
@@ -186,7 +201,12 @@ impl Shim {
             sources.push(Source::Connection(*id));
             entries.push(PollFd::new(&connection.socket, PollFlags::IN));
         }
-        for (name, container) in &self.containers {
+        for (id, pipe, events) in self.listeners.entries() {
+            sources.push(Source::Attached(id));
+            entries.push(PollFd::new(pipe, events));
+        }
+        // Who listens sets the pace, as with other container runtimes: nothing is kept for them, and nothing lost.
+        for (name, container) in self.containers.iter().filter(|(name, _)| !self.listeners.hold_up(name)) {
             for output in &container.outputs {
                 sources.push(Source::Output(name.clone(), output.pipe.as_raw_fd()));
                 entries.push(PollFd::new(&output.pipe, PollFlags::IN));
@@ -209,7 +229,7 @@ impl Shim {
         match receive(&connection.socket, &mut self.buffer) {
             Ok(Some((length, streams))) => {
                 let reply = match serde_json::from_slice(&self.buffer[..length]) {
-                    Ok(request) => self.answer(id, request, &streams),
+                    Ok(request) => self.answer(id, request, streams),
                     Err(error) => Some(Reply::Problem(format!("not a request: {error}"))),
                 };
                 if let Some(reply) = reply {
@@ -238,7 +258,7 @@ impl Shim {
         }
     }
 
-    fn answer(&mut self, id: u64, request: Request, streams: &[OwnedFd]) -> Option<Reply> {
+    fn answer(&mut self, id: u64, request: Request, streams: Vec<OwnedFd>) -> Option<Reply> {
         let reply = match request {
             Request::Start { name, attempt, spec } => match self.start(name, attempt, &spec) {
                 Ok(state) => Reply::States(vec![state]),
@@ -254,11 +274,23 @@ impl Shim {
                 // It has ended already, which is what most signals are sent for.
                 _ => Reply::Done,
             },
-            Request::Exec { name, argv, env, working_dir } => {
-                match self.exec(id, &name, argv, env, working_dir, streams) {
+            Request::Exec { name, argv, env, working_dir, tty } => {
+                match self.exec(id, &name, Asked { argv, env, working_dir, tty }, &streams) {
                     Ok(()) => return None,
                     Err(problem) => Reply::Problem(problem),
                 }
+            }
+            Request::Attach { name } => match self.attach(id, &name, streams) {
+                Ok(()) => return None,
+                Err(problem) => Reply::Problem(problem),
+            },
+            Request::EndInput { name } => {
+                if let Some(container) =
+                    self.containers.get_mut(&name).filter(|container| !container.spec.tty)
+                {
+                    container.input = None;
+                }
+                Reply::Done
             }
             Request::Watch => {
                 if let Some(connection) = self.connections.get_mut(&id) {
@@ -282,41 +314,58 @@ impl Shim {
             LogFile::open(&spec.log).map_err(|error| format!("opening {}: {error}", spec.log.display()))?;
         let new_root = self.dir.join("root");
         fs::create_dir_all(&new_root).map_err(|error| format!("making {}: {error}", new_root.display()))?;
-        let started = child::start(&spec, &new_root)?;
+        let target = match &spec.target {
+            Some(target) => Some(self.running_container(target)?.pid),
+            None => None,
+        };
+        let started = child::start(&spec, &new_root, target)?;
         let mut outputs = Vec::new();
-        for (pipe, stream) in [(started.stdout, "stdout"), (started.stderr, "stderr")] {
+        for (pipe, stream) in started.outputs {
             rustix::io::ioctl_fionbio(&pipe, true).map_err(|error| error.to_string())?;
-            outputs.push(Output { pipe, lines: Lines::of(stream) });
+            outputs.push(Output { pipe, stream, lines: Lines::of(stream) });
         }
-        let state = ContainerState { name: name.clone(), attempt, started_at: now(), exit: None };
-        let container =
-            Container { state: state.clone(), pid: started.pid, spec, report: started.report, log, outputs };
+        let pid = started.pid.as_raw_nonzero().get();
+        let state = ContainerState { name: name.clone(), attempt, started_at: now(), exit: None, pid };
+        let container = Container {
+            state: state.clone(),
+            pid: started.pid,
+            spec,
+            report: started.report,
+            log,
+            outputs,
+            input: started.input,
+        };
         self.containers.insert(name, container);
         Ok(state)
     }
 
-    fn exec(
-        &mut self,
-        connection: u64,
-        name: &str,
-        argv: Vec<String>,
-        env: Vec<(String, String)>,
-        working_dir: Option<PathBuf>,
-        streams: &[OwnedFd],
-    ) -> Result<(), String> {
-        let container = self
-            .containers
-            .get(name)
-            .filter(|container| container.state.exit.is_none())
-            .ok_or_else(|| format!("container {name} is not running"))?;
-        let [stdin, stdout, stderr] = streams else { return Err("three descriptors must come along".into()) };
+    fn exec(&mut self, connection: u64, name: &str, asked: Asked, streams: &[OwnedFd]) -> Result<(), String> {
+        let container = self.running_container(name)?;
         let mut spec = container.spec.clone();
-        spec.argv = argv;
-        spec.env.extend(env);
-        spec.working_dir = working_dir.or(spec.working_dir);
-        let pid = child::exec(&spec, container.pid, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+        spec.argv = asked.argv;
+        spec.env.extend(asked.env);
+        spec.working_dir = asked.working_dir.or(spec.working_dir);
+        let pid = child::exec(&spec, container.pid, streams, asked.tty)?;
         self.commands.push(Command { pid, connection });
         Ok(())
+    }
+
+    /// Copies what a container writes from now on, and hands out its input with the answer.
+    fn attach(&mut self, connection: u64, name: &str, streams: Vec<OwnedFd>) -> Result<(), String> {
+        let container = self.running_container(name)?;
+        let input: Vec<_> = container.input.iter().map(AsFd::as_fd).collect();
+        let bytes = serde_json::to_vec(&Reply::Done).unwrap_or_default();
+        let Some(connection) = self.connections.get(&connection) else { return Ok(()) };
+        super::send_bytes(&connection.socket, &bytes, &input).map_err(|error| error.to_string())?;
+        for (pipe, stream) in streams.into_iter().zip(["stdout", "stderr"]) {
+            self.listeners.add(name, stream, pipe).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn running_container(&self, name: &str) -> Result<&Container, String> {
+        let found = self.containers.get(name).filter(|container| container.state.exit.is_none());
+        found.ok_or_else(|| format!("container {name} is not running"))
     }
 
     /// Takes note of everything that has ended, orphans included.
@@ -349,7 +398,9 @@ impl Shim {
         for pipe in pipes {
             while self.copy_output(name, pipe) {}
         }
+        self.listeners.end(name);
         let Some(container) = self.containers.get_mut(name) else { return };
+        container.input = None;
         let (code, signal) = child::read_report(&mut container.report);
         container.state.exit = Some(exit(code, signal));
         let change = Reply::States(vec![container.state.clone()]);
@@ -381,6 +432,7 @@ impl Shim {
                 false
             }
             Ok(length) => {
+                self.listeners.copy(name, output.stream, &self.buffer[..length]);
                 let entries = output.lines.push(&self.buffer[..length], &timestamp());
                 log::write(&mut container.log, &entries);
                 true

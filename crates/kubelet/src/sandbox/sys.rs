@@ -180,6 +180,12 @@ pub(super) fn no_new_privileges() -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })).map(drop)
 }
 
+/// Has this process killed when the one that forked it ends.
+pub(super) fn end_with_parent() {
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+}
+
 /// Keeps others of the same user from looking into this process.
 pub(super) fn hide_memory() {
     // SAFETY: plain numbers.

@@ -17,8 +17,8 @@ use super::terminate::run_hook;
 use super::{Worker, blocking};
 use crate::error::Error;
 use crate::files::{self, ResolverInput};
-use crate::pod::containers;
 use crate::pod::record::{Ended, timestamp};
+use crate::pod::{self, containers};
 use crate::probe::{self, Kind, Outcome, Target};
 use crate::sandbox::{SandboxError, SandboxSpec};
 use crate::{image, launch, volumes};
@@ -184,8 +184,7 @@ impl Worker {
 
     /// Starts a container; what keeps it from starting goes into its record.
     pub(super) async fn start(&mut self, name: &str) {
-        let found = containers(&self.spec).find(|(container, _)| container.name == name);
-        let Some(container) = found.map(|(container, _)| container.clone()) else { return };
+        let Some(container) = pod::find(&self.spec, name) else { return };
         let now = Timestamp::now();
         let image = match launch::image_of(&container) {
             Ok(image) => image,
@@ -290,6 +289,7 @@ impl Worker {
             masked: &self.shared.masked,
             etc: &etc,
             logs: &logs,
+            target: pod::target_of(&self.spec, &container.name),
         };
         launch::container_spec(image, &input).map_err(Error::Pod)
     }

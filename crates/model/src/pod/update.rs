@@ -22,7 +22,7 @@ pub(super) fn validate_whole(new: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn contents(spec: &Value) -> Vec<FieldError> {
+pub(super) fn contents(spec: &Value) -> Vec<FieldError> {
     let mut errors = pod_spec::validate_pod_spec(spec, "spec", true);
     if wire::text(spec, "serviceAccountName").is_empty() {
         for (volume_index, volume) in wire::list(spec, "volumes").iter().enumerate() {
@@ -164,7 +164,7 @@ fn gated_node_selector(new: &Value, old: &Value) -> Option<FieldError> {
 }
 
 /// The fields of a specification that differ, old and new; Kubernetes prints a diff of its own form here.
-fn differences(new: &Value, old: &Value) -> String {
+pub(super) fn differences(new: &Value, old: &Value) -> String {
     let keys: std::collections::BTreeSet<&String> =
         [new, old].into_iter().filter_map(Value::as_object).flat_map(|map| map.keys()).collect();
     let changed = keys.into_iter().filter(|key| new.get(*key) != old.get(*key));

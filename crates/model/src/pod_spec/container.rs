@@ -52,6 +52,51 @@ pub(super) fn validate_containers(spec: &Value, field: &str, volumes: &BTreeSet<
     errors
 }
 
+/// What ephemeral containers may not have: others rely on it.
+const NOT_EPHEMERAL: [&str; 9] = [
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+];
+
+/// Every ephemeral container of a pod specification at `field`.
+pub(super) fn validate_ephemeral(spec: &Value, field: &str, volumes: &BTreeSet<&str>) -> Vec<FieldError> {
+    const TEXT: &str = "cannot be set for an Ephemeral Container";
+    let mut errors = Vec::new();
+    let lists = ["containers", "initContainers"].into_iter().flat_map(|list| wire::list(spec, list));
+    let others: BTreeSet<&str> = lists.map(|container| wire::text(container, "name")).collect();
+    let mut seen = others.clone();
+    for (index, container) in wire::list(spec, "ephemeralContainers").iter().enumerate() {
+        let field = format!("{field}.ephemeralContainers[{index}]");
+        errors.extend(common(container, &field, spec, volumes));
+        let name = wire::text(container, "name");
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(format!("{field}.name"), name));
+        }
+        let target = wire::text(container, "targetContainerName");
+        if !target.is_empty() && !others.contains(target) {
+            errors.push(FieldError::not_found(format!("{field}.targetContainerName"), target));
+        }
+        for key in NOT_EPHEMERAL.into_iter().filter(|key| !wire::is_empty(wire::at(container, &[key]))) {
+            errors.push(FieldError::forbidden(format!("{field}.{key}"), TEXT));
+        }
+        for (mount_index, mount) in wire::list(container, "volumeMounts").iter().enumerate() {
+            for key in ["subPath", "subPathExpr"].into_iter().filter(|key| !wire::text(mount, key).is_empty())
+            {
+                errors
+                    .push(FieldError::forbidden(format!("{field}.volumeMounts[{mount_index}].{key}"), TEXT));
+            }
+        }
+    }
+    errors
+}
+
 /// In the host's network a host port that is set is the container port; in a Pod it is always set.
 pub(super) fn validate_host_network(spec: &Value, field: &str, is_pod: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();

@@ -41,6 +41,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, field: &str, is_pod: bool) -> Vec<
     errors.extend(volume::validate_volumes(spec, &at("volumes"), &mut volumes));
     errors.extend(claims::validate_claims(spec, &at("resourceClaims")));
     errors.extend(container::validate_containers(spec, field, &volumes));
+    errors.extend(container::validate_ephemeral(spec, field, &volumes));
     if wire::flag(spec, "hostNetwork") {
         errors.extend(container::validate_host_network(spec, &at("containers"), is_pod));
     }

@@ -6,6 +6,8 @@ use crate::columns::{cluster, event, limits, network, pod, storage, workload};
 
 const READ_WRITE: Verbs = &["get", "patch", "update"];
 
+const PROXIED: Verbs = &["create", "delete", "get", "patch", "update"];
+
 const fn own(name: &'static str, verbs: Verbs) -> Subresource {
     Subresource { name, group_version: None, kind: None, verbs }
 }
@@ -53,7 +55,9 @@ pub(super) static KINDS: &[Kind] = &[
         .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
         .below(&[own("finalize", &["update"]), STATUS])
         .returned_when_deleted(),
-    Kind::cluster("", "Node", "nodes", "node", cluster::NODE).short(&["no"]).below(&[STATUS]),
+    Kind::cluster("", "Node", "nodes", "node", cluster::NODE)
+        .short(&["no"])
+        .below(&[of_kind("proxy", "NodeProxyOptions", PROXIED), STATUS]),
     Kind::namespaced(
         "",
         "PersistentVolumeClaim",
@@ -80,10 +84,12 @@ pub(super) static KINDS: &[Kind] = &[
         .below(&[
             of_kind("attach", "PodAttachOptions", &["create", "get"]),
             of_kind("binding", "Binding", &["create"]),
+            own("ephemeralcontainers", READ_WRITE),
             EVICTION,
             of_kind("exec", "PodExecOptions", &["create", "get"]),
             own("log", &["get"]),
             of_kind("portforward", "PodPortForwardOptions", &["create", "get"]),
+            of_kind("proxy", "PodProxyOptions", PROXIED),
             STATUS,
         ])
         .returned_when_deleted(),
@@ -111,7 +117,7 @@ pub(super) static KINDS: &[Kind] = &[
     Kind::namespaced("", "Service", "services", "service", network::SERVICE)
         .short(&["svc"])
         .in_all()
-        .below(&[STATUS])
+        .below(&[of_kind("proxy", "ServiceProxyOptions", PROXIED), STATUS])
         .returned_when_deleted(),
     Kind::namespaced(
         APPS,
