@@ -59,8 +59,12 @@ impl Bootstrap {
     async fn gather_once(&self) -> Result<bool, ApiError> {
         let mut changed = false;
         let cache = &self.registry.builtin_served(RBAC, "clusterroles").resource.cache;
-        let roles: Vec<Value> = cache.snapshot("").items.iter().map(|stored| stored.bare()).collect();
-        for role in roles.iter().filter(|role| !role["aggregationRule"].is_null()) {
+        let mut roles: Vec<Value> = cache.snapshot("").items.iter().map(|stored| stored.bare()).collect();
+        for at in 0..roles.len() {
+            let role = &roles[at];
+            if role["aggregationRule"].is_null() {
+                continue;
+            }
             let gathered = gathered(role, &roles);
             if rules(role) == rules(&json!({"rules": gathered})) {
                 continue;
@@ -71,6 +75,8 @@ impl Bootstrap {
                 Ok(())
             })
             .await?;
+            // Two that gather each other would swap their rules for ever if the second one saw the first as it was.
+            roles[at]["rules"] = gathered;
             changed = true;
         }
         Ok(changed)
