@@ -219,11 +219,14 @@ fn errors(cluster: &Cluster) {
     let output = cluster.kubectl_with(&["apply", "-f", "-"], &wrong);
     assert!(!output.status.success());
     has(&text(&output.stderr), &["unknown field \"spec.replicaz\""]);
-    // What comes in a later step answers with a Kubernetes error and changes nothing.
+    // Others own what this file says; whoever insists gets it.
     let apply = cluster.kubectl_with(&["apply", "--server-side", "-f", "-"], WEB);
     assert!(!apply.status.success(), "{}", text(&apply.stdout));
-    let logs = cluster.kubectl_fails(&["logs", "deployment/web"]);
-    assert!(logs.contains("rror"), "{logs}");
+    has(&text(&apply.stderr), &["conflict", "--force-conflicts"]);
+    let forced = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+    let apply = cluster.kubectl_with(&forced, WEB);
+    assert!(apply.status.success(), "{}", text(&apply.stderr));
+    assert!(cluster.kubectl(&["logs", "deployment/web"]).contains("port 8080"));
 }
 
 fn removing(cluster: &Cluster) {
