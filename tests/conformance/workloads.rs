@@ -20,13 +20,13 @@ spec:
   template:
     metadata: {{labels: {{app: web}}}}
     spec:
-      terminationGracePeriodSeconds: 5
+      terminationGracePeriodSeconds: 10
       containers:
       - name: echo
         image: dyad/echo
         env: [{{name: VERSION, value: "1"}}]
         ports: [{{name: http, containerPort: 8080}}]
-        lifecycle: {{preStop: {{sleep: {{seconds: 1}}}}}}
+        lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
         readinessProbe: {{httpGet: {{path: /healthz, port: http}}, periodSeconds: 1}}
 ---
 apiVersion: v1
@@ -76,7 +76,7 @@ kind: Pod
 metadata: {{name: client}}
 spec:
   restartPolicy: Never
-  terminationGracePeriodSeconds: 5
+  terminationGracePeriodSeconds: 10
   containers:
   - name: client
     image: dyad/tools
@@ -86,7 +86,7 @@ spec:
       trap 'stop=1' TERM
       while [ -z "$stop" ]; do
         for url in 'http://{}/' 'http://[{}]/'; do
-          curl -s -o /dev/null --max-time 2 "$url" || {{ echo "$url failed" > /dev/termination-log; exit 1; }}
+          curl -s -o /dev/null --max-time 10 "$url" || {{ echo "$url failed" > /dev/termination-log; exit 1; }}
         done
       done
 "#,
