@@ -1,7 +1,6 @@
 //! `pods/binding` (J56).
 
 use dyad_model::{FieldError, names};
-use dyad_schema::fields::Schema;
 use dyad_store::Op;
 use serde_json::{Value, json};
 
@@ -22,13 +21,8 @@ impl Registry {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let schema = Schema::for_kind("", "v1", "Binding")
-            .ok_or_else(|| ApiError::internal("the table of fields has no Binding"))?;
-        let binding = body.decode_as(&schema, ("", "v1", "Binding"), options.field_validation, warnings)?;
-        let name = meta_text(&binding, "name");
-        if !name.is_empty() && name != scope.name {
-            return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
-        }
+        let kind = ("", "v1", "Binding");
+        let binding = body.decode_about(scope.name, kind, options.field_validation, warnings)?;
         let node = binding["target"]["name"].as_str().unwrap_or_default();
         check_target(scope.name, &binding["target"])?;
         self.until_as_new_as(None).await?;

@@ -14,6 +14,7 @@ use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::options::FieldValidation;
 use super::resource::Served;
+use super::write::meta_text;
 use crate::status::ApiError;
 
 /// Content types of bodies that can be read.
@@ -114,6 +115,12 @@ fn check_type(given: &TypeMeta, (group, version, kind): (&str, &str, &str)) -> R
     )))
 }
 
+/// What the table of fields says of a kind that is not stored.
+pub(super) fn schema_of((group, version, kind): (&str, &str, &str)) -> Result<Schema, ApiError> {
+    Schema::for_kind(group, version, kind)
+        .ok_or_else(|| ApiError::internal(format!("the table of fields has no {kind}")))
+}
+
 impl Body {
     /// The body as JSON text.
     pub(crate) fn json(&self) -> Result<Cow<'_, [u8]>, ApiError> {
@@ -148,8 +155,33 @@ impl Body {
         Ok(object)
     }
 
-    /// Reads an object of the kind `(group, version, kind)`.
-    pub(crate) fn decode_as(
+    /// Reads an object of a kind that is not stored, `(group, version, kind)`, such as a Binding.
+    pub(crate) fn decode_kind(
+        &self,
+        kind: (&str, &str, &str),
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, ApiError> {
+        self.decode_as(&schema_of(kind)?, kind, validation, warnings)
+    }
+
+    /// The same of what is sent to an object in the path: if it has a name, it is that object's.
+    pub(crate) fn decode_about(
+        &self,
+        name: &str,
+        kind: (&str, &str, &str),
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, ApiError> {
+        let object = self.decode_kind(kind, validation, warnings)?;
+        match meta_text(&object, "name") {
+            given if given.is_empty() || given == name => Ok(object),
+            _ => Err(ApiError::bad_request(format!("name in URL does not match name in {} object", kind.2))),
+        }
+    }
+
+    /// Reads an object of the kind `(group, version, kind)`, which `schema` describes.
+    fn decode_as(
         &self,
         schema: &Schema,
         (group, version, kind): (&str, &str, &str),

@@ -1,7 +1,6 @@
 //! `pods/eviction` (J55): a deletion that a PodDisruptionBudget may put off.
 
 use dyad_model::selector::LabelSelector;
-use dyad_schema::fields::Schema;
 use serde_json::{Value, json};
 
 use super::Registry;
@@ -38,14 +37,8 @@ impl Registry {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<(), ApiError> {
-        let schema = Schema::for_kind("policy", "v1", "Eviction")
-            .ok_or_else(|| ApiError::internal("the table of fields has no Eviction"))?;
         let kind = ("policy", "v1", "Eviction");
-        let eviction = body.decode_as(&schema, kind, options.field_validation, warnings)?;
-        let name = meta_text(&eviction, "name");
-        if !name.is_empty() && name != scope.name {
-            return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
-        }
+        let eviction = body.decode_about(scope.name, kind, options.field_validation, warnings)?;
         let given = match &eviction["deleteOptions"] {
             Value::Null => json!({}),
             given => given.clone(),

@@ -5,12 +5,11 @@ use dyad_model::selector::LabelSelector;
 use dyad_schema::apply::{
     FieldManager, OneVersion, Reset, Step, builtin, decode, encode, from_scale, to_scale,
 };
-use dyad_schema::fields::Schema;
 use dyad_schema::patch::{self, PatchType};
 use serde_json::{Value, json};
 
 use super::Registry;
-use super::body::Body;
+use super::body::{Body, schema_of};
 use super::options::{FieldValidation, WriteOptions};
 use super::update::{Compute, patch_error};
 use super::write::{Scope, meta_text};
@@ -54,11 +53,6 @@ pub(crate) fn of(object: &Value) -> Value {
     scale
 }
 
-fn schema() -> Result<Schema, ApiError> {
-    Schema::for_kind(KIND.0, KIND.1, KIND.2)
-        .ok_or_else(|| ApiError::internal("the table of fields has no Scale"))
-}
-
 /// Puts the replicas of a Scale into the object it belongs to.
 fn put(object: &mut Value, scale: &Value) -> Result<(), ApiError> {
     let name = meta_text(object, "name").to_owned();
@@ -87,7 +81,7 @@ fn through_scale(
     object: &mut Value,
     write: &dyn Fn(&FieldManager<'_>, &Value) -> Result<Value, ApiError>,
 ) -> Result<(), ApiError> {
-    let schema = schema()?;
+    let schema = schema_of(KIND)?;
     let (version, now) = (scope.served.row.api_version(), values::now());
     let empty = schema.canonical(&json!({})).map_err(ApiError::internal)?;
     let fields = FieldManager {
@@ -119,7 +113,7 @@ impl Registry {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
-        let scale = body.decode_as(&schema()?, KIND, options.field_validation, warnings)?;
+        let scale = body.decode_kind(KIND, options.field_validation, warnings)?;
         let name = meta_text(&scale, "name");
         if !name.is_empty() && name != scope.name {
             return Err(ApiError::bad_request(format!(
@@ -145,7 +139,7 @@ impl Registry {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
-        let schema = schema()?;
+        let schema = schema_of(KIND)?;
         let Some(kind) = kind else {
             let applied = body.applied(options.field_validation, warnings)?;
             let finish = |scale: Value| ownership::finish(&schema, &scale);

@@ -1,7 +1,6 @@
 //! Tokens of service accounts: given out on request, known again as long as what they are bound to is there (J60, J61).
 
 use dyad_model::FieldError;
-use dyad_schema::fields::Schema;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -53,9 +52,7 @@ impl Registry {
         let Some(key) = &self.token_key else {
             return Err(ApiError::unavailable("this server has no key for service account tokens"));
         };
-        let schema = Schema::for_kind(KIND.0, KIND.1, KIND.2)
-            .ok_or_else(|| ApiError::internal("the table of fields has no TokenRequest"))?;
-        let mut request = body.decode_as(&schema, KIND, options.field_validation, warnings)?;
+        let mut request = body.decode_kind(KIND, options.field_validation, warnings)?;
         for (field, wanted) in [("name", scope.name), ("namespace", scope.namespace)] {
             let given = meta_text(&request, field);
             if !given.is_empty() && given != wanted {
