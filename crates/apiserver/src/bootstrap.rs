@@ -6,6 +6,7 @@
 //! complete without it.
 
 mod accounts;
+mod follow;
 mod kubernetes;
 mod roles;
 mod service_cidr;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dyad_net::DualStack;
-use futures::future::select_all;
 use serde_json::{Value, json};
+
+use follow::{Follower, Parts};
 
 use crate::auth::UserInfo;
 use crate::registry::{Compute, Registry, Scope, Served, WriteOptions, closed};
@@ -39,20 +41,6 @@ const PRIORITY_CLASSES: [(&str, u32, &str); 2] = [
 ];
 /// Everything is looked at again this often, also if nothing has changed.
 const EVERY: Duration = Duration::from_secs(10);
-/// What is looked at, and whose changes make us look again.
-const FOLLOWED: [(&str, &str); 10] = [
-    ("", "configmaps"),
-    ("", "endpoints"),
-    ("", "namespaces"),
-    ("", "serviceaccounts"),
-    ("", "services"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("networking.k8s.io", "ipaddresses"),
-    ("networking.k8s.io", "servicecidrs"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("scheduling.k8s.io", "priorityclasses"),
-];
-
 /// Keeps what a cluster begins with.
 pub(crate) struct Bootstrap {
     registry: Arc<Registry>,
@@ -75,13 +63,29 @@ impl Bootstrap {
 
     /// Makes everything as it should be at the start.
     pub(crate) async fn begin(&self) -> Result<(), ApiError> {
-        self.ensure().await?;
+        self.ensure(&Parts { roles: false, ..Parts::all() }).await?;
         self.ensure_roles().await?;
         self.gather_roles().await
     }
 
-    /// Makes everything as it should be.
-    async fn ensure(&self) -> Result<(), ApiError> {
+    /// Makes these parts as they should be.
+    async fn ensure(&self, parts: &Parts) -> Result<(), ApiError> {
+        if parts.objects {
+            self.ensure_objects().await?;
+        }
+        if parts.addresses {
+            self.registry.back_addresses().await?;
+        }
+        if parts.kubernetes {
+            self.ensure_kubernetes().await?;
+        }
+        if parts.roles {
+            self.gather_roles().await?;
+        }
+        self.ensure_accounts(parts).await
+    }
+
+    async fn ensure_objects(&self) -> Result<(), ApiError> {
         for name in NAMESPACES {
             let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
             self.create_if_missing("", "namespaces", object).await?;
@@ -96,31 +100,28 @@ impl Bootstrap {
             });
             self.create_if_missing("scheduling.k8s.io", "priorityclasses", object).await?;
         }
-        self.ensure_service_cidr().await?;
-        self.registry.back_addresses().await?;
-        self.ensure_kubernetes().await?;
-        self.gather_roles().await?;
-        self.ensure_accounts().await
+        self.ensure_service_cidr().await
     }
 
-    /// Does so again whenever something changes, until the server shuts down.
+    /// Keeps everything so, until the server shuts down.
     pub(crate) async fn keep(self) {
         let mut closing = self.registry.closing.subscribe();
-        let mut changed: Vec<_> = FOLLOWED
-            .map(|(group, plural)| self.registry.builtin_served(group, plural).resource.cache.subscribe())
-            .into();
+        let mut follower = Follower::new(&self.registry);
+        let mut again = tokio::time::interval(EVERY);
+        let mut left_over = false;
         loop {
-            for receiver in &mut changed {
-                receiver.borrow_and_update();
-            }
-            if let Err(error) = self.ensure().await {
-                tracing::warn!(%error, "what the cluster begins with is incomplete");
-            }
-            let any = select_all(changed.iter_mut().map(|receiver| Box::pin(receiver.changed())));
-            tokio::select! {
-                _ = any => {}
-                () = tokio::time::sleep(EVERY) => {}
+            let parts = tokio::select! {
+                () = follower.changed() => match follower.parts() {
+                    _ if left_over => Parts::all(),
+                    parts => parts,
+                },
+                _ = again.tick() => Parts::all(),
                 () = closed(&mut closing) => return,
+            };
+            let result = self.ensure(&parts).await;
+            left_over = result.is_err();
+            if let Err(error) = result {
+                tracing::warn!(%error, "what the cluster begins with is incomplete");
             }
         }
     }

@@ -45,11 +45,15 @@ impl Strategy for ServiceStrategy {
         }
     }
 
-    fn decorate(&self, object: &mut Value, cluster: &ClusterNet) {
-        if let Ok(mut spec) = Spec::read(object) {
-            read::decorate(&mut spec, cluster);
+    fn decorate(&self, object: &mut Value, cluster: &ClusterNet) -> bool {
+        let Ok(mut spec) = Spec::read(object) else { return false };
+        let stored = spec.clone();
+        read::decorate(&mut spec, cluster);
+        let decorated = spec != stored;
+        if decorated {
             spec.write(object);
         }
+        decorated
     }
 
     fn begin_create(

@@ -107,8 +107,11 @@ pub trait Strategy: Send + Sync {
     /// Static defaulting on every decode (A-1 for Services).
     fn default(&self, _object: &mut Value) {}
 
-    /// What is shown for objects stored by older servers; runs on reads and on the old object of updates.
-    fn decorate(&self, _object: &mut Value, _cluster: &ClusterNet) {}
+    /// What is shown for objects stored by older servers; runs on reads and on the old object of updates. Whether
+    /// that is something else than what is stored.
+    fn decorate(&self, _object: &mut Value, _cluster: &ClusterNet) -> bool {
+        false
+    }
 
     /// Inference and allocation, before validation (rule Q1).
     fn begin_create(

@@ -3,19 +3,29 @@
 use serde_json::json;
 
 use super::Bootstrap;
+use super::follow::Parts;
+use crate::registry::Meta;
 use crate::status::ApiError;
 
+const ACCOUNT: &str = "default";
 const CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 
+/// Whether a ServiceAccount or ConfigMap is one that every namespace has.
+pub(super) fn concerns(meta: &Meta) -> bool {
+    [ACCOUNT, CA_CONFIG_MAP].contains(&&*meta.name)
+}
+
 impl Bootstrap {
-    /// Completes every namespace that is not on its way out.
-    pub(super) async fn ensure_accounts(&self) -> Result<(), ApiError> {
-        for stored in self.registry.namespaces().cache.snapshot("").items {
-            let namespace = &*stored.meta.name;
+    /// Completes namespaces that are not on their way out.
+    pub(super) async fn ensure_accounts(&self, parts: &Parts) -> Result<(), ApiError> {
+        let namespaces = &self.registry.namespaces().cache;
+        let all = if parts.all_namespaces { namespaces.snapshot("").items } else { Vec::new() };
+        let some = parts.namespaces.iter().filter_map(|name| namespaces.get(name));
+        for stored in all.into_iter().chain(some) {
             if !stored.bare()["metadata"]["deletionTimestamp"].is_null() {
                 continue;
             }
-            match self.complete(namespace).await {
+            match self.complete(&stored.meta.name).await {
                 // It has gone, or begun to go, meanwhile.
                 Err(error) if matches!(error.reason(), "NotFound" | "Forbidden") => {}
                 result => result?,
@@ -28,7 +38,7 @@ impl Bootstrap {
         let account = json!({
             "kind": "ServiceAccount",
             "apiVersion": "v1",
-            "metadata": {"name": "default", "namespace": namespace},
+            "metadata": {"name": ACCOUNT, "namespace": namespace},
         });
         self.create_if_missing("", "serviceaccounts", account).await?;
         if self.ca_pem.is_empty() {

@@ -6,13 +6,19 @@ use dyad_net::{IpFamily, IpNet};
 use serde_json::{Value, json};
 
 use super::Bootstrap;
-use crate::registry::{DeleteOptions, Scope};
+use crate::registry::{DeleteOptions, Meta, Scope};
 use crate::status::ApiError;
 
 const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
 const PORT_NAME: &str = "https";
 const SLICES: (&str, &str) = ("discovery.k8s.io", "endpointslices");
+
+/// Whether a Service, its Endpoints or one of its slices is about this Service.
+pub(super) fn concerns(meta: &Meta) -> bool {
+    *meta.namespace == *NAMESPACE
+        && (*meta.name == *NAME || meta.label("kubernetes.io/service-name") == Some(NAME))
+}
 
 impl Bootstrap {
     pub(super) async fn ensure_kubernetes(&self) -> Result<(), ApiError> {

@@ -254,7 +254,7 @@ impl Registry {
                 Compare { key: service_key, mod_rev: kv.mod_rev },
                 Compare { key: key.clone(), mod_rev: 0 },
             ];
-            let value = encode(self.ip_addresses(), &address).into();
+            let value = encode(self.ip_addresses(), &address);
             self.store.txn(compares, vec![Op::Put { key, value }]).await?;
         }
         Ok(())

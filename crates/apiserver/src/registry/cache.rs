@@ -137,6 +137,11 @@ impl Cache {
         Snapshot { items, rev: inner.rev, cursor: Cursor(inner.end()) }
     }
 
+    /// Where the changes to come begin.
+    pub(crate) fn end(&self) -> Cursor {
+        Cursor(self.read().end())
+    }
+
     /// Where the changes after `rev` begin.
     pub(crate) fn after(&self, rev: u64) -> Result<Cursor, TooOld> {
         let inner = self.read();

@@ -100,12 +100,12 @@ impl Registry {
         }
         let json = self.encoded(resource, &marked);
         if options.dry_run {
-            return Ok(done(Stored::written(resource, &marked, json, old.rev, &self.cluster)));
+            return Ok(done(Stored::written(resource, marked, json, old.rev, &self.cluster)));
         }
         let op = Op::Put { key: resource.store_key(scope.namespace, scope.name), value: json.clone() };
         let session = self.session(scope.namespace, scope.name);
         Ok(match self.commit(op, old.rev, Vec::new(), session).await? {
-            Committed::At(rev) => done(Stored::written(resource, &marked, json, rev, &self.cluster)),
+            Committed::At(rev) => done(Stored::written(resource, marked, json, rev, &self.cluster)),
             Committed::Lost(kv) => Attempt::Lost(kv),
             Committed::AllocationLost => Attempt::AllocationLost,
         })

@@ -82,7 +82,7 @@ impl Meta {
         }
     }
 
-    fn label(&self, key: &str) -> Option<&str> {
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(label, _)| **label == *key).map(|(_, value)| &**value)
     }
 
@@ -105,26 +105,25 @@ impl Stored {
         cluster: &ClusterNet,
     ) -> Result<Self, Unreadable> {
         let unreadable = |why: String| Unreadable { key: String::from_utf8_lossy(key).into_owned(), why };
-        let stored: Value = serde_json::from_slice(value).map_err(|error| unreadable(error.to_string()))?;
-        let mut object = stored.clone();
-        resource.strategy.decorate(&mut object, cluster);
-        let as_written = object == stored && value.starts_with(resource.opening.as_bytes());
-        let json = if as_written { value.clone() } else { encode(resource, &object).into() };
+        let mut object: Value =
+            serde_json::from_slice(value).map_err(|error| unreadable(error.to_string()))?;
+        let decorated = resource.strategy.decorate(&mut object, cluster);
+        let as_written = !decorated && value.starts_with(resource.opening.as_bytes());
+        let json = if as_written { value.clone() } else { encode(resource, &object) };
         Ok(Self { rev, meta: Meta::of(resource, &object), json, opening: resource.opening.len() })
     }
 
     /// An object that was just written as `json`, in the form in which it is read from now on (Q5).
     pub(crate) fn written(
         resource: &Resource,
-        object: &Value,
+        mut object: Value,
         json: Bytes,
         rev: u64,
         cluster: &ClusterNet,
     ) -> Self {
-        let mut shown = object.clone();
-        resource.strategy.decorate(&mut shown, cluster);
-        let json = if shown == *object { json } else { encode(resource, &shown).into() };
-        Self { rev, meta: Meta::of(resource, &shown), json, opening: resource.opening.len() }
+        let decorated = resource.strategy.decorate(&mut object, cluster);
+        let json = if decorated { encode(resource, &object) } else { json };
+        Self { rev, meta: Meta::of(resource, &object), json, opening: resource.opening.len() }
     }
 
     /// Its key in the cache of its resource.
@@ -181,7 +180,7 @@ impl Stored {
 /// The stored form of an object: kind, apiVersion and metadata first, without its resourceVersion.
 ///
 /// Every object has a name, so that its metadata never is an empty map.
-pub(crate) fn encode(resource: &Resource, object: &Value) -> Vec<u8> {
+pub(crate) fn encode(resource: &Resource, object: &Value) -> Bytes {
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(resource.opening.as_bytes());
     let mut first = true;
@@ -205,5 +204,6 @@ pub(crate) fn encode(resource: &Resource, object: &Value) -> Vec<u8> {
         }
     }
     out.push(b'}');
-    out
+    // It is kept for as long as the object is: without the room for more that was made for writing it.
+    Bytes::from(out.into_boxed_slice())
 }

@@ -188,11 +188,11 @@ impl Registry {
         }
         let json = self.encoded(resource, &new);
         if options.dry_run {
-            return Ok(Attempt::done(Stored::written(resource, &new, json, old.rev, &self.cluster)));
+            return Ok(Attempt::done(Stored::written(resource, new, json, old.rev, &self.cluster)));
         }
         let op = Op::Put { key: resource.store_key(scope.namespace, scope.name), value: json.clone() };
         Ok(match self.commit(op, old.rev, Vec::new(), session).await? {
-            Committed::At(rev) => Attempt::done(Stored::written(resource, &new, json, rev, &self.cluster)),
+            Committed::At(rev) => Attempt::done(Stored::written(resource, new, json, rev, &self.cluster)),
             Committed::Lost(kv) => Attempt::Lost(kv),
             Committed::AllocationLost => Attempt::AllocationLost,
         })
@@ -266,7 +266,7 @@ impl Registry {
         let resource = scope.resource();
         let json = self.encoded(resource, last);
         if dry_run {
-            return Ok(Removed::Gone(Stored::written(resource, last, json, old.rev, &self.cluster)));
+            return Ok(Removed::Gone(Stored::written(resource, last.clone(), json, old.rev, &self.cluster)));
         }
         let mut session = self.session(scope.namespace, scope.name);
         resource.strategy.begin_delete(&old.value(), &mut session);
@@ -278,7 +278,9 @@ impl Registry {
         }
         let op = Op::Delete { key: resource.store_key(scope.namespace, scope.name) };
         Ok(match self.commit(op, old.rev, more, session).await? {
-            Committed::At(rev) => Removed::Gone(Stored::written(resource, last, json, rev, &self.cluster)),
+            Committed::At(rev) => {
+                Removed::Gone(Stored::written(resource, last.clone(), json, rev, &self.cluster))
+            }
             Committed::Lost(kv) => Removed::Lost(kv),
             Committed::AllocationLost => Removed::AllocationLost,
         })

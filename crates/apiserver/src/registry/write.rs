@@ -128,7 +128,7 @@ impl Registry {
 
     /// The stored form of an object, and the object as it is answered.
     pub(crate) fn encoded(&self, resource: &Resource, object: &Value) -> bytes::Bytes {
-        encode(resource, object).into()
+        encode(resource, object)
     }
 
     /// An allocator for one request on an object.

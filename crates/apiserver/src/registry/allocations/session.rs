@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
             let key = address_key(ip);
             compares.push(Compare { key: key.clone(), mod_rev: 0 });
             let address = ip_address(*ip, &self.namespace, &self.name);
-            ops.push(Op::Put { key, value: encode(addresses, &address).into() });
+            ops.push(Op::Put { key, value: encode(addresses, &address) });
         }
         for port in &self.taken_ports {
             let key = port_key(*port);

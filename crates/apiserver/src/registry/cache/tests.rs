@@ -8,10 +8,10 @@ use crate::registry::stored::encode;
 
 fn object(resource: &Resource, name: &str, rev: u64) -> Arc<Stored> {
     let value = json!({"metadata": {"name": name, "namespace": "n"}, "data": {"rev": rev.to_string()}});
-    let json = encode(resource, &value).into();
+    let json = encode(resource, &value);
     let range = |text: &str| dyad_net::parse_range_list(text).unwrap();
     let cluster = ClusterNet { service_ranges: range("10.96.0.0/16"), node_ports: 30000..=32767 };
-    Arc::new(Stored::written(resource, &value, json, rev, &cluster))
+    Arc::new(Stored::written(resource, value, json, rev, &cluster))
 }
 
 fn put(cache: &Cache, resource: &Resource, name: &str, rev: u64) {
