@@ -23,6 +23,8 @@ pub(crate) struct Cache<K> {
     synced: watch::Sender<bool>,
     /// The highest resourceVersion seen; told with every change.
     newest: watch::Sender<u64>,
+    /// Leaves out what no controller reads.
+    trim: fn(&mut K),
 }
 
 /// How long to wait for the cache to show what was just written, before going on without.
@@ -35,6 +37,7 @@ impl<K> Default for Cache<K> {
             hooks: Mutex::default(),
             synced: watch::channel(false).0,
             newest: watch::channel(0).0,
+            trim: |_| {},
         }
     }
 }
@@ -43,6 +46,11 @@ impl<K> Cache<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    /// Keeps objects only after `trim` has left out what no controller reads.
+    pub(crate) fn trimmed(trim: fn(&mut K)) -> Self {
+        Self { trim, ..Self::default() }
+    }
+
     /// Has `hook` called for each change from now on, and for what is there.
     pub(crate) fn on_change(&self, hook: impl Fn(Option<&K>, Option<&K>) + Send + Sync + 'static) {
         for object in self.all() {
@@ -138,14 +146,14 @@ where
             match event {
                 Event::Init => listing.clear(),
                 Event::InitApply(object) => {
-                    let object = slim(object);
+                    let object = self.slim(object);
                     listing.insert(Key::of(&object), object);
                 }
                 Event::InitDone => {
                     self.replace(std::mem::take(&mut listing));
                     self.synced.send_replace(true);
                 }
-                Event::Apply(object) => self.set(Key::of(&object), Some(slim(object))),
+                Event::Apply(object) => self.set(Key::of(&object), Some(self.slim(object))),
                 Event::Delete(object) => self.set(Key::of(&object), None),
             }
         }
@@ -162,6 +170,13 @@ where
         for (key, object) in listed {
             self.set(key, Some(object));
         }
+    }
+
+    /// Leaves out what no controller reads, and first of all what takes most room.
+    fn slim(&self, mut object: K) -> K {
+        object.managed_fields_mut().clear();
+        (self.trim)(&mut object);
+        object
     }
 
     fn set(&self, key: Key, new: Option<K>) {
@@ -187,10 +202,4 @@ where
 /// Versions of one kind count up, so that they can be compared (KEP-5504).
 fn version<K: ResourceExt>(object: &K) -> Option<u64> {
     object.resource_version()?.parse().ok()
-}
-
-/// Leaves out what no controller reads and what takes most room.
-fn slim<K: ResourceExt>(mut object: K) -> K {
-    object.managed_fields_mut().clear();
-    object
 }

@@ -29,10 +29,16 @@ struct Item {
     meta: ObjectMeta,
 }
 
+/// What is kept of an object: nothing but its kind if it has no owners, no finalizers and no end, as most objects.
+struct Known {
+    kind: Arc<(ApiResource, Scope)>,
+    meta: Option<Box<ObjectMeta>>,
+}
+
 /// All objects by UID, and the dependents of each owner.
 #[derive(Default)]
 struct Graph {
-    items: HashMap<String, Item>,
+    items: HashMap<String, Known>,
     dependents: HashMap<String, BTreeSet<String>>,
 }
 
@@ -44,8 +50,14 @@ impl Graph {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
         }
         look.extend(owners(&item.meta).iter().map(|owner| owner.uid.clone()));
-        look.push(uid.to_owned());
-        self.items.insert(uid.to_owned(), item);
+        let Item { kind, meta } = item;
+        let matters = !owners(&meta).is_empty()
+            || meta.deletion_timestamp.is_some()
+            || meta.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+        if matters {
+            look.push(uid.to_owned());
+        }
+        self.items.insert(uid.to_owned(), Known { kind, meta: matters.then(|| Box::new(meta)) });
         look
     }
 
@@ -58,7 +70,7 @@ impl Graph {
     }
 
     fn unlink(&mut self, uid: &str) -> Vec<String> {
-        let Some(item) = self.items.get(uid) else { return Vec::new() };
+        let Some(item) = self.get(uid) else { return Vec::new() };
         let owners: Vec<String> = owners(&item.meta).iter().map(|owner| owner.uid.clone()).collect();
         for owner in &owners {
             if let Some(list) = self.dependents.get_mut(owner) {
@@ -72,12 +84,13 @@ impl Graph {
     }
 
     fn dependents_of(&self, uid: &str) -> Vec<Item> {
-        self.dependents
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|uid| self.items.get(uid).cloned())
-            .collect()
+        self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.get(uid)).collect()
+    }
+
+    /// An object about which there may be something to do.
+    fn get(&self, uid: &str) -> Option<Item> {
+        let Known { kind, meta } = self.items.get(uid)?;
+        Some(Item { kind: kind.clone(), meta: (**meta.as_ref()?).clone() })
     }
 }
 
@@ -149,6 +162,7 @@ async fn follow(client: Client, kind: Arc<(ApiResource, Scope)>, graph: Arc<Mute
             let mut meta = object.metadata;
             let uid = meta.uid.clone().unwrap_or_default();
             (meta.managed_fields, meta.annotations, meta.labels) = (None, None, None);
+            (meta.creation_timestamp, meta.generate_name) = (None, None);
             let look = graph.set(&uid, Item { kind: kind.clone(), meta });
             (uid, look)
         };
@@ -207,7 +221,7 @@ impl Controller for Garbage {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let (item, dependents) = {
             let graph = self.graph.lock().expect("nothing panics here");
-            let Some(item) = graph.items.get(&key.name).cloned() else { return Ok(None) };
+            let Some(item) = graph.get(&key.name) else { return Ok(None) };
             (item, graph.dependents_of(&key.name))
         };
         if item.meta.deletion_timestamp.is_some() {
@@ -401,7 +415,8 @@ mod tests {
         graph.set("owner", item(&[]));
         assert_eq!(graph.dependents_of("owner").len(), 1);
         assert_eq!(graph.remove("owner"), ["child"]);
-        assert_eq!(graph.set("child", item(&[])), ["owner", "child"], "the former owner may have waited");
+        assert_eq!(graph.set("child", item(&[])), ["owner"], "the former owner may have waited");
+        assert!(graph.get("child").is_none(), "there is nothing to do about it");
         assert!(graph.dependents.is_empty());
     }
 }

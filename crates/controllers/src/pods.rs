@@ -1,11 +1,36 @@
 //! What several controllers ask about pods and workloads, and the events they leave.
 
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Container, Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use tracing::debug;
+
+/// The configuration that `kubectl apply` leaves with an object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Leaves out of a pod what no controller reads: there are more pods than anything else, and most of one is about how its
+/// containers run.
+pub(crate) fn trim(pod: &mut Pod) {
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    let Some(spec) = &mut pod.spec else { return };
+    spec.ephemeral_containers = None;
+    // Claims are looked after as long as pods use them.
+    if let Some(volumes) = &mut spec.volumes {
+        volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+        volumes.shrink_to_fit();
+    }
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        let Container { name, mut ports, resources, restart_policy, .. } = std::mem::take(container);
+        if let Some(ports) = &mut ports {
+            ports.shrink_to_fit();
+        }
+        *container = Container { name, ports, resources, restart_policy, ..Container::default() };
+    }
+}
 
 /// Whether a condition of a pod is true.
 pub(crate) fn has_condition(pod: &Pod, condition: &str) -> bool {

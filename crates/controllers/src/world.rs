@@ -50,7 +50,7 @@ impl World {
         Arc::new(Self {
             client,
             nodes: Cache::default(),
-            pods: Cache::default(),
+            pods: Cache::trimmed(crate::pods::trim),
             services: Cache::default(),
             endpoints: Cache::default(),
             slices: Cache::default(),
