@@ -54,7 +54,9 @@ const PACKAGES: &[Package] = api![
     "authorization" "v1",
     "storage" "v1",
     "scheduling" "v1",
-    "node" "v1"
+    "node" "v1",
+    "admissionregistration" "v1",
+    "resource" "v1"
 ];
 
 /// Types that the reader of the table knows by name: their JSON form is not that of their struct.

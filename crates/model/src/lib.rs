@@ -14,6 +14,7 @@ mod disruption;
 mod endpoint_slice;
 mod errors;
 mod event;
+mod foreign;
 mod ingress;
 mod job;
 mod lease;

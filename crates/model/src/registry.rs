@@ -2,8 +2,8 @@
 
 use crate::{
     NoLogic, Strategy, autoscaler, cluster_network_policy, config, cron_job, disruption, endpoint_slice,
-    event, ingress, job, lease, limits, namespace, network_policy, node, pod, priority, rbac, replication,
-    revision, service, service_cidr, stateful_set, storage, workloads,
+    event, foreign, ingress, job, lease, limits, namespace, network_policy, node, pod, priority, rbac,
+    replication, revision, service, service_cidr, stateful_set, storage, workloads,
 };
 
 static NO_LOGIC: NoLogic = NoLogic;
@@ -53,6 +53,10 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("rbac.authorization.k8s.io", "Role") => &rbac::ROLE,
         ("rbac.authorization.k8s.io", "RoleBinding") => &rbac::ROLE_BINDING,
         ("scheduling.k8s.io", "PriorityClass") => &priority::PRIORITY_CLASS,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &foreign::ADMISSION_POLICY,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => &foreign::ADMISSION_BINDING,
+        ("node.k8s.io", "RuntimeClass") => &foreign::RUNTIME_CLASS,
+        ("resource.k8s.io", _) => &foreign::RESOURCES,
         ("storage.k8s.io", "StorageClass") => &storage::STORAGE_CLASS,
         _ => &NO_LOGIC,
     }

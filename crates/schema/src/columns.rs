@@ -11,6 +11,7 @@ use crate::kinds::Kind;
 mod age;
 pub(crate) mod cluster;
 pub(crate) mod event;
+pub(crate) mod foreign;
 pub(crate) mod limits;
 pub(crate) mod network;
 pub(crate) mod pod;

@@ -303,7 +303,10 @@ mod tests {
             ("batch", "Job CronJob"),
             ("authentication.k8s.io", "TokenRequest TokenReview SelfSubjectReview"),
             ("authorization.k8s.io", "SubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview"),
-            ("storage.k8s.io", "StorageClass CSIDriver CSINode"),
+            ("storage.k8s.io", "StorageClass CSIDriver CSINode VolumeAttributesClass CSIStorageCapacity"),
+            ("node.k8s.io", "RuntimeClass"),
+            ("resource.k8s.io", "DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice"),
+            ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding"),
         ];
         for (group, names) in kinds {
             for kind in names.split(' ') {

@@ -135,6 +135,10 @@ impl Kind {
     }
 
     /// Only asked and never stored.
+    const fn in_category(self, categories: &'static [&'static str]) -> Self {
+        Self { categories, ..self }
+    }
+
     const fn review(self) -> Self {
         Self { verbs: &["create"], ..self }
     }

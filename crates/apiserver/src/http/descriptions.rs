@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use dyad_schema::fields::{Kind, Schema, Struct, Table};
 use k8s_openapi::api::{
-    apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, events,
-    networking, policy, rbac, scheduling, storage,
+    admissionregistration, apps, authentication, authorization, autoscaling, batch, coordination, core,
+    discovery, events, networking, node, policy, rbac, resource, scheduling, storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::generate::SchemaSettings;
@@ -54,7 +54,10 @@ fn collect() -> HashMap<String, Fields> {
         policy::v1::Eviction, policy::v1::PodDisruptionBudget,
         rbac::v1::ClusterRole, rbac::v1::ClusterRoleBinding, rbac::v1::Role, rbac::v1::RoleBinding,
         scheduling::v1::PriorityClass,
-        storage::v1::CSIDriver, storage::v1::CSINode, storage::v1::StorageClass, storage::v1::VolumeAttachment,
+        admissionregistration::v1::ValidatingAdmissionPolicy, admissionregistration::v1::ValidatingAdmissionPolicyBinding,
+        node::v1::RuntimeClass, resource::v1::DeviceClass, resource::v1::ResourceClaim,
+        resource::v1::ResourceClaimTemplate, resource::v1::ResourceSlice,
+        storage::v1::CSIDriver, storage::v1::CSINode, storage::v1::CSIStorageCapacity, storage::v1::VolumeAttributesClass, storage::v1::StorageClass, storage::v1::VolumeAttachment,
     }
     let definitions = generator.take_definitions(true);
     let mut all: HashMap<String, Fields> =

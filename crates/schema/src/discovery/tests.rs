@@ -37,9 +37,12 @@ fn j1_apis_lists_named_groups_only() {
             "policy.networking.k8s.io",
             "rbac.authorization.k8s.io",
             "storage.k8s.io",
+            "admissionregistration.k8s.io",
             "scheduling.k8s.io",
             "coordination.k8s.io",
-            "discovery.k8s.io"
+            "node.k8s.io",
+            "discovery.k8s.io",
+            "resource.k8s.io"
         ]
     );
     assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("APIGroupList"), &json!("v1")));

@@ -2,7 +2,7 @@
 
 use super::event::EVENTS_VIEW;
 use super::{Kind, Subresource, Verbs};
-use crate::columns::{cluster, event, limits, network, pod, storage, workload};
+use crate::columns::{cluster, event, foreign, limits, network, pod, storage, workload};
 
 const READ_WRITE: Verbs = &["get", "patch", "update"];
 
@@ -37,12 +37,14 @@ const TOKEN: Subresource = Subresource {
     verbs: &["create"],
 };
 
+const ADMISSION: &str = "admissionregistration.k8s.io";
 const APPS: &str = "apps";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
 const BATCH: &str = "batch";
 const NETWORKING: &str = "networking.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
+const RESOURCE: &str = "resource.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
 
 pub(super) static KINDS: &[Kind] = &[
@@ -262,6 +264,39 @@ pub(super) static KINDS: &[Kind] = &[
     .below(&[STATUS])
     .returned_when_deleted(),
     Kind::cluster(
+        STORAGE,
+        "VolumeAttributesClass",
+        "volumeattributesclasses",
+        "volumeattributesclass",
+        foreign::ATTRIBUTES_CLASS,
+    )
+    .short(&["vac"])
+    .returned_when_deleted(),
+    Kind::namespaced(
+        STORAGE,
+        "CSIStorageCapacity",
+        "csistoragecapacities",
+        "csistoragecapacity",
+        foreign::STORAGE_CAPACITY,
+    ),
+    Kind::cluster(
+        ADMISSION,
+        "ValidatingAdmissionPolicy",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicy",
+        foreign::ADMISSION_POLICY,
+    )
+    .in_category(&["api-extensions"])
+    .below(&[STATUS]),
+    Kind::cluster(
+        ADMISSION,
+        "ValidatingAdmissionPolicyBinding",
+        "validatingadmissionpolicybindings",
+        "validatingadmissionpolicybinding",
+        foreign::ADMISSION_BINDING,
+    )
+    .in_category(&["api-extensions"]),
+    Kind::cluster(
         "scheduling.k8s.io",
         "PriorityClass",
         "priorityclasses",
@@ -270,6 +305,7 @@ pub(super) static KINDS: &[Kind] = &[
     )
     .short(&["pc"]),
     Kind::namespaced("coordination.k8s.io", "Lease", "leases", "lease", cluster::LEASE),
+    Kind::cluster("node.k8s.io", "RuntimeClass", "runtimeclasses", "runtimeclass", foreign::RUNTIME_CLASS),
     Kind::namespaced(
         "discovery.k8s.io",
         "EndpointSlice",
@@ -277,4 +313,19 @@ pub(super) static KINDS: &[Kind] = &[
         "endpointslice",
         network::ENDPOINT_SLICE,
     ),
+    Kind::cluster(RESOURCE, "DeviceClass", "deviceclasses", "deviceclass", foreign::NAMED)
+        .returned_when_deleted(),
+    Kind::namespaced(RESOURCE, "ResourceClaim", "resourceclaims", "resourceclaim", foreign::RESOURCE_CLAIM)
+        .below(&[STATUS])
+        .returned_when_deleted(),
+    Kind::namespaced(
+        RESOURCE,
+        "ResourceClaimTemplate",
+        "resourceclaimtemplates",
+        "resourceclaimtemplate",
+        foreign::NAMED,
+    )
+    .returned_when_deleted(),
+    Kind::cluster(RESOURCE, "ResourceSlice", "resourceslices", "resourceslice", foreign::RESOURCE_SLICE)
+        .returned_when_deleted(),
 ];

@@ -65,6 +65,11 @@ fn j40_pods_services_namespaces_and_accounts_are_returned_when_deleted() {
             "CSINode",
             "StorageClass",
             "VolumeAttachment",
+            "VolumeAttributesClass",
+            "DeviceClass",
+            "ResourceClaim",
+            "ResourceClaimTemplate",
+            "ResourceSlice",
         ]
     );
 }
