@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dyad_model::quantity::Quantity;
+use dyad_model::readiness;
 use dyad_model::slices::{self, MAX_PER_SLICE, SERVICE_NAME_LABEL, SliceChanges};
+use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -120,6 +122,8 @@ fn matters(old: Option<&Pod>, new: Option<&Pod>) -> bool {
             spec.and_then(|spec| spec.hostname.clone()),
             status.and_then(|status| status.pod_ips.clone()),
             pods::is_ready(pod),
+            IpFamily::BOTH
+                .map(|family| pods::condition(pod, &readiness::condition(family)).map(str::to_owned)),
             pods::is_finished(pod),
         )
     };

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use dyad_model::readiness;
+use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -13,7 +15,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::pods::{self, is_finished, is_ready, node_name};
+use crate::pods::{self, is_finished, node_name};
 use crate::queue::{Controller, Error, Key, Next};
 use crate::scheduler::tolerates;
 use crate::world::NODE_LEASES;
@@ -257,15 +259,24 @@ impl NodeLifecycle {
         let fell = since(node.status.as_ref().and_then(|status| status.conditions.as_ref()));
         let now = Timestamp::now();
         let stamp = Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
-        for pod in self.pods_on(node).iter().filter(|pod| is_ready(pod)) {
+        let claims = IpFamily::BOTH.map(readiness::condition);
+        for pod in self.pods_on(node) {
             let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let said = conditions.into_iter().find(|one| one.type_ == "Ready");
-            let said = said.and_then(|one| one.last_transition_time.as_ref()).map(|time| time.0);
-            if health == Health::NotReady && said > fell {
+            let conditions: Vec<_> = conditions
+                .filter(|one| one.type_ == "Ready" || claims.contains(&one.type_))
+                .filter(|one| one.status == "True")
+                .filter(|one| {
+                    let said = one.last_transition_time.as_ref().map(|time| time.0);
+                    health != Health::NotReady || said <= fell
+                })
+                .map(|one| {
+                    json!({"type": one.type_, "status": "False", "reason": "NodeNotReady", "lastTransitionTime": stamp})
+                })
+                .collect();
+            if conditions.is_empty() {
                 continue;
             }
-            let condition = json!({"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": stamp});
-            let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
+            let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": conditions}});
             let api = Api::<Pod>::namespaced(self.world.client.clone(), &pod.namespace().unwrap_or_default());
             api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
         }

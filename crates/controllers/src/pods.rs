@@ -32,10 +32,15 @@ pub(crate) fn trim(pod: &mut Pod) {
     }
 }
 
+/// The status of a condition of a pod, if it has one of that type.
+pub(crate) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a str> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|one| one.type_ == kind).map(|one| one.status.as_str())
+}
+
 /// Whether a condition of a pod is true.
-pub(crate) fn has_condition(pod: &Pod, condition: &str) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|list| list.iter().any(|one| one.type_ == condition && one.status == "True"))
+pub(crate) fn has_condition(pod: &Pod, kind: &str) -> bool {
+    condition(pod, kind) == Some("True")
 }
 
 /// Whether a pod is ready.

@@ -3,6 +3,7 @@
 //! Plain threads and blocking sockets: each is one small process in somebody's pod.
 
 pub mod echo;
+mod listen;
 mod pktinfo;
 mod tools;
 

@@ -1,6 +1,7 @@
 //! What a pod is to the kubelet: its containers' records, what to do next, and the status to report. Pure.
 
 pub(crate) mod backoff;
+mod families;
 pub(crate) mod plan;
 pub(crate) mod record;
 pub(crate) mod status;

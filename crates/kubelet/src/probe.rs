@@ -1,18 +1,23 @@
 //! Probes: when to ask, what answers mean, and asking.
 //!
-//! Asked from the node, of the pod's primary address unless the probe names a host (B25).
+//! Asked from the node, of the pod's primary address unless the probe names a host (B25). Readiness is asked of the
+//! other address as well: see [`rounds`].
 
 mod ask;
+mod grpc;
+mod http;
+mod rounds;
+mod site;
 mod tls;
 
 pub(crate) use ask::ask;
+pub(crate) use rounds::run;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Container, Probe};
-use tokio::sync::mpsc;
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,14 @@ impl Kind {
             Self::PostStart => None,
         }
     }
+}
+
+/// Whether a probe asks the pod at an address: not a command, and nobody else.
+pub(crate) fn asks_the_pod(probe: &Probe) -> bool {
+    let host = |host: &Option<String>| host.as_deref().unwrap_or_default().is_empty();
+    probe.exec.is_none()
+        && probe.http_get.as_ref().is_none_or(|http| host(&http.host))
+        && probe.tcp_socket.as_ref().is_none_or(|tcp| host(&tcp.host))
 }
 
 /// Counts answers until there are enough of one kind.
@@ -74,6 +87,11 @@ impl Verdict {
         self.verdict = Some(success);
         self.verdict
     }
+
+    /// Whether it is yes so far.
+    pub(crate) fn is_yes(&self) -> bool {
+        self.verdict == Some(true)
+    }
 }
 
 /// What a prober tells the pod's worker.
@@ -89,6 +107,17 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Option<bool>,
     /// Why the last answer was a failure, if it was one.
     pub(crate) failure: Option<String>,
+    /// What changed at the pod's other address.
+    pub(crate) beside: Vec<(IpFamily, Beside)>,
+}
+
+/// What a container says at an address that is not its pod's first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Beside {
+    /// Whether it is ready there.
+    pub(crate) ready: bool,
+    /// Why not.
+    pub(crate) problem: String,
 }
 
 /// Whom a probe asks.
@@ -98,77 +127,32 @@ pub(crate) struct Target {
     pub(crate) container: String,
     /// Its run.
     pub(crate) attempt: u32,
-    /// The pod's primary address.
-    pub(crate) ip: Option<IpAddr>,
+    /// The pod's addresses, primary first.
+    pub(crate) ips: Vec<IpAddr>,
     /// The directory of its sandbox.
     pub(crate) sandbox: PathBuf,
     /// Its named ports.
     pub(crate) ports: Vec<(String, u16)>,
-}
-
-/// Asks on and on and reports what changes; ends when nobody listens, or with the success of a startup probe.
-pub(crate) async fn run(kind: Kind, probe: Probe, target: Target, outcomes: mpsc::Sender<Outcome>) {
-    let seconds = |value: Option<i32>, default: u64| {
-        Duration::from_secs(value.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(default))
-    };
-    let (period, limit) = (seconds(probe.period_seconds, 10), seconds(probe.timeout_seconds, 1));
-    let mut verdict = Verdict::new(&probe);
-    // The first one at once, or after the delay: a pod is ready as soon as it can be.
-    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let answer = ask_soon(kind, &probe, &target, limit, &verdict, &mut ticks).await;
-        let changed = verdict.take(answer.is_ok());
-        let done = kind == Kind::Startup && changed == Some(true);
-        if changed.is_some() || answer.is_err() {
-            let outcome = Outcome {
-                container: target.container.clone(),
-                attempt: target.attempt,
-                kind,
-                verdict: changed,
-                failure: answer.err(),
-            };
-            if outcomes.send(outcome).await.is_err() {
-                return;
-            }
-        }
-        if done {
-            return;
-        }
-    }
-}
-
-/// How soon a container that has just been started is asked again while it has never said yes: programs take
-/// milliseconds to open their ports, and a first answer of no that nobody waited for would cost a whole period.
-const EAGER: [u64; 6] = [2, 5, 15, 50, 150, 400];
-
-/// One answer. For readiness and startup the first one is sought eagerly: failures before the period is over are
-/// no answers yet.
-async fn ask_soon(
-    kind: Kind,
-    probe: &Probe,
-    target: &Target,
-    limit: Duration,
-    verdict: &Verdict,
-    ticks: &mut tokio::time::Interval,
-) -> Result<(), String> {
-    let first = verdict.run == 0;
-    ticks.tick().await;
-    if first && kind != Kind::Liveness {
-        for pause in EAGER {
-            if ask(probe, target, limit).await.is_ok() {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
-    }
-    ask(probe, target, limit).await
+    /// Whether it is alive only if it answers at all of its addresses.
+    pub(crate) alive_everywhere: bool,
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// Numbers that look like chance, the same ones each time (xorshift64).
+    pub(super) fn dice() -> impl FnMut() -> usize {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 16) as usize
+        }
+    }
 
     #[test]
     fn a_verdict_needs_as_many_answers_in_a_row_as_its_threshold() {
@@ -183,5 +167,21 @@ mod tests {
         assert_eq!([false, false, false].map(|answer| verdict.take(answer)), [None, None, Some(false)]);
         let mut verdict = Verdict::new(&Probe { failure_threshold: Some(0), ..Probe::default() });
         assert_eq!(verdict.take(false), Some(false), "thresholds are at least one");
+    }
+
+    #[test]
+    fn b25_only_probes_without_a_host_ask_the_pod() {
+        for (probe, want) in [
+            (json!({"httpGet": {"port": 80}}), true),
+            (json!({"httpGet": {"port": 80, "host": ""}}), true),
+            (json!({"httpGet": {"port": 80, "host": "::1"}}), false),
+            (json!({"tcpSocket": {"port": 80}}), true),
+            (json!({"tcpSocket": {"port": 80, "host": "127.0.0.1"}}), false),
+            (json!({"grpc": {"port": 80}}), true),
+            (json!({"exec": {"command": ["true"]}}), false),
+        ] {
+            let known: Probe = serde_json::from_value(probe.clone()).unwrap();
+            assert_eq!(asks_the_pod(&known), want, "{probe}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a node answers when it is asked (port 10250): logs, commands, connections to ports, figures.
 //!
-//! Everybody shows a certificate of the cluster's authority; what they may do, the API decides ([`auth`]). Whatever
-//! keeps a client waiting has an end: handshakes, headers, and streams whose other side is gone.
+//! Everybody shows a certificate of the cluster's authority or a token; who that is and what they may do, the API decides
+//! ([`auth`]). Whatever keeps a client waiting has an end: handshakes, headers, and streams whose other side is gone.
 
 mod auth;
 mod exec;

@@ -468,11 +468,12 @@ impl Worker {
 
     /// Acts on what a probe says.
     fn heed(&mut self, outcome: Outcome) {
-        let Outcome { container, attempt, kind, verdict, failure } = outcome;
+        let Outcome { container, attempt, kind, verdict, failure, beside } = outcome;
         let Some(record) = self.records.get_mut(&container) else { return };
         if !record.is_running() || record.restarts != attempt {
             return;
         }
+        record.beside.extend(beside);
         let mut restart = false;
         let mut begin = false;
         match (kind, verdict) {

@@ -30,6 +30,7 @@ mod pod_spec;
 mod priority;
 pub mod quantity;
 pub mod rbac;
+pub mod readiness;
 mod registry;
 mod replication;
 mod revision;

@@ -30,7 +30,7 @@ const READ: [(&str, &str); 13] = [
 
 /// Kinds and subresources that nodes write, with the verbs. Whether the object is their own is decided once it is
 /// known.
-const WRITE: [(&str, &str, &str, &[&str]); 8] = [
+const WRITE: [(&str, &str, &str, &[&str]); 9] = [
     ("", "nodes", "", &["create", "update", "patch"]),
     ("", "nodes", "status", &["update", "patch"]),
     ("", "pods", "", &["delete"]),
@@ -38,7 +38,8 @@ const WRITE: [(&str, &str, &str, &[&str]); 8] = [
     ("", "serviceaccounts", "token", &["create"]),
     ("", "events", "", &["create", "update", "patch"]),
     ("events.k8s.io", "events", "", &["create", "update", "patch"]),
-    // May whoever asks the kubelet do so?
+    // Who asks the kubelet, and may he?
+    ("authentication.k8s.io", "tokenreviews", "", &["create"]),
     ("authorization.k8s.io", "subjectaccessreviews", "", &["create"]),
 ];
 

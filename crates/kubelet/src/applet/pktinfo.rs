@@ -6,11 +6,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use rustix::net::sockopt::set_ipv6_v6only;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use dyad_net::IpFamily;
+use rustix::net::SocketType;
+
+use super::listen;
 
 /// Room for one `in6_pktinfo`, aligned as a control message must be.
 type Control = [u64; 8];
@@ -18,18 +20,17 @@ type Control = [u64; 8];
 /// A bound UDP socket.
 pub(super) struct DatagramSocket {
     socket: UdpSocket,
-    both: bool,
+    /// Whether the kernel tells the address that was asked.
+    tells: bool,
 }
 
 impl DatagramSocket {
-    /// Listens on all addresses.
-    pub(super) fn bind(port: u16) -> io::Result<Self> {
-        let Ok(socket) = socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-        else {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
-            return Ok(Self { socket, both: false });
-        };
-        set_ipv6_v6only(&socket, false)?;
+    /// Listens on all addresses, or on those of one family.
+    pub(super) fn bind(port: u16, only: Option<IpFamily>) -> io::Result<Self> {
+        let (socket, family) = listen::any(SocketType::DGRAM, port, only)?;
+        if family == IpFamily::V4 {
+            return Ok(Self { socket: socket.into(), tells: false });
+        }
         let yes: libc::c_int = 1;
         // SAFETY: pointer and length describe `yes`; the socket is open.
         let result = unsafe {
@@ -44,8 +45,7 @@ impl DatagramSocket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
-        Ok(Self { socket: socket.into(), both: true })
+        Ok(Self { socket: socket.into(), tells: true })
     }
 
     /// The port it listens on.
@@ -57,7 +57,7 @@ impl DatagramSocket {
     /// A datagram: its length, who sent it, and the address it was sent to.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, SocketAddr)> {
         let local = self.socket.local_addr()?;
-        if !self.both {
+        if !self.tells {
             let (length, peer) = self.socket.recv_from(buffer)?;
             return Ok((length, peer, local));
         }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use dyad_net::IpFamily;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec};
 
 use super::backoff::Backoff;
-use super::{containers, ephemeral};
+use super::{containers, ephemeral, families};
+use crate::probe::{Beside, asks_the_pod};
 use crate::sandbox::{ContainerState, Exit};
 
 /// How a run of a container ended.
@@ -90,6 +92,8 @@ pub(crate) struct Record {
     pub(crate) started: bool,
     /// It has started, and its readiness probe says so or it has none.
     pub(crate) ready: bool,
+    /// What its readiness probe says at other addresses than the pod's first; what is not here is as `ready` is.
+    pub(crate) beside: BTreeMap<IpFamily, Beside>,
     /// Waits between restarts.
     pub(crate) backoff: Backoff,
     /// Do not try to start before this: something it needs is missing.
@@ -114,6 +118,7 @@ impl Record {
             image: String::new(),
             started: false,
             ready: false,
+            beside: BTreeMap::new(),
             backoff: Backoff::default(),
             held_until: None,
         }
@@ -122,6 +127,11 @@ impl Record {
     /// Whether it runs.
     pub(crate) const fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
+    }
+
+    /// Whether it is ready in a family.
+    pub(crate) fn is_ready_in(&self, family: IpFamily) -> bool {
+        self.is_running() && self.beside.get(&family).map_or(self.ready, |beside| beside.ready)
     }
 
     /// How it ended, if it has and has not been started since.
@@ -153,6 +163,7 @@ impl Record {
         image.clone_into(&mut self.image);
         self.started = !has_startup;
         self.ready = !has_startup && !has_readiness;
+        self.beside.clear();
         self.held_until = None;
     }
 
@@ -160,6 +171,7 @@ impl Record {
     pub(crate) fn end(&mut self, ended: Ended) {
         self.state = State::Ended(ended);
         (self.started, self.ready) = (false, false);
+        self.beside.clear();
     }
 
     /// Keeps what was for `last`, and lets the next wait grow.
@@ -221,6 +233,9 @@ pub(crate) fn recover(pod: &Pod, spec: &PodSpec, alive: &[ContainerState], now: 
                 read_status(&mut record, status, now);
             }
             recover_one(&mut record, container, alive, now);
+            if record.is_running() && container.readiness_probe.as_ref().is_some_and(asks_the_pod) {
+                record.beside = families::said(pod);
+            }
             (container.name.clone(), record)
         })
         .chain(ephemeral)

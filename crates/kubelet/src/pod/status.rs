@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::record::{Ended, Record, Records, State};
-use super::{RestartPolicy, is_sidecar};
+use super::{RestartPolicy, families, is_sidecar};
 use crate::image::{self, Image};
 
 /// Everything a status follows from.
@@ -229,7 +229,7 @@ fn phase(input: &Input<'_>, old: Option<&str>) -> &'static str {
 }
 
 /// A condition's status, reason and message.
-type Condition = (&'static str, Option<&'static str>, String);
+pub(super) type Condition = (&'static str, Option<&'static str>, String);
 
 fn conditions(
     input: &Input<'_>,
@@ -239,24 +239,33 @@ fn conditions(
 ) -> Vec<PodCondition> {
     let yes: Condition = ("True", None, String::new());
     let names = |list: Vec<&str>| format!("[{}]", list.join(" "));
-    let unready: Vec<&str> = {
+    let waited_for = || {
         let init_list = input.spec.init_containers.iter().flatten().zip(init);
         let sidecars = init_list.filter(|(container, _)| is_sidecar(container)).map(|(_, status)| status);
-        sidecars.chain(main).filter(|status| !status.ready).map(|status| status.name.as_str()).collect()
+        sidecars.chain(main)
     };
-    let containers_ready: Condition = match phase {
-        "Succeeded" => ("False", Some("PodCompleted"), String::new()),
-        "Failed" => ("False", Some("PodFailed"), String::new()),
-        _ if unready.is_empty() => yes.clone(),
-        _ => {
-            let message = format!("containers with unready status: {}", names(unready));
-            ("False", Some("ContainersNotReady"), message)
+    let judge = |unready: Vec<&str>| -> Condition {
+        match phase {
+            "Succeeded" => ("False", Some("PodCompleted"), String::new()),
+            "Failed" => ("False", Some("PodFailed"), String::new()),
+            _ if unready.is_empty() => yes.clone(),
+            _ => {
+                let message = format!("containers with unready status: {}", names(unready));
+                ("False", Some("ContainersNotReady"), message)
+            }
         }
     };
-    let ready = match gates(input) {
-        Some(message) if containers_ready.0 == "True" => ("False", Some("ReadinessGatesNotReady"), message),
-        _ => containers_ready.clone(),
+    let gated = |containers: Condition| match gates(input) {
+        Some(message) if containers.0 == "True" => ("False", Some("ReadinessGatesNotReady"), message),
+        _ => containers,
     };
+    let unready = waited_for().filter(|status| !status.ready).map(|status| status.name.as_str());
+    let containers_ready = judge(unready.collect());
+    let ready = gated(containers_ready.clone());
+    let by_family = families::conditions(input, &ready, |family| {
+        let unready = families::unready(input, waited_for().map(|status| status.name.as_str()), family);
+        gated(judge(unready))
+    });
     let begun =
         input.spec.containers.iter().any(|one| input.records.get(&one.name).is_some_and(|one| one.has_run));
     let incomplete: Vec<&str> = init
@@ -276,16 +285,15 @@ fn conditions(
         ("False", Some("ContainersNotInitialized"), message)
     };
     let network = if input.has_sandbox { yes.clone() } else { ("False", None, String::new()) };
-    [
+    let ours = [
         ("PodReadyToStartContainers", network),
         ("Initialized", initialized),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
         ("PodScheduled", yes),
-    ]
-    .into_iter()
-    .map(|(kind, condition)| with_history(input, kind, condition))
-    .collect()
+    ];
+    let ours = ours.map(|(kind, condition)| with_history(input, kind, condition)).into_iter();
+    ours.chain(by_family.into_iter().map(|(kind, condition)| with_history(input, &kind, condition))).collect()
 }
 
 /// What the pod's readiness gates lack.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use dyad_net::IpFamily;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use super::plan::{Action, Plan, plan};
 use super::record::{Ended, Record, Records, State, lost, recover};
 use super::status::{Input, status};
+use crate::probe::Beside;
 use crate::sandbox::{ContainerState, Exit};
 
 fn at(seconds: i64) -> Timestamp {
@@ -260,6 +262,74 @@ fn b7_b10_addresses_stand_in_order_and_the_first_one_alone() {
     let ips: Vec<String> = shown.host_ips.unwrap().into_iter().map(|ip| ip.ip).collect();
     assert_eq!(ips, ["192.0.2.1", "2001:db8::1"]);
     assert_eq!(shown.observed_generation, Some(3));
+}
+
+#[test]
+fn conditions_of_families_are_there_while_they_differ() {
+    let families = ["dyad.io/ReadyIPv4", "dyad.io/ReadyIPv6"];
+    let (pod, mut spec) = pod(
+        json!({"containers": [{"name": "a", "readinessProbe": {"tcpSocket": {"port": 80}}}, {"name": "b"}]}),
+    );
+    let beside = |ready| Beside { ready, problem: if ready { "" } else { "refused" }.into() };
+    #[rustfmt::skip]
+    let rows = [
+        // ready, beside,      of each family
+        (true,  None,        None),
+        (true,  Some(true),  None),
+        (true,  Some(false), Some(["True", "False"])),
+        (false, None,        None),
+        (false, Some(false), None),
+        (false, Some(true),  Some(["False", "True"])),
+    ];
+    for (ready, other, want) in rows {
+        let mut records = records(&[("a", "r"), ("b", "r")]);
+        let record = records.get_mut("a").unwrap();
+        record.ready = ready;
+        record.beside = other.map(|ready| (IpFamily::V6, beside(ready))).into_iter().collect();
+        let shown = report(&pod, &spec, &records, false);
+        let got = families.map(|kind| {
+            let conditions = shown.conditions.iter().flatten();
+            conditions.into_iter().find(|one| one.type_ == kind).map(|one| one.status.clone())
+        });
+        assert_eq!(
+            got,
+            want.map_or([None, None], |want| want.map(|one| Some(one.to_owned()))),
+            "{ready} {other:?}"
+        );
+        assert_eq!(
+            condition(&shown, "Ready").0,
+            if ready { "True" } else { "False" },
+            "B25: {ready} {other:?}"
+        );
+        if want == Some(["True", "False"]) {
+            let said = shown.conditions.iter().flatten().find(|one| one.type_ == families[1]).unwrap();
+            let message = "containers with unready status: [a]: refused";
+            assert_eq!(said.message.as_deref(), Some(message));
+            // The next kubelet knows it from there.
+            let mut known = pod.clone();
+            known.status = Some(shown.clone());
+            let state = ContainerState {
+                name: "a".into(),
+                attempt: 0,
+                started_at: at(0).as_nanosecond() as i64,
+                exit: None,
+                pid: 0,
+            };
+            let found = recover(&known, &spec, &[state], at(100));
+            assert!(!found["a"].is_ready_in(IpFamily::V6) && found["a"].is_ready_in(IpFamily::V4));
+            assert!(found["b"].beside.is_empty(), "no probe, nothing to say");
+        }
+        // Whatever keeps the whole pod from being ready is no difference.
+        spec.readiness_gates = Some(serde_json::from_value(json!([{"conditionType": "x/y"}])).unwrap());
+        let shown = report(&pod, &spec, &records, false);
+        assert!(
+            shown.conditions.iter().flatten().all(|one| !families.contains(&one.type_.as_str())),
+            "gates"
+        );
+        spec.readiness_gates = None;
+        let over = report(&pod, &spec, &self::records(&[("a", "0"), ("b", "0")]), true);
+        assert!(over.conditions.iter().flatten().all(|one| !families.contains(&one.type_.as_str())), "over");
+    }
 }
 
 #[test]

@@ -1,6 +1,11 @@
-//! Who may ask a node for what (J62): members of `system:masters` for everything, whoever else the API lets.
+//! Who may ask a node for what (J60, J62): members of `system:masters` for everything, whoever else the API lets. Who has no
+//! certificate is who the API says the bearer of his token is.
 
-use http::Method;
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::PostParams;
@@ -19,6 +24,36 @@ pub(super) enum Refusal {
     Unauthorized,
     /// Somebody is, but may not.
     Forbidden(String),
+}
+
+/// Who asks: whoever his certificate names, or else the bearer of a token.
+pub(super) async fn caller(
+    shared: &Shared,
+    certified: Option<Arc<Caller>>,
+    headers: &HeaderMap,
+) -> Option<Arc<Caller>> {
+    match (certified, bearer(headers)) {
+        (Some(caller), _) => Some(caller),
+        (None, Some(token)) => bearer_of(shared, token).await.map(Arc::new),
+        (None, None) => None,
+    }
+}
+
+/// The token of a request (RFC 6750, 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+}
+
+async fn bearer_of(shared: &Shared, token: &str) -> Option<Caller> {
+    let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
+    let review = TokenReview { spec, ..TokenReview::default() };
+    let api: Api<TokenReview> = Api::all(shared.client.clone());
+    let answered = tokio::time::timeout(REVIEW_MAX, api.create(&PostParams::default(), &review)).await;
+    // Nobody is known while the API can't be asked.
+    let status = answered.ok()?.ok()?.status.filter(|status| status.authenticated == Some(true))?;
+    let user = status.user?;
+    Some(Caller { name: user.username?, groups: user.groups.unwrap_or_default() })
 }
 
 /// Lets a caller pass, or says why not.
@@ -105,6 +140,22 @@ fn subresources(path: &str) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_those_of_bearers() {
+        for (value, want) in [
+            ("Bearer a.b.c", Some("a.b.c")),
+            ("bearer  x ", Some("x")),
+            ("Bearer ", None),
+            ("Bearer", None),
+            ("Basic eDp5", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
+            assert_eq!(bearer(&headers), want, "{value:?}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
 
     #[test]
     fn paths_are_parts_of_the_node() {

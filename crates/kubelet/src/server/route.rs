@@ -62,6 +62,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
+    let caller = auth::caller(&shared, caller, request.headers()).await;
     match auth::check(&shared, caller.as_deref(), request.method(), &path).await {
         Ok(()) => {}
         Err(Refusal::Unauthorized) => {

@@ -1,8 +1,11 @@
 //! Tells the API a pod's status: the newest one, as often as it takes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use dyad_model::readiness;
+use dyad_net::IpFamily;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -26,7 +29,9 @@ impl Publisher {
         let meta = &pod.metadata;
         let api = Api::namespaced(client, meta.namespace.as_deref().unwrap_or_default());
         let (name, uid) = (meta.name.clone().unwrap_or_default(), meta.uid.clone().unwrap_or_default());
-        tokio::spawn(publish_all(api, name, uid, newest, sent));
+        let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let said = Said(families_of(known));
+        tokio::spawn(publish_all(api, name, uid, said, newest, sent));
         Self { wanted, done }
     }
 
@@ -64,6 +69,7 @@ async fn publish_all(
     api: Api<Pod>,
     name: String,
     uid: String,
+    mut said: Said,
     mut newest: watch::Receiver<Option<PodStatus>>,
     sent: watch::Sender<Option<PodStatus>>,
 ) {
@@ -71,7 +77,9 @@ async fn publish_all(
     while newest.changed().await.is_ok() {
         loop {
             let Some(status) = newest.borrow_and_update().clone() else { break };
-            let change = Patch::Strategic(patch(&uid, &status));
+            let change = Patch::Strategic(patch(&uid, &status, &said));
+            // Whether it arrived or not: what may be there has to go one day.
+            said.0.extend(families_of(status.conditions.iter().flatten()));
             match api.patch_status(&name, &PatchParams::default(), &change).await {
                 Ok(_) => {
                     wait = RETRY_FIRST;
@@ -93,9 +101,18 @@ async fn publish_all(
     }
 }
 
+/// The conditions about families that the API may have: they are taken back when families do not differ any more.
+#[derive(Default)]
+struct Said(BTreeSet<String>);
+
+fn families_of<'a>(conditions: impl Iterator<Item = &'a PodCondition>) -> BTreeSet<String> {
+    let ours = IpFamily::BOTH.map(readiness::condition);
+    conditions.map(|condition| condition.type_.clone()).filter(|kind| ours.contains(kind)).collect()
+}
+
 /// The strategic merge patch of a status. Conditions are merged by type, so that those of others stay; addresses are
 /// keyed by themselves and therefore replaced as a whole (B6). The uid makes it fail on another pod of that name.
-fn patch(uid: &str, status: &PodStatus) -> Value {
+fn patch(uid: &str, status: &PodStatus, said: &Said) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     for list in ["podIPs", "hostIPs"] {
         if let Some(Value::Array(items)) = value.get_mut(list) {
@@ -104,7 +121,12 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
     }
     // What is not said any more is to go.
     let conditions = value.get_mut("conditions").and_then(Value::as_array_mut);
-    conditions.into_iter().flatten().for_each(forget_reason);
+    if let Some(conditions) = conditions {
+        conditions.iter_mut().for_each(forget_reason);
+        let now = families_of(status.conditions.iter().flatten());
+        let gone = said.0.difference(&now).map(|kind| json!({"type": kind, "$patch": "delete"}));
+        conditions.extend(gone);
+    }
     forget_reason(&mut value);
     json!({"metadata": {"uid": uid}, "status": value})
 }
@@ -119,7 +141,7 @@ fn forget_reason(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{PodCondition, PodIP};
+    use k8s_openapi::api::core::v1::PodIP;
 
     use super::*;
 
@@ -134,12 +156,33 @@ mod tests {
             ..PodStatus::default()
         };
         assert_eq!(
-            patch("u", &status),
+            patch("u", &status, &Said::default()),
             json!({"metadata": {"uid": "u"}, "status": {
                 "phase": "Running", "reason": null, "message": null,
                 "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}],
                 "podIPs": [{"ip": "fd00::5"}, {"ip": "10.0.0.5"}, {"$patch": "replace"}],
             }})
         );
+    }
+    #[test]
+    fn what_was_said_of_families_is_taken_back() {
+        let condition = |kind: &str| PodCondition {
+            type_: kind.into(),
+            status: "True".into(),
+            ..PodCondition::default()
+        };
+        let differs = ["Ready", "dyad.io/ReadyIPv4", "dyad.io/ReadyIPv6", "example.org/mine"].map(condition);
+        let said = Said(families_of(differs.iter()));
+        let status = |kinds: &[&str]| PodStatus {
+            conditions: Some(kinds.iter().map(|kind| condition(kind)).collect()),
+            ..PodStatus::default()
+        };
+        let gone = |kinds: &[&str]| -> Vec<Value> {
+            let value = patch("u", &status(kinds), &said);
+            let list = value["status"]["conditions"].as_array().unwrap();
+            list.iter().filter(|one| one["$patch"] == "delete").map(|one| one["type"].clone()).collect()
+        };
+        assert_eq!(gone(&["Ready"]), ["dyad.io/ReadyIPv4", "dyad.io/ReadyIPv6"]);
+        assert_eq!(gone(&["Ready", "dyad.io/ReadyIPv4", "dyad.io/ReadyIPv6"]), [Value::Null; 0]);
     }
 }

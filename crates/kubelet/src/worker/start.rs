@@ -39,6 +39,9 @@ type Texts = BTreeMap<String, BTreeMap<String, String>>;
 /// With the value `false`, a pod sees Service addresses on its sockets as they were asked for.
 const SOCKET_LOAD_BALANCING: &str = "dyad.io/socket-load-balancing";
 
+/// With the value `true`, a pod's liveness probes have to be answered at each of its addresses.
+const LIVENESS: &str = "dyad.io/liveness-in-all-families";
+
 impl Worker {
     /// Has directories, sandbox and volumes ready.
     pub(super) async fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
@@ -393,15 +396,19 @@ impl Worker {
 
     /// Whom probes and hooks of a container ask.
     pub(super) fn target(&self, container: &Container, attempt: u32) -> Target {
+        let annotations = self.pod.metadata.annotations.as_ref();
         let ports = container.ports.iter().flatten();
         let named =
             ports.filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)));
         Target {
             container: container.name.clone(),
             attempt,
-            ip: self.ips.first().copied(),
+            ips: self.ips.clone(),
             sandbox: self.dir(),
             ports: named.collect(),
+            alive_everywhere: annotations
+                .and_then(|all| all.get(LIVENESS))
+                .is_some_and(|value| value == "true"),
         }
     }
 
@@ -418,6 +425,7 @@ impl Worker {
                     kind: Kind::PostStart,
                     verdict: Some(false),
                     failure: Some(problem),
+                    beside: Vec::new(),
                 };
                 // Nobody listens: the pod is ending anyway.
                 let _ = outcomes.send(outcome).await;

@@ -203,7 +203,7 @@ pub(super) async fn run_hook(
         tcp_socket: handler.tcp_socket,
         ..Probe::default()
     };
-    probe::ask(&question, target, limit).await
+    probe::ask(&question, target, target.ips.first().copied(), limit).await
 }
 
 async fn send(sandbox: &Arc<crate::sandbox::Sandbox>, name: &str, attempt: u32, signal: i32) {

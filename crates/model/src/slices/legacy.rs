@@ -6,6 +6,7 @@ use dyad_net::IpFamily;
 use serde_json::{Value, json};
 
 use super::{HEADLESS_LABEL, has_selected_endpoints, is_headless, pod, set_trigger, wire};
+use crate::readiness;
 use crate::selector::LabelSelector;
 
 /// Most addresses in one Endpoints (E63).
@@ -39,8 +40,9 @@ pub fn endpoints(
         if !selected || !pod::is_endpoint(pod, publish) {
             continue;
         }
-        let Some(address) = address(service, pod) else { continue };
-        let ready = publish || pod::is_ready(pod);
+        let family = family(service, pod);
+        let Some(address) = address(service, pod, family) else { continue };
+        let ready = publish || readiness::is_ready(service, pod, family);
         let mut add = |port: Option<String>| insert(by_port.entry(port).or_default(), &address, ready);
         if wire::list(spec, "ports").is_empty() {
             if is_headless(service) {
@@ -151,16 +153,20 @@ fn repack(by_port: BTreeMap<Option<String>, Addresses>) -> Vec<Value> {
     subsets.collect()
 }
 
-/// The pod's first address of the Service's first family (E60).
-fn address(service: &Value, pod: &Value) -> Option<Value> {
+/// The Service's first family.
+fn family(service: &Value, pod: &Value) -> IpFamily {
     let spec = wire::at(service, &["spec"]);
     let first = wire::texts(spec, "ipFamilies").next().and_then(IpFamily::from_name);
-    let family = first
+    first
         .or_else(|| dyad_net::parse_ip_sloppy(wire::text(spec, "clusterIP")).map(IpFamily::from))
         .or_else(|| {
             dyad_net::parse_ip_sloppy(wire::text(wire::at(pod, &["status"]), "podIP")).map(IpFamily::from)
         })
-        .unwrap_or(IpFamily::V4);
+        .unwrap_or(IpFamily::V4)
+}
+
+/// The pod's first address of that family (E60).
+fn address(service: &Value, pod: &Value, family: IpFamily) -> Option<Value> {
     let mut address = json!({ "ip": pod::addresses(pod, family).next()?, "targetRef": pod::target(pod) });
     let node = wire::text(wire::at(pod, &["spec"]), "nodeName");
     for (key, value) in [("nodeName", node), ("hostname", pod::hostname(service, pod).unwrap_or_default())] {

@@ -4,6 +4,7 @@ use dyad_net::IpFamily;
 use serde_json::{Value, json};
 
 use super::{topology, wire};
+use crate::readiness;
 
 /// Whether a pod can be an endpoint at all (E14).
 pub(super) fn is_endpoint(pod: &Value, with_terminating: bool) -> bool {
@@ -15,13 +16,6 @@ pub(super) fn is_endpoint(pod: &Value, with_terminating: bool) -> bool {
 
 pub(super) fn is_terminating(pod: &Value) -> bool {
     wire::has(wire::at(pod, &["metadata"]), "deletionTimestamp")
-}
-
-/// Whether the pod says it is ready.
-pub(super) fn is_ready(pod: &Value) -> bool {
-    let conditions = wire::list(wire::at(pod, &["status"]), "conditions");
-    let ready = conditions.iter().find(|condition| wire::text(condition, "type") == "Ready");
-    ready.is_some_and(|condition| wire::text(condition, "status") == "True")
 }
 
 /// The pod's addresses of a family in their canonical form (P7).
@@ -62,7 +56,7 @@ pub(super) fn endpoint(service: &Value, pod: &Value, zone: Option<&str>, family:
     if addresses.is_empty() {
         return None;
     }
-    let (serving, terminating) = (is_ready(pod), is_terminating(pod));
+    let (serving, terminating) = (readiness::is_ready(service, pod, family), is_terminating(pod));
     let spec = wire::at(service, &["spec"]);
     let ready = wire::flag(spec, "publishNotReadyAddresses") || (serving && !terminating);
     let mut endpoint = json!({

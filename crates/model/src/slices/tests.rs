@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod families;
 mod topology;
 
 fn service(spec: Value) -> Value {
