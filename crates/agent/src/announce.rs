@@ -1,4 +1,7 @@
-//! Says on the Node which data plane runs there, for `dyad status` and everybody else.
+//! Says on the Node which data plane runs there and whose queries of DNS it answers, for `dyad status`, `dyad explain` and
+//! everybody else.
+
+use std::net::IpAddr;
 
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
@@ -13,31 +16,62 @@ use crate::objects::NodeObject;
 /// The annotation: `ebpf`, or `nftables` and why.
 pub const DATAPLANE: &str = "dyad.io/dataplane";
 
-/// How soon is tried again what the API did not take.
+/// The annotation: the addresses whose queries of DNS over UDP the node answers itself; absent while it does not.
+pub const DNS_CACHE: &str = "dyad.io/dns-cache";
+
+/// How soon is tried again what the API did not take, or did not tell of.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Keeps the annotation current, for ever.
-pub(crate) async fn keep(client: Client, node: String, mut status: watch::Receiver<Status>) {
+/// What a Node object says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announcement {
+    /// Which data plane runs.
+    pub dataplane: Option<String>,
+    /// The addresses whose queries it answers.
+    pub dns_cache: Option<String>,
+}
+
+impl Announcement {
+    fn of(status: &Status, intercept: &[IpAddr]) -> Self {
+        let addresses = || intercept.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+        Self { dataplane: Some(status.dataplane.clone()), dns_cache: status.intercepts.then(addresses) }
+    }
+}
+
+/// Keeps the annotations current, for ever.
+pub(crate) async fn keep(
+    client: Client,
+    node: String,
+    intercept: Vec<IpAddr>,
+    mut status: watch::Receiver<Status>,
+) {
     let resource = ApiResource::erase::<NodeObject>(&());
     let nodes: Api<DynamicObject> = Api::all_with(client, &resource);
     let mut has_complained = false;
     loop {
         // Only once the Node has been seen can be told what it says.
-        let differs = |status: &Status| status.synced && status.announced.as_ref() != Some(&status.dataplane);
-        let Ok(wanted) = status.wait_for(differs).await.map(|status| status.dataplane.clone()) else {
+        let differs =
+            |status: &Status| status.synced && status.announced != Announcement::of(status, &intercept);
+        let Ok(wanted) = status.wait_for(differs).await.map(|status| Announcement::of(&status, &intercept))
+        else {
             return std::future::pending().await;
         };
-        let patch = json!({"metadata": {"annotations": {DATAPLANE: wanted}}});
+        let annotations = json!({DATAPLANE: wanted.dataplane, DNS_CACHE: wanted.dns_cache});
+        let patch = json!({"metadata": {"annotations": annotations}});
         let params = PatchParams { field_manager: Some("dyad-agent".to_owned()), ..PatchParams::default() };
         match nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await {
-            // Word of it comes with the watch.
-            Ok(_) => has_complained = false,
+            Ok(_) => {
+                has_complained = false;
+                // Word of it comes with the watch.
+                let heard = status.wait_for(|status| status.announced == wanted);
+                let _ = tokio::time::timeout(RETRY, heard).await;
+            }
             Err(error) => {
                 if !std::mem::replace(&mut has_complained, true) {
-                    warn!(%error, "can't say on the Node which data plane runs; will try again");
+                    warn!(%error, "can't say on the Node what runs there; will try again");
                 }
+                tokio::time::sleep(RETRY).await;
             }
         }
-        tokio::time::sleep(RETRY).await;
     }
 }

@@ -198,7 +198,7 @@ impl Engine {
         self.compiler.set_peer_node(name.clone(), node.as_ref().map(peer));
         if name == self.me {
             self.health.set_eligible(node.as_ref().is_some_and(|node| !node.leaving));
-            self.status.announced = node.as_ref().and_then(|node| node.dataplane.clone());
+            self.status.announced = node.as_ref().map(|node| node.announced.clone()).unwrap_or_default();
         }
         let before = match &node {
             Some(node) => self.nodes.insert(name, node.clone()),

@@ -39,7 +39,7 @@ use tokio::sync::{mpsc, watch as status};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-pub use announce::DATAPLANE;
+pub use announce::{Announcement, DATAPLANE, DNS_CACHE};
 use checks::Checks;
 pub use claim::claim;
 pub use cleanup::cleanup;
@@ -91,8 +91,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// What executes the program: `ebpf`, or `nftables` and why.
     pub dataplane: String,
-    /// What the Node object says of that.
-    pub announced: Option<String>,
+    /// What the Node object says of that, and of [`intercepts`](Self::intercepts).
+    pub announced: Announcement,
 }
 
 impl Status {
@@ -153,7 +153,12 @@ pub async fn run_wired(
     watch::start(&client, &config, &sender, &mut tasks);
     let (checks, wanted) = status::channel(Checks::default());
     tasks.spawn(checks::serve(wanted, Arc::clone(&health)));
-    tasks.spawn(announce::keep(client, config.node_name.clone(), wires.status.subscribe()));
+    tasks.spawn(announce::keep(
+        client,
+        config.node_name.clone(),
+        config.intercept.clone(),
+        wires.status.subscribe(),
+    ));
     for at in config.healthz.into_iter().flat_map(server::in_both_families) {
         tasks.spawn(server::serve(at, "health".into(), health::handler(&health, &metrics)));
     }

@@ -10,6 +10,7 @@ use kube::api::ObjectMeta;
 use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use serde::Deserialize;
 
+use crate::announce::{self, Announcement};
 use crate::routes::Node;
 use crate::watch::{Change, Kind};
 
@@ -173,7 +174,10 @@ impl Object for NodeObject {
                 pod_ranges: wire::pod_ranges(&self.spec),
                 zone: wire::zone(self.metadata.labels.as_ref()),
                 leaving: wire::is_to_be_deleted(&self.spec) || self.metadata.deletion_timestamp.is_some(),
-                dataplane: annotation(crate::announce::DATAPLANE),
+                announced: Announcement {
+                    dataplane: annotation(announce::DATAPLANE),
+                    dns_cache: annotation(announce::DNS_CACHE),
+                },
                 labels: self.metadata.labels.unwrap_or_default(),
             }),
         )

@@ -11,6 +11,7 @@ use dyad_program::policy::Labels;
 use tracing::info;
 
 use crate::Config;
+use crate::announce::Announcement;
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +26,8 @@ pub(crate) struct Node {
     pub(crate) labels: Labels,
     /// Whether it is about to be taken out of the cluster.
     pub(crate) leaving: bool,
-    /// What its annotation says of the data plane.
-    pub(crate) dataplane: Option<String>,
+    /// What its annotations say of what runs there.
+    pub(crate) announced: Announcement,
 }
 
 impl Node {

@@ -100,7 +100,9 @@ fn health_and_metrics_are_kube_proxys() {
         assert_eq!(get("127.0.0.1:10249", "/else").await.unwrap().0, 404);
         assert_eq!(get("192.0.2.1:10249", "/metrics").await, None, "for the node itself only");
         // The Node says which data plane it has.
-        agent.until("announced", |status| status.announced.as_deref() == Some(&*status.dataplane)).await;
+        agent
+            .until("announced", |status| status.announced.dataplane.as_deref() == Some(&*status.dataplane))
+            .await;
         let node = nodes.get("node1").await.unwrap();
         let said = &node.metadata.annotations.unwrap()[DATAPLANE];
         assert!(said.starts_with("nftables: no cgroup"), "{said}");

@@ -12,6 +12,8 @@ use super::Fate;
 use super::cluster::Cluster;
 use super::target::{describe, object_name};
 
+/// With the value `true`, a Service's endpoints are ready in each family by what pods say of that family.
+const READINESS: &str = "dyad.io/readiness-per-family";
 /// So many pods, or nodes, are named.
 const NAMED: usize = 5;
 
@@ -112,11 +114,37 @@ pub(super) fn no_endpoints(cluster: &Cluster<'_>, service: &Name, family: IpFami
             some(phases.iter().map(String::as_str))
         )];
     }
+    let silent: Vec<String> = with_address
+        .iter()
+        .filter_map(|pod| Some(format!("{} ({})", object_name(pod), silence(pod, family)?)))
+        .collect();
+    let asks = object["metadata"]["annotations"][READINESS] == "true";
+    if asks && !silent.is_empty() {
+        return vec![
+            format!(
+                "no pod that Service {service} selects is ready in {family}: {}",
+                some(silent.iter().map(String::as_str))
+            ),
+            format!(
+                "have it listen there; or take the annotation {} from the Service, so that {family} goes by `Ready` again",
+                READINESS
+            ),
+        ];
+    }
     let states: Vec<String> = with_address.iter().map(|pod| phase(pod)).collect();
     vec![format!(
         "no pod that Service {service} selects is ready: {}; see `kubectl describe pod`",
         some(states.iter().map(String::as_str))
     )]
+}
+
+/// What a pod says that answers its readiness probes in another family, but not in this one.
+pub(super) fn silence(pod: &Value, family: IpFamily) -> Option<&str> {
+    let conditions = pod["status"]["conditions"].as_array()?;
+    let kind = format!("dyad.io/Ready{family}");
+    let said =
+        conditions.iter().find(|condition| condition["type"] == *kind && condition["status"] == "False")?;
+    Some(said["message"].as_str().unwrap_or("its readiness probe fails"))
 }
 
 /// A pod with its phase.

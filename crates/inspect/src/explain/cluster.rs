@@ -5,11 +5,15 @@ use std::net::IpAddr;
 
 use dyad_net::{DualStack, IpFamily, IpNet};
 use dyad_program::policy::{self, Labels, PeerNode, Pod};
-use dyad_program::{Compiler, Inputs, Name, NodeView, wire};
+use dyad_program::rule::Direction;
+use dyad_program::{Compiler, Inputs, Name, NodeView, Packet, Payload, Protocol, wire};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{ExplainError, Objects, Settings};
+
+/// The port of DNS.
+const DNS: u16 = 53;
 
 /// A node.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +22,12 @@ pub(super) struct Node {
     pub(super) ips: Vec<IpAddr>,
     pod_ranges: Vec<IpNet>,
     zone: Option<String>,
+    /// Addresses whose queries of DNS it answers itself.
+    dns_cache: Vec<IpAddr>,
 }
+
+/// The annotation in which agents say so.
+const DNS_CACHE: &str = "dyad.io/dns-cache";
 
 impl Node {
     /// The address that counts.
@@ -173,6 +182,19 @@ impl<'a> Cluster<'a> {
         self.nodes.get(node).map(|node| node.ips.iter().copied().collect()).unwrap_or_default()
     }
 
+    /// Whether a node answers a packet itself, as a query of DNS. Pods whose egress is isolated are spared, so that
+    /// their policies see where queries go.
+    pub(super) fn is_answered_by(&mut self, name: &str, packet: &Packet) -> bool {
+        let asked = self.nodes.get(name).is_some_and(|node| node.dns_cache.contains(&packet.destination));
+        asked
+            && packet.payload == Payload::Port(Protocol::Udp, DNS)
+            && self
+                .compiler(name)
+                .program()
+                .get(packet.source.into())
+                .is_none_or(|table| !table.isolated.contains_key(&(Direction::Egress, packet.source)))
+    }
+
     /// What the node called so should hold.
     pub(super) fn compiler(&mut self, name: &str) -> &Compiler {
         if !self.compilers.contains_key(name) {
@@ -224,8 +246,10 @@ fn node(object: &Value) -> Result<(String, Node, Labels), serde_json::Error> {
         }
     }
     let zone = wire::zone(Some(&labels));
+    let cached = object["metadata"]["annotations"][DNS_CACHE].as_str().unwrap_or_default();
+    let dns_cache = cached.split(',').filter_map(|ip| ip.parse().ok()).collect();
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    Ok((name, Node { ips, pod_ranges: wire::pod_ranges(&spec), zone }, labels))
+    Ok((name, Node { ips, pod_ranges: wire::pod_ranges(&spec), zone, dns_cache }, labels))
 }
 
 static EMPTY: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::Object(serde_json::Map::new()));

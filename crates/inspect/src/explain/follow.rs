@@ -77,6 +77,9 @@ struct Follower<'a, 'b> {
 impl Follower<'_, '_> {
     /// Follows a packet through `node`, where it has just come to. `to` names it where there are several.
     fn hop(&mut self, node: &str, packet: Packet, to: Option<String>, count: usize) {
+        if self.cluster.is_answered_by(node, &packet) {
+            return self.answer(node, &packet, to);
+        }
         let addresses = self.cluster.addresses(node);
         let compiler = self.cluster.compiler(node);
         let owner = |family, at| compiler.owner(family, at);
@@ -94,6 +97,25 @@ impl Follower<'_, '_> {
             Verdict::Reject(_) => self.end_here(Fate::Refused, node, &packet, &found.steps),
             Verdict::Drop => self.end_here(Fate::Dropped, node, &packet, &found.steps),
         }
+    }
+
+    /// The node's DNS cache answers.
+    fn answer(&mut self, node: &str, packet: &Packet, to: Option<String>) {
+        let asked = describe(packet.destination, packet.payload);
+        let step = Decision::node_cache(
+            format!("queries to {asked}/UDP are answered on the node, without connection tracking"),
+            node,
+        );
+        self.path.hops.push(Hop { node: node.to_owned(), to, steps: vec![step] });
+        let why = "by the node's DNS cache; while that is gone, by the endpoints of the Service";
+        self.path.outcomes.push(Outcome {
+            result: Fate::Delivered,
+            endpoint: asked,
+            pod: None,
+            node: Some(node.to_owned()),
+            why: Some(why.to_owned()),
+            advice: Vec::new(),
+        });
     }
 
     /// The packet comes no further than this node's view of Services.
@@ -148,7 +170,14 @@ impl Follower<'_, '_> {
                 let packet = Packet { origin: Origin::Link, source, destination, payload, last: None };
                 self.hop(&next, packet, Some(describe(destination, payload)), count + 1);
             }
-            None if host.is_some() => self.path.outcomes.push(arrives(Fate::Delivered, None)),
+            None if host.is_some() => {
+                let object =
+                    self.cluster.pod_at(destination).and_then(|(name, _)| self.cluster.pod_object(name));
+                let why = object
+                    .and_then(|object| advice::silence(object, family))
+                    .map(|problem| format!("but the pod says that it is not ready in {family}: {problem}"));
+                self.path.outcomes.push(arrives(Fate::Delivered, why));
+            }
             None if self.cluster.is_of_pods(destination) => {
                 let why = format!("{destination} is of the pod ranges, but no pod has it");
                 self.path.outcomes.push(arrives(Fate::Unreachable, Some(why)));

@@ -52,7 +52,7 @@ pub struct Counter {
 /// Something that is decided on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Decision {
-    /// What it is about: `arrival`, `guard`, `frontend`, `endpoint`, `policy` or `source`.
+    /// What it is about: `arrival`, `cache`, `guard`, `frontend`, `endpoint`, `policy` or `source`.
     pub stage: &'static str,
     /// What is decided.
     pub text: String,
@@ -72,6 +72,11 @@ impl Decision {
             because: step.because.as_deref().map(str::to_owned),
             counter: None,
         }
+    }
+
+    /// A query that a node's DNS cache takes.
+    pub(super) fn node_cache(text: String, node: &str) -> Self {
+        Self { stage: "cache", text, because: Some(format!("the DNS cache of {node}")), counter: None }
     }
 
     /// The words of the kernel's rule that carries this out, if it is one that counts.

@@ -305,6 +305,66 @@ fn services_without_endpoints_tell_what_is_wrong_with_the_pods() {
 }
 
 #[test]
+fn queries_of_dns_are_answered_by_the_nodes_cache() {
+    let mut objects = cluster();
+    let ports = json!([{"name": "dns", "protocol": "UDP", "port": 53}, {"name": "dns-tcp", "protocol": "TCP", "port": 53}]);
+    objects.services = vec![service("web", json!({"ports": ports}))];
+    objects.slices = slices("web", &[(2, 7)]);
+    for slice in &mut objects.slices {
+        slice["ports"] = ports.clone();
+    }
+    let way = |objects: &Objects, to: &str| {
+        let report = ask(objects, "pod/a", to);
+        assert!(report.delivered, "{}", report.text());
+        report.paths.iter().map(|path| path.hops[0].steps[0].stage).collect::<Vec<_>>()
+    };
+    assert_eq!(way(&objects, "svc/web:dns"), ["arrival", "arrival"], "no cache");
+    objects.nodes[0]["metadata"]["annotations"] = json!({"dyad.io/dns-cache": "10.96.0.1,fd00:10:96::1"});
+    assert_eq!(way(&objects, "svc/web:dns"), ["cache", "cache"]);
+    assert_eq!(way(&objects, "svc/web:dns-tcp"), ["arrival", "arrival"], "TCP takes the Service's way");
+    let text = ask(&objects, "pod/a", "svc/web:dns").text();
+    assert!(
+        text.contains("by the DNS cache of node1") && text.contains("[fd00:10:96::1]:53, on node1"),
+        "{text}"
+    );
+    assert_eq!(way(&objects, "10.244.2.7:53"), ["arrival"], "who is asked by himself answers");
+    // Pods whose egress is isolated are spared.
+    let egress = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]});
+    objects.network_policies = vec![policy("egress", egress)];
+    assert_eq!(way(&objects, "svc/web:dns"), ["arrival", "arrival"]);
+    // The cache in one family leaves the other one alone.
+    objects.network_policies.clear();
+    objects.nodes[0]["metadata"]["annotations"] = json!({"dyad.io/dns-cache": "fd00:10:96::1"});
+    assert_eq!(way(&objects, "svc/web:dns"), ["arrival", "cache"]);
+}
+
+#[test]
+fn a_pod_that_does_not_answer_in_a_family_is_told_of() {
+    let mut objects = cluster();
+    for pod in &mut objects.pods[1..] {
+        pod["status"]["conditions"] = json!([
+            {"type": "Ready", "status": "True"},
+            {"type": "dyad.io/ReadyIPv4", "status": "True"},
+            {"type": "dyad.io/ReadyIPv6", "status": "False", "message": "dial tcp [::]:8080: refused"},
+        ]);
+    }
+    // Nobody asked for readiness per family: it is sent there, and what will become of it is said.
+    let [(v4, silent), (v6, words)] = ends(&ask(&objects, "pod/a", "svc/web")).try_into().unwrap();
+    assert_eq!((v4, &*silent, v6), (Some(Fate::Delivered), "", Some(Fate::Delivered)));
+    assert!(words.contains("not ready in IPv6: dial tcp [::]:8080: refused"), "{words}");
+    // Somebody did.
+    objects.services[0]["metadata"]["annotations"] = json!({"dyad.io/readiness-per-family": "true"});
+    objects.slices.pop();
+    let [(v4, _), (v6, words)] = ends(&ask(&objects, "pod/a", "svc/web")).try_into().unwrap();
+    assert_eq!((v4, v6), (Some(Fate::Delivered), Some(Fate::Refused)));
+    assert!(
+        words.contains("is ready in IPv6: default/web-1 (dial tcp [::]:8080: refused), default/web-2"),
+        "{words}"
+    );
+    assert!(words.contains("listen there"), "{words}");
+}
+
+#[test]
 fn a_family_the_service_lacks_is_told_of_and_no_failure_unless_asked_for() {
     let mut objects = cluster();
     objects.services =
