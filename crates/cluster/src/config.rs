@@ -104,6 +104,7 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
             nodes.len()
         );
     }
+    let primary = pod_ranges.first().map(|range| IpFamily::from(*range));
     let config = ClusterConfig {
         name,
         pod_ranges,
@@ -111,7 +112,12 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         nodes,
         api_addresses: match file.api_address {
             Some(ip) => vec![ip],
-            None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            None => {
+                // The first one is the kubeconfig's.
+                let mut loopbacks = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                loopbacks.sort_by_key(|ip: &IpAddr| Some(IpFamily::from(*ip)) != primary);
+                loopbacks
+            }
         },
         api_port: file.api_port,
         dns_search: file.dns_search,

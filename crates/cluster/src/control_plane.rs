@@ -220,10 +220,8 @@ fn write_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<
         Ok(serde_json::to_vec_pretty(&pki::kubeconfig(&spec.context(), server, pki.ca_pem(), client))?)
     };
     write_atomically(&dir.kubeconfig(), &text(&spec.server(), &pki.admin()?)?)?;
-    let inside = match spec.addresses_by_family(Place::Api)?.primary() {
-        IpAddr::V4(ip) => format!("https://{ip}:{API_PORT}"),
-        IpAddr::V6(ip) => format!("https://[{ip}]:{API_PORT}"),
-    };
+    let inside = SocketAddr::new(*spec.addresses_by_family(Place::Api)?.primary(), API_PORT);
+    let inside = format!("https://{inside}");
     for (index, node) in spec.nodes.iter().enumerate() {
         std::fs::create_dir_all(dir.node(&node.name))?;
         let addresses: Vec<IpAddr> = spec.addresses(Place::Node(index)).iter().map(IpNet::addr).collect();

@@ -3,7 +3,7 @@
 //!
 //! They are made once, when the cluster is: whoever changes or removes them later keeps what they did.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -141,10 +141,7 @@ fn metadata(name: &str) -> Value {
 fn access(spec: &ClusterSpec, pki: &Pki) -> Result<Value> {
     let range = spec.service_ranges.first().copied().context("no Service range")?;
     let ip = nth(range, 1).context("an empty Service range")?.addr();
-    let server = match ip {
-        IpAddr::V4(ip) => format!("https://{ip}"),
-        IpAddr::V6(ip) => format!("https://[{ip}]"),
-    };
+    let server = format!("https://{}", SocketAddr::new(ip, 443));
     let kubeconfig = pki::kubeconfig(&spec.context(), &server, pki.ca_pem(), &pki.dns()?);
     Ok(json!({
         "metadata": metadata(ACCESS),
@@ -171,8 +168,11 @@ fn configuration(spec: &ClusterSpec) -> Value {
 fn service(name: &str, ips: &[IpAddr]) -> Value {
     let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
     let mut metadata = metadata(name);
-    metadata["labels"]["kubernetes.io/cluster-service"] = "true".into();
-    metadata["labels"]["kubernetes.io/name"] = "CoreDNS".into();
+    if name == SERVICE {
+        // `kubectl cluster-info` shows what has these.
+        metadata["labels"]["kubernetes.io/cluster-service"] = "true".into();
+        metadata["labels"]["kubernetes.io/name"] = "CoreDNS".into();
+    }
     metadata["annotations"] = json!({"prometheus.io/port": "9153", "prometheus.io/scrape": "true"});
     json!({
         "metadata": metadata,

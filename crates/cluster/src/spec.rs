@@ -277,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn the_url_is_one_that_can_be_typed_in_either_family() {
+        for (ip, want) in [
+            ("127.0.0.1", "https://127.0.0.1:6"),
+            ("::1", "https://[::1]:6"),
+            ("0.0.0.0", "https://127.0.0.1:6"),
+            ("::", "https://[::1]:6"),
+            ("2001:db8::5", "https://[2001:db8::5]:6"),
+        ] {
+            let mut spec = spec("a", "10.244.0.0/16");
+            (spec.api_addresses, spec.api_port) = (vec![ip.parse().unwrap()], 6);
+            assert_eq!(spec.server(), want);
+        }
+    }
+
+    #[test]
     fn overlap_names_both_clusters_and_both_ranges() {
         let text = spec("a", "10.244.0.0/16").overlap(&spec("b", "10.244.128.0/17")).unwrap();
         for part in ["\"a\"", "\"b\"", "10.244.0.0/16", "10.244.128.0/17"] {

@@ -217,6 +217,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         dns_search,
         dataplane,
     } = config;
+    let api_addresses = available(api_addresses);
     let families: Vec<IpFamily> = service_ranges.iter().map(|range| (*range).into()).collect();
     let mut taken = fabric::host_ranges()?;
     for (_, other) in others(&name)? {
@@ -254,6 +255,17 @@ fn check_overlaps(spec: &ClusterSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Those of the addresses that this machine has: one without one family's loopback still has the other's.
+fn available(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let is_missing = |ip: &IpAddr| {
+        TcpListener::bind(SocketAddr::new(*ip, 0))
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrNotAvailable)
+    };
+    let found: Vec<IpAddr> = addresses.iter().copied().filter(|ip| !is_missing(ip)).collect();
+    // Without any, what is wrong is told of the first one.
+    if found.is_empty() { addresses } else { found }
 }
 
 /// The wanted port, or one that is free on every address now.

@@ -94,7 +94,7 @@ impl Api {
             return relay::upgrade(&self.reach, &peer, relayed, vigil).await;
         }
         let asked_host = call.headers.get(http::header::HOST).and_then(|value| value.to_str().ok());
-        let places = html::Places { base, hosts: [peer.host(), asked_host.unwrap_or_default().to_owned()] };
+        let places = html::Places { base, at: &peer.at, asked: asked_host.unwrap_or_default() };
         let answered = match peer.scheme {
             Scheme::Kubelet => relay::ask_kubelet(&self.reach, &peer, relayed).await,
             Scheme::Http | Scheme::Https => relay::ask(&self.reach, &peer, relayed).await,

@@ -33,6 +33,22 @@ fn the_order_of_the_ranges_gives_the_primary_family() {
 }
 
 #[test]
+fn the_api_server_is_asked_at_the_primary_familys_loopback_unless_told_otherwise() {
+    for (body, want) in [
+        ("networking: {}", &["127.0.0.1", "::1"][..]),
+        ("networking: {ipFamily: ipv4}", &["127.0.0.1", "::1"]),
+        ("networking: {ipFamily: ipv6}", &["::1", "127.0.0.1"]),
+        ("networking: {podSubnet: \"fd01::/56,10.1.0.0/16\"}", &["::1", "127.0.0.1"]),
+        ("networking: {apiServerAddress: \"::1\"}", &["::1"]),
+        ("networking: {apiServerAddress: 192.0.2.1, ipFamily: ipv6}", &["192.0.2.1"]),
+    ] {
+        let (config, _) = file(body).unwrap();
+        let addresses: Vec<String> = config.api_addresses.iter().map(IpAddr::to_string).collect();
+        assert_eq!(addresses, want, "{body}");
+    }
+}
+
+#[test]
 fn refusals_name_the_field_and_the_value() {
     #[rustfmt::skip]
     let cases = [

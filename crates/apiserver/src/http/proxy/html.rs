@@ -1,5 +1,7 @@
 //! Links of what is behind a proxy, led through it: in `Location` headers and in pages.
 
+use std::net::SocketAddr;
+
 /// Attributes of tags that hold links.
 const LINKS: [(&str, &[&str]); 29] = [
     ("a", &["href"]),
@@ -37,8 +39,10 @@ const LINKS: [(&str, &[&str]); 29] = [
 pub(super) struct Places<'a> {
     /// The path of the proxy.
     pub(super) base: &'a str,
-    /// The host behind it, and the one that the client asked.
-    pub(super) hosts: [String; 2],
+    /// The addresses of what is behind it.
+    pub(super) at: &'a [SocketAddr],
+    /// The host that the client asked.
+    pub(super) asked: &'a str,
 }
 
 impl Places<'_> {
@@ -53,11 +57,12 @@ impl Places<'_> {
                 None => ("", link),
             },
         };
-        let elsewhere = !host.is_empty() && !self.hosts.iter().any(|known| known == host);
-        if elsewhere || !path.starts_with('/') {
+        let asked = !host.is_empty() && host == self.asked;
+        // Any of its addresses, in whatever spelling: it may have been reached at its second one.
+        let behind = || host.parse().is_ok_and(|at| self.at.contains(&at));
+        if !(host.is_empty() || asked || behind()) || !path.starts_with('/') {
             return link.to_owned();
         }
-        let asked = !host.is_empty() && host == self.hosts[1];
         let front = if asked { &link[..link.len() - path.len()] } else { "" };
         if path.starts_with(self.base) {
             return format!("{front}{path}");
@@ -166,31 +171,41 @@ fn tag(text: &[u8], places: &Places<'_>, out: &mut Vec<u8>) -> usize {
 mod tests {
     use super::*;
 
-    fn places() -> Places<'static> {
-        Places { base: "/api/p/proxy", hosts: ["[fd00::1]:80".into(), "localhost:8001".into()] }
+    fn behind() -> [SocketAddr; 2] {
+        ["10.0.0.1:80", "[fd00::1]:80"].map(|at| at.parse().unwrap())
     }
 
     #[test]
     fn links_to_the_same_host_are_led_through() {
+        let behind = behind();
+        let places = Places { base: "/api/p/proxy", at: &behind, asked: "localhost:8001" };
         for (link, want) in [
             ("/x", "/api/p/proxy/x"),
             ("/x/?a=/b#/c", "/api/p/proxy/x/?a=/b#/c"),
             ("/api/p/proxy/x", "/api/p/proxy/x"),
             ("x", "x"),
             ("../x", "../x"),
+            ("http://10.0.0.1:80/x/", "/api/p/proxy/x/"),
             ("http://[fd00::1]:80/x/", "/api/p/proxy/x/"),
+            ("http://[fd00:0::1]:80/x/", "/api/p/proxy/x/"),
+            ("//[fd00::1]:80?x", "//[fd00::1]:80?x"),
+            ("http://[fd00::1]:81/x/", "http://[fd00::1]:81/x/"),
+            ("http://[fd00::2]:80/x/", "http://[fd00::2]:80/x/"),
+            ("http://[fd00::1/x/", "http://[fd00::1/x/"),
             ("http://localhost:8001/x", "http://localhost:8001/api/p/proxy/x"),
             ("https://elsewhere/x", "https://elsewhere/x"),
             ("//elsewhere/x", "//elsewhere/x"),
             ("mailto:a@b", "mailto:a@b"),
             ("#top", "#top"),
         ] {
-            assert_eq!(places().led(link), want, "{link}");
+            assert_eq!(places.led(link), want, "{link}");
         }
     }
 
     #[test]
     fn pages_keep_everything_else() {
+        let behind = behind();
+        let places = Places { base: "/api/p/proxy", at: &behind, asked: "" };
         for (page, want) in [
             ("<A HREF=\"/x\" class=\"/y\">/z</A>", "<A HREF=\"/api/p/proxy/x\" class=\"/y\">/z</A>"),
             ("<img src='/a' alt=b><p title=/c>", "<img src='/api/p/proxy/a' alt=b><p title=/c>"),
@@ -201,7 +216,7 @@ mod tests {
             ("<", "<"),
             ("<a href", "<a href"),
         ] {
-            let found = rewrite(page.as_bytes(), &places());
+            let found = rewrite(page.as_bytes(), &places);
             assert_eq!(String::from_utf8(found).unwrap(), want);
         }
     }
@@ -215,11 +230,11 @@ mod tests {
         for _ in 0..3000 {
             let length = random.random_range(0..30);
             let page: String = (0..length).map(|_| pieces[random.random_range(0..pieces.len())]).collect();
-            let none = Places { base: "", hosts: Default::default() };
+            let none = Places { base: "", at: &[], asked: "" };
             // With nothing to change in a link, nothing of a page changes but slashes in links.
             let same = rewrite(page.as_bytes(), &none);
             assert!(same.len() <= page.len() + 1, "{page:?}");
-            rewrite(page.as_bytes(), &places());
+            rewrite(page.as_bytes(), &Places { base: "/api/p/proxy", at: &behind(), asked: "" });
         }
     }
 }
