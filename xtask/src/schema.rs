@@ -56,7 +56,8 @@ const PACKAGES: &[Package] = api![
     "scheduling" "v1",
     "node" "v1",
     "admissionregistration" "v1",
-    "resource" "v1"
+    "resource" "v1",
+    "certificates" "v1"
 ];
 
 /// Types that the reader of the table knows by name: their JSON form is not that of their struct.

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod autoscaler;
+mod certificate_request;
 mod cluster_network_policy;
 mod config;
 mod cron_job;
@@ -49,6 +50,7 @@ mod wire;
 mod workloads;
 
 pub use autoscaler::HORIZONTAL_POD_AUTOSCALER;
+pub use certificate_request::CERTIFICATE_SIGNING_REQUEST;
 pub use cluster_network_policy::CLUSTER_NETWORK_POLICY;
 pub use config::{CONFIG_MAP, SECRET, SERVICE_ACCOUNT};
 pub use cron_job::CRON_JOB;

@@ -1,9 +1,9 @@
 //! Which kind has which strategy.
 
 use crate::{
-    NoLogic, Strategy, autoscaler, cluster_network_policy, config, cron_job, disruption, endpoint_slice,
-    event, foreign, ingress, job, lease, limits, namespace, network_policy, node, pod, priority, rbac,
-    replication, revision, service, service_cidr, stateful_set, storage, workloads,
+    NoLogic, Strategy, autoscaler, certificate_request, cluster_network_policy, config, cron_job, disruption,
+    endpoint_slice, event, foreign, ingress, job, lease, limits, namespace, network_policy, node, pod,
+    priority, rbac, replication, revision, service, service_cidr, stateful_set, storage, workloads,
 };
 
 static NO_LOGIC: NoLogic = NoLogic;
@@ -36,6 +36,9 @@ pub fn strategy(group: &str, kind: &str) -> &'static dyn Strategy {
         ("autoscaling", "HorizontalPodAutoscaler") => &autoscaler::HORIZONTAL_POD_AUTOSCALER,
         ("batch", "CronJob") => &cron_job::CRON_JOB,
         ("batch", "Job") => &job::JOB,
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            &certificate_request::CERTIFICATE_SIGNING_REQUEST
+        }
         ("coordination.k8s.io", "Lease") => &lease::LEASE,
         ("discovery.k8s.io", "EndpointSlice") => &endpoint_slice::ENDPOINT_SLICE,
         ("events.k8s.io", "Event") => &event::EVENT,

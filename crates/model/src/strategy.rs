@@ -28,6 +28,16 @@ impl ClusterNet {
 pub trait Objects: Send + Sync + std::fmt::Debug {
     /// The objects of a kind in a namespace; of all namespaces, and of kinds without one, with `""`.
     fn list(&self, group: &str, kind: &str, namespace: &str) -> Vec<Value>;
+
+    /// What is wrong with a PKCS #10 request for a certificate (base64 of PEM). Who has no cryptography finds nothing.
+    fn request_fault(&self, _base64: &str) -> Option<String> {
+        None
+    }
+
+    /// What is wrong with certificates (base64 of PEM).
+    fn certificate_fault(&self, _base64: &str) -> Option<String> {
+        None
+    }
 }
 
 /// No others at all.

@@ -301,6 +301,7 @@ mod tests {
             ("policy", "Eviction PodDisruptionBudget"),
             ("events.k8s.io", "Event"),
             ("batch", "Job CronJob"),
+            ("certificates.k8s.io", "CertificateSigningRequest"),
             ("authentication.k8s.io", "TokenRequest TokenReview SelfSubjectReview"),
             ("authorization.k8s.io", "SubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview"),
             ("storage.k8s.io", "StorageClass CSIDriver CSINode VolumeAttributesClass CSIStorageCapacity"),

@@ -38,6 +38,12 @@ impl Reset {
             ("", "Pod", "status") => {
                 &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
             }
+            ("certificates.k8s.io", "CertificateSigningRequest", "approval") => {
+                &[&["spec"], &["status", "certificate"]]
+            }
+            ("certificates.k8s.io", "CertificateSigningRequest", "status") => {
+                &[&["spec"], &["status", "conditions"]]
+            }
             ("apps", "Deployment", "status") => &[&["spec"], &["metadata", "labels"]],
             ("networking.k8s.io", "ServiceCIDR", "status") => &[&["spec"], &["metadata"]],
             ("", "Namespace", "finalize") => &[&["status"]],

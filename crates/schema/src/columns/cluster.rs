@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{AGE, CellType, Column, NAME, items, joined, or, text};
+use super::{AGE, CellType, Column, NAME, age, items, joined, or, text};
 
 pub(crate) const NODE: &[Column] = &[
     NAME,
@@ -142,3 +142,36 @@ fn subjects(binding: &Value, kind: &str) -> Value {
         .collect();
     names.join(", ").into()
 }
+
+pub(crate) const CERTIFICATE_SIGNING_REQUEST: &[Column] = &[
+    NAME,
+    AGE,
+    Column::text("SignerName", "Who shall sign.", |request, _| {
+        or(text(&request["spec"]["signerName"]), "<none>").into()
+    }),
+    Column::text("Requestor", "Who asks.", |request, _| text(&request["spec"]["username"]).into()),
+    Column::text("RequestedDuration", "For how long.", |request, _| {
+        request["spec"]["expirationSeconds"]
+            .as_i64()
+            .map_or("<none>".into(), |seconds| age::human(seconds).into())
+    }),
+    Column::text("Condition", "What was decided, and done.", |request, _| {
+        let has = |kind: &str| {
+            items(&request["status"]["conditions"]).iter().any(|condition| condition["type"] == kind)
+        };
+        let mut shown = if has("Denied") {
+            "Denied".to_owned()
+        } else if has("Approved") {
+            "Approved".to_owned()
+        } else {
+            "Pending".to_owned()
+        };
+        if has("Failed") {
+            shown.push_str(",Failed");
+        }
+        if !text(&request["status"]["certificate"]).is_empty() {
+            shown.push_str(",Issued");
+        }
+        shown.into()
+    }),
+];

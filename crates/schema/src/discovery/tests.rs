@@ -32,6 +32,7 @@ fn j1_apis_lists_named_groups_only() {
             "authorization.k8s.io",
             "autoscaling",
             "batch",
+            "certificates.k8s.io",
             "networking.k8s.io",
             "policy",
             "policy.networking.k8s.io",

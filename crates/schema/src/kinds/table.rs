@@ -204,6 +204,15 @@ pub(super) static KINDS: &[Kind] = &[
         .in_all()
         .below(&[STATUS]),
     Kind::namespaced(BATCH, "Job", "jobs", "job", workload::JOB).in_all().below(&[STATUS]),
+    Kind::cluster(
+        "certificates.k8s.io",
+        "CertificateSigningRequest",
+        "certificatesigningrequests",
+        "certificatesigningrequest",
+        cluster::CERTIFICATE_SIGNING_REQUEST,
+    )
+    .short(&["csr"])
+    .below(&[own("approval", READ_WRITE), STATUS]),
     Kind::cluster(NETWORKING, "IngressClass", "ingressclasses", "ingressclass", network::INGRESS_CLASS),
     Kind::namespaced(NETWORKING, "Ingress", "ingresses", "ingress", network::INGRESS)
         .short(&["ing"])
