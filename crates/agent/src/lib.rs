@@ -61,7 +61,7 @@ const SETTLE: Duration = Duration::from_millis(2);
 const QUEUE: usize = 4096;
 
 /// What an agent is connected to, besides the API.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Wires {
     /// Told how the agent is doing.
     pub status: status::Sender<Status>,
@@ -70,6 +70,14 @@ pub struct Wires {
     /// Whether a DNS server of this node listens on all of [`Config::intercept`]. When the sender is dropped, none does. A
     /// server that is about to go loses no query if it waits for [`Status::intercepts`] to follow, and answers what it has.
     pub intercept: Option<status::Receiver<bool>>,
+    /// Who says on the Node what runs there: who may write this Node need not see others. Without it, the agent itself.
+    pub announcer: Option<Client>,
+}
+
+impl std::fmt::Debug for Wires {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wires").field("status", &*self.status.borrow()).finish_non_exhaustive()
+    }
 }
 
 /// How an agent is doing.
@@ -153,8 +161,9 @@ pub async fn run_wired(
     watch::start(&client, &config, &sender, &mut tasks);
     let (checks, wanted) = status::channel(Checks::default());
     tasks.spawn(checks::serve(wanted, Arc::clone(&health)));
+    let announcer = wires.announcer.clone().unwrap_or(client);
     tasks.spawn(announce::keep(
-        client,
+        announcer,
         config.node_name.clone(),
         config.intercept.clone(),
         wires.status.subscribe(),
@@ -211,7 +220,7 @@ async fn keep(
     mut engine: Engine,
     mut changes: mpsc::Receiver<watch::Change>,
     foreign: AsyncFd<OwnedFd>,
-    Wires { status, arrivals, intercept }: Wires,
+    Wires { status, arrivals, intercept, announcer: _ }: Wires,
     checks: status::Sender<Checks>,
 ) -> JoinError {
     // Without anybody at the other end, nobody ever comes.

@@ -16,7 +16,8 @@ pub mod token;
 use std::collections::BTreeMap;
 
 pub use impersonation::impersonate;
-pub use node::restrict_node;
+pub(crate) use node::{Graph, mirror_fault, of_pod, of_volume, settled};
+pub use node::{Surroundings, Thing, restrict_node};
 pub use request::authenticate;
 
 /// Group of everyone who has said who they are.
@@ -27,8 +28,12 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const ANONYMOUS: &str = "system:anonymous";
 /// Group that may do everything.
 pub const MASTERS: &str = "system:masters";
+/// Name of the administrator.
+pub const ADMINISTRATOR: &str = "kubernetes-admin";
 /// Group of the nodes.
 pub const NODES: &str = "system:nodes";
+/// Group of the nodes' network agents.
+pub const AGENTS: &str = "system:dyad:agents";
 /// Group of the cluster's name servers.
 pub const NAME_SERVERS: &str = "system:dyad:dns";
 const NODE_PREFIX: &str = "system:node:";
@@ -58,9 +63,21 @@ impl UserInfo {
         Self { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
     }
 
-    /// A controller in the API server's own process, which may do everything: `system:controller:NAME`.
-    pub fn internal(name: &str) -> Self {
-        Self::new(format!("system:controller:{name}"), &[MASTERS])
+    /// The API server itself.
+    pub(crate) fn server() -> Self {
+        Self::new("system:apiserver", &[MASTERS])
+    }
+
+    /// The cluster's administrator.
+    pub fn administrator() -> Self {
+        Self::new(ADMINISTRATOR, &[MASTERS])
+    }
+
+    /// A controller that runs beside the API server: the ServiceAccount of its name in `kube-system`, by which the
+    /// well-known bindings call it.
+    pub fn controller(name: &str) -> Self {
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+        Self::new(format!("system:serviceaccount:kube-system:{name}"), &groups)
     }
 
     /// Whether the user is in the group.
@@ -106,6 +123,8 @@ pub struct ResourceTarget<'a> {
     pub namespace: &'a str,
     /// Name; for lists and watches the one that a field selector `metadata.name=x` selects.
     pub name: &'a str,
+    /// The node whose objects a field selector `spec.nodeName=x` selects.
+    pub node: &'a str,
 }
 
 /// May they?

@@ -6,8 +6,10 @@
 //! complete without it.
 
 mod accounts;
+mod cluster_info;
 mod follow;
 mod kubernetes;
+mod legacy_tokens;
 mod roles;
 mod service_cidr;
 
@@ -41,6 +43,7 @@ const PRIORITY_CLASSES: [(&str, u32, &str); 2] = [
 ];
 /// Everything is looked at again this often, also if nothing has changed.
 const EVERY: Duration = Duration::from_secs(10);
+
 /// Keeps what a cluster begins with.
 pub(crate) struct Bootstrap {
     registry: Arc<Registry>,
@@ -58,7 +61,7 @@ impl Bootstrap {
         port: u16,
         ca_pem: String,
     ) -> Self {
-        Self { registry, user: UserInfo::internal("bootstrap"), advertise, port, ca_pem }
+        Self { registry, user: UserInfo::server(), advertise, port, ca_pem }
     }
 
     /// Makes everything as it should be at the start.
@@ -78,11 +81,16 @@ impl Bootstrap {
         }
         if parts.kubernetes {
             self.ensure_kubernetes().await?;
+            self.ensure_cluster_info().await?;
         }
         if parts.roles {
             self.gather_roles().await?;
         }
-        self.ensure_accounts(parts).await
+        self.ensure_accounts(parts).await?;
+        if parts.tokens {
+            self.ensure_legacy_tokens().await?;
+        }
+        Ok(())
     }
 
     async fn ensure_objects(&self) -> Result<(), ApiError> {

@@ -23,6 +23,8 @@ mod stall;
 mod streams;
 
 pub use respond::Body;
+pub(crate) use respond::{broken, whole};
+pub(crate) use reviews::user_info;
 pub use routes::Service;
 pub(crate) use routes::{Api, RequestBody};
 pub(crate) use serve::{Connections, keep_alive, serve};

@@ -4,6 +4,7 @@
 //! store for every kind of the table in `dyad-schema`; what a kind means is its strategy in `dyad-model`.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 mod http;
@@ -16,5 +17,5 @@ pub mod tls;
 
 pub use crate::http::{Body, Service};
 pub use reach::Reach;
-pub use server::{Server, ServerConfig, StartError};
+pub use server::{Server, ServerConfig, Services, StartError};
 pub use status::ApiError;

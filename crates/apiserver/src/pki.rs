@@ -6,8 +6,12 @@
 //! made anew. The authority itself is never replaced: that would cut off every client.
 
 mod certificate;
+pub(crate) mod der;
 mod files;
+mod jws;
 mod kubeconfig;
+mod request;
+mod sign;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,11 +20,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub(crate) use certificate::subject as certificate_subject;
+pub use jws::detached;
 pub use kubeconfig::kubeconfig;
+pub use request::{Request, ends};
+pub(crate) use request::{certificate_fault, request_name};
 
 use certificate::{Authority, Purpose};
 
-use crate::auth::NAME_SERVERS;
+use crate::auth::{ADMINISTRATOR, AGENTS, MASTERS, NAME_SERVERS};
 
 /// Everything that can be wrong with keys and certificates.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +171,17 @@ impl Pki {
         self.authority.certificate_pem()
     }
 
+    /// Who vouches for clients, PEM: the authority, and those in `client-ca.crt` beside it, which whoever runs the cluster
+    /// may put there.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be read.
+    pub fn client_authorities(&self) -> Result<String, PkiError> {
+        let others = files::read(&self.directory.join("client-ca.crt"))?.unwrap_or_default();
+        Ok(format!("{}{others}", self.ca_pem()))
+    }
+
     /// The API server's certificate: the one on disk, or a new one if its names differ from the configured ones or
     /// it ends soon.
     ///
@@ -180,7 +198,7 @@ impl Pki {
     ///
     /// If it can't be made or written.
     pub fn admin(&self) -> Result<Identity, PkiError> {
-        self.keep("admin", &client("kubernetes-admin", "system:masters"), SystemTime::now())
+        self.keep("admin", &client(ADMINISTRATOR, MASTERS), SystemTime::now())
     }
 
     /// A node's certificate: user `system:node:NAME`, group `system:nodes`.
@@ -189,22 +207,28 @@ impl Pki {
     ///
     /// If it can't be made or written, or the name is not one a node can have.
     pub fn node(&self, name: &str) -> Result<Identity, PkiError> {
-        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-        if name.is_empty() || !name.chars().all(valid) || name.starts_with('.') {
-            let why = "a node's name has lower case letters, digits, '-' and '.'".into();
-            return Err(PkiError::Name { name: name.into(), why });
-        }
-        let purpose = client(&format!("system:node:{name}"), "system:nodes");
+        let purpose = client(&format!("system:node:{}", node_name(name)?), "system:nodes");
         self.keep(&format!("node-{name}"), &purpose, SystemTime::now())
     }
 
-    /// What the API server shows to kubelets: user `kube-apiserver-kubelet-client`, group `system:masters`.
+    /// The certificate of a node's network agent, which unlike the kubelet sees other nodes and their pods: user
+    /// `system:dyad:agent:NAME`, group `system:dyad:agents`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be made or written, or the name is not one a node can have.
+    pub fn agent(&self, name: &str) -> Result<Identity, PkiError> {
+        let purpose = client(&format!("system:dyad:agent:{}", node_name(name)?), AGENTS);
+        self.keep(&format!("agent-{name}"), &purpose, SystemTime::now())
+    }
+
+    /// What the API server shows to kubelets: user `kube-apiserver-kubelet-client`, whom a role lets ask them.
     ///
     /// # Errors
     ///
     /// If it can't be made or written.
     pub fn kubelet_client(&self) -> Result<Identity, PkiError> {
-        let purpose = client("kube-apiserver-kubelet-client", "system:masters");
+        let purpose = Purpose::Client { user: "kube-apiserver-kubelet-client".into(), group: None };
         self.keep("apiserver-kubelet-client", &purpose, SystemTime::now())
     }
 
@@ -246,6 +270,30 @@ impl Pki {
         Ok(pem)
     }
 
+    /// Public keys whose tokens are taken besides those of the own key, PEM: what whoever replaces `sa.key` puts into
+    /// `sa-*.pub` beside it, for as long as tokens of the old key are about.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be read.
+    pub fn known_token_keys(&self) -> Result<String, PkiError> {
+        let is_one = |name: &str| name.starts_with("sa-") && name.ends_with(".pub");
+        files::list(&self.directory)?
+            .into_iter()
+            .filter(|name| is_one(name))
+            .map(|name| files::read(&self.directory.join(name)).map(Option::unwrap_or_default))
+            .collect()
+    }
+
+    /// A certificate of what a client asks for, PEM, for these usages and at most as many seconds.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn sign(&self, request: &Request, usages: &[String], seconds: Option<u64>) -> Result<String, String> {
+        self.authority.sign(request, usages, seconds, SystemTime::now())
+    }
+
     /// A client certificate that is not kept: the user name becomes its common name, the group its organization.
     ///
     /// # Errors
@@ -280,8 +328,18 @@ impl Pki {
     }
 }
 
+/// Of a node, if it can be one: it becomes part of a file's name.
+fn node_name(name: &str) -> Result<&str, PkiError> {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if name.is_empty() || !name.chars().all(valid) || name.starts_with('.') {
+        let why = "a node's name has lower case letters, digits, '-' and '.'".into();
+        return Err(PkiError::Name { name: name.into(), why });
+    }
+    Ok(name)
+}
+
 fn client(user: &str, group: &str) -> Purpose {
-    Purpose::Client { user: user.into(), group: group.into() }
+    Purpose::Client { user: user.into(), group: Some(group.into()) }
 }
 
 impl fmt::Debug for Pki {

@@ -12,13 +12,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::http::RequestBody;
-use crate::pki::Identity;
-use crate::tls::TlsError;
+use crate::tls::{ServingCertificate, TlsError};
 
 /// Longest wait for a connection to one address.
 const DIAL_MAX: Duration = Duration::from_secs(5);
@@ -74,7 +73,7 @@ impl Reach {
     /// # Errors
     ///
     /// If the identity or the authority is no PEM, or can't be used.
-    pub fn new(identity: Option<&Identity>, ca_pem: Option<&str>) -> Result<Self, TlsError> {
+    pub fn new(identity: Option<Arc<ServingCertificate>>, ca_pem: Option<&str>) -> Result<Self, TlsError> {
         fn unusable<E: std::error::Error + Send + Sync + 'static>(
             what: &'static str,
         ) -> impl Fn(E) -> TlsError {
@@ -100,14 +99,7 @@ impl Reach {
         };
         let kubelet = match identity {
             None => trusted.with_no_client_auth(),
-            Some(identity) => {
-                let what = "client certificate for kubelets";
-                let pem = |source| TlsError::Pem { what, source };
-                let chain = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes());
-                let chain = chain.collect::<Result<Vec<_>, _>>().map_err(pem)?;
-                let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(pem)?;
-                trusted.with_client_auth_cert(chain, key).map_err(unusable(what))?
-            }
+            Some(identity) => trusted.with_client_cert_resolver(identity),
         };
         let anyone = builder()?.dangerous().with_custom_certificate_verifier(trusting).with_no_client_auth();
         let http1 = |mut config: ClientConfig| {

@@ -5,16 +5,21 @@ mod allocations;
 mod authority;
 mod binding;
 mod body;
+mod bootstrap_tokens;
 mod cache;
 mod create;
 mod delete;
 mod eviction;
 mod expiry;
 mod feed;
+pub(crate) mod legacy_tokens;
 mod list;
+mod node_tokens;
 mod options;
 mod ownership;
 mod quota;
+mod related;
+mod requests;
 mod resource;
 mod scale;
 mod selectable;
@@ -37,6 +42,7 @@ use serde_json::Value;
 use tokio::sync::watch as signal;
 
 use crate::auth::token::TokenKey;
+use crate::pki;
 pub(crate) use allocations::Allocations;
 pub(crate) use binding::{deleted as binding_deleted, success as binding_success};
 pub(crate) use body::{Body, Media};
@@ -47,7 +53,7 @@ pub(crate) use resource::{Resource, Served};
 pub(crate) use scale::of as scale_of;
 pub(crate) use stored::{Meta, Stored};
 pub(crate) use update::Compute;
-pub(crate) use values::now;
+pub(crate) use values::{now, uid};
 pub(crate) use watch::{Watch, WatchEvent};
 pub(crate) use write::{Scope, Written};
 
@@ -62,6 +68,7 @@ pub(crate) struct Registry {
     served: HashMap<(&'static str, &'static str, &'static str), Arc<Served>>,
     allocations: Allocations,
     authority: authority::Authority,
+    relations: related::Relations,
     /// What tokens of service accounts are signed with; without it there are none.
     pub(crate) token_key: Option<Arc<TokenKey>>,
     /// The newest revision that every cache has.
@@ -95,6 +102,7 @@ impl Registry {
             store,
             allocations: Allocations::new(&cluster),
             authority: authority::Authority::default(),
+            relations: related::Relations::default(),
             token_key,
             cluster,
             resources,
@@ -104,6 +112,7 @@ impl Registry {
             closing: signal::Sender::new(false),
         });
         registry.start_feed()?;
+        tokio::spawn(related::keep(Arc::downgrade(&registry)));
         Ok(registry)
     }
 
@@ -162,6 +171,14 @@ impl Registry {
 impl Objects for Registry {
     fn list(&self, group: &str, kind: &str, namespace: &str) -> Vec<Value> {
         self.objects(group, kind, namespace)
+    }
+
+    fn request_fault(&self, base64: &str) -> Option<String> {
+        pki::Request::parse(base64).err()
+    }
+
+    fn certificate_fault(&self, base64: &str) -> Option<String> {
+        pki::certificate_fault(base64)
     }
 }
 

@@ -9,6 +9,7 @@ use dyad_net::{DualStack, IpFamily};
 use dyad_store::{Compactor, Store, StoreError, spawn_compactor};
 use tokio::task::JoinHandle;
 
+use crate::audit::{Audit, AuditConfig, LogError};
 use crate::auth::UserInfo;
 use crate::auth::token::TokenKey;
 use crate::bootstrap::Bootstrap;
@@ -63,6 +64,9 @@ pub enum StartError {
     /// What the cluster begins with can't be written.
     #[error("what the cluster begins with can't be written")]
     Bootstrap(#[from] ApiError),
+    /// The audit log can't be opened.
+    #[error("the audit log can't be opened")]
+    Audit(#[from] LogError),
     /// A socket can't be used.
     #[error("a listening socket can't be used")]
     Listen(#[from] std::io::Error),
@@ -74,6 +78,23 @@ pub struct Server {
     connections: Connections,
     tasks: [JoinHandle<()>; 2],
     _compactor: Compactor,
+}
+
+/// The API for clients in the server's process.
+#[derive(Clone)]
+pub struct Services(Arc<Api>);
+
+impl Services {
+    /// For this user.
+    pub fn of(&self, user: UserInfo) -> Service {
+        Service::new(Arc::clone(&self.0), user)
+    }
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").finish_non_exhaustive()
+    }
 }
 
 /// How far back lists and watches can go at least (J33).
@@ -92,8 +113,18 @@ impl Server {
     ///
     /// If the addresses do not fit the ranges, or the store or a socket can't be used.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
-        let ServerConfig { store, cluster, listeners, tls, advertise, advertise_port, tokens, reach, ca_pem } =
+        Self::start_audited(config, None).await
+    }
+
+    /// Starts a server that writes down who asks for what.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`], and if the log can't be opened.
+    pub async fn start_audited(config: ServerConfig, audit: Option<AuditConfig>) -> Result<Self, StartError> {
+        let ServerConfig { store, cluster, listeners, tls, advertise, advertise_port, tokens, reach, .. } =
             config;
+        let (ca_pem, audit) = (config.ca_pem, audit.map(Audit::open).transpose()?);
         let family = cluster.service_ranges.primary_family();
         if IpFamily::from(*advertise.primary()) != family {
             let (address, range) = (*advertise.primary(), *cluster.service_ranges.primary());
@@ -103,7 +134,7 @@ impl Server {
             advertise.iter().map(|(_, ip)| SocketAddr::new(*ip, advertise_port)).collect();
         let compactor = spawn_compactor(&store, HISTORY);
         let registry = Registry::start(store, cluster, tokens)?;
-        let api = Arc::new(Api::new(Arc::clone(&registry), reach, &servers));
+        let api = Arc::new(Api::new(Arc::clone(&registry), reach, &servers, audit));
         let connections = serve(&api, &tls, listeners)?;
         let bootstrap = Bootstrap::new(registry, advertise, advertise_port, ca_pem);
         bootstrap.begin().await?;
@@ -112,12 +143,17 @@ impl Server {
         Ok(Self { api, connections, tasks, _compactor: compactor })
     }
 
-    /// The API for a client in this process, which may do everything.
+    /// The API for the administrator in this process.
     ///
     /// With `tower::service_fn(move |request| { let api = api.clone(); async move { Ok::<_, Infallible>(api.call(request).await) } })`
     /// it is what a `kube::Client` is made of.
     pub fn service(&self) -> Service {
-        self.service_as(UserInfo::internal("dyad"))
+        self.service_as(UserInfo::administrator())
+    }
+
+    /// The API for clients in this process, whoever they are.
+    pub fn services(&self) -> Services {
+        Services(Arc::clone(&self.api))
     }
 
     /// The API for a client in this process that is this user.

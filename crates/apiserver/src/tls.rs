@@ -6,17 +6,20 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::auth::{AUTHENTICATED, UserInfo};
-use crate::pki::{Identity, Pki, certificate_subject};
+use crate::pki::{Identity, Pki, PkiError, certificate_subject};
 
 /// TLS can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -68,15 +71,20 @@ impl ServingCertificate {
 
     /// Renews it before it ends, for as long as this is polled.
     pub async fn keep_fresh(&self, pki: &Pki) -> Infallible {
+        self.keep(|| pki.serving()).await
+    }
+
+    /// Asks `renew` for one every day, for as long as this is polled.
+    pub async fn keep(&self, renew: impl Fn() -> Result<Identity, PkiError>) -> Infallible {
         let mut days = tokio::time::interval(Duration::from_secs(86_400));
         loop {
             days.tick().await;
-            let renewed = pki.serving().map_err(|error| error.to_string());
+            let renewed = renew().map_err(|error| error.to_string());
             if let Err(error) =
                 renewed.and_then(|fresh| self.replace(&fresh).map_err(|error| error.to_string()))
             {
                 // Tried again tomorrow; there are weeks left.
-                tracing::error!(error, "can't renew the serving certificate");
+                tracing::error!(error, "can't renew a certificate");
             }
         }
     }
@@ -85,6 +93,17 @@ impl ServingCertificate {
 impl fmt::Debug for ServingCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServingCertificate").finish_non_exhaustive()
+    }
+}
+
+/// Shown to servers, it is who asks them.
+impl ResolvesClientCert for ServingCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -105,6 +124,96 @@ fn certified_key(identity: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
     Ok(Arc::new(certified))
 }
 
+/// Who vouches for clients; can be replaced while serving.
+pub struct Authorities(RwLock<Arc<dyn ClientCertVerifier>>);
+
+impl Authorities {
+    /// Starts with these, PEM.
+    ///
+    /// # Errors
+    ///
+    /// If one of them can't be used, or there is none.
+    pub fn new(pem: &str) -> Result<Self, TlsError> {
+        Ok(Self(RwLock::new(verifier(pem)?)))
+    }
+
+    /// Asks these about connections from now on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`]; the old ones then stay.
+    pub fn replace(&self, pem: &str) -> Result<(), TlsError> {
+        let fresh = verifier(pem)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn verifier(pem: &str) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let authority = "certificate authority";
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let root = root.map_err(|source| TlsError::Pem { what: authority, source })?;
+        roots.add(root).map_err(unusable(authority))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
+        .allow_unauthenticated()
+        .build()
+        .map_err(unusable(authority))
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorities").finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for Authorities {
+    /// No names: those of today may not be those of tomorrow, and clients have one certificate to show anyway.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.current().verify_client_cert(leaf, chain, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current().verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current().verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.current().supported_verify_schemes()
+    }
+}
+
 /// A server configuration: HTTP/2 and HTTP/1.1, client certificates of the authority accepted but not demanded.
 /// A client that shows a certificate of anyone else is refused.
 ///
@@ -112,27 +221,29 @@ fn certified_key(identity: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
 ///
 /// If the authority's certificate can't be used.
 pub fn server_config(ca_pem: &str, certificate: Arc<ServingCertificate>) -> Result<ServerConfig, TlsError> {
-    fn unusable<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> TlsError {
-        move |source| TlsError::Unusable { what, source: Box::new(source) }
-    }
-    let authority = "certificate authority";
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-        let root = root.map_err(|source| TlsError::Pem { what: authority, source })?;
-        roots.add(root).map_err(unusable(authority))?;
-    }
-    let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(unusable(authority))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    server_config_of(Arc::new(Authorities::new(ca_pem)?), certificate)
+}
+
+/// The same for authorities that can be replaced while serving.
+///
+/// # Errors
+///
+/// If rustls refuses what it is made of.
+pub fn server_config_of(
+    authorities: Arc<Authorities>,
+    certificate: Arc<ServingCertificate>,
+) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(unusable("set of protocol versions"))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(authorities)
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+fn unusable<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> TlsError {
+    move |source| TlsError::Unusable { what, source: Box::new(source) }
 }
 
 /// The user whom a verified client certificate stands for (J60): common name and organizations; `None` without a

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use dyad_net::{IpFamily, IpNet};
 use serde_json::Value;
 
+use crate::audit::AuditSpec;
 use crate::paths::check_name;
 use crate::spec::{Dataplane, MAX_NODES, NodeSpec};
 
@@ -51,6 +52,8 @@ pub struct ClusterConfig {
     pub dns_search: Vec<String>,
     /// What carries Services on the nodes.
     pub dataplane: Dataplane,
+    /// The audit log of the API server.
+    pub audit: Option<AuditSpec>,
 }
 
 /// What the command line says; it wins over the file.
@@ -122,6 +125,7 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         api_port: file.api_port,
         dns_search: file.dns_search,
         dataplane: flags.dataplane,
+        audit: file.audit,
     };
     Ok((config, warnings))
 }
@@ -137,6 +141,7 @@ struct File {
     api_address: Option<IpAddr>,
     dns_search: Vec<String>,
     nodes: Option<Vec<NodeSpec>>,
+    audit: Option<AuditSpec>,
 }
 
 fn parse(text: &str, warnings: &mut Vec<String>) -> Result<File> {
@@ -156,6 +161,7 @@ fn parse(text: &str, warnings: &mut Vec<String>) -> Result<File> {
             "name" => file.name = Some(text_of("name", value)?),
             "networking" => networking(value, &mut file, warnings)?,
             "nodes" => file.nodes = Some(nodes(value, warnings)?),
+            "apiServer" => file.audit = AuditSpec::parse(value, warnings)?,
             other => warnings.push(ignored(other)),
         }
     }

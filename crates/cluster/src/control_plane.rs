@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use dyad_apiserver::auth::UserInfo;
 use dyad_apiserver::auth::token::TokenKey;
 use dyad_apiserver::pki::{self, Pki, PkiConfig};
-use dyad_apiserver::tls::{self, ServingCertificate};
-use dyad_apiserver::{Reach, Server, ServerConfig};
+use dyad_apiserver::tls::{self, Authorities, ServingCertificate};
+use dyad_apiserver::{Reach, Server, ServerConfig, Services};
 use dyad_model::ClusterNet;
 use dyad_net::IpNet;
 use dyad_store::{RedbStore, Store, spawn_compactor};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::net::TcpSocket;
 
+use crate::audit::AuditSpec;
 use crate::fabric::API_NAMESPACE;
 use crate::paths::{ClusterDir, write_atomically};
 use crate::spec::{API_PORT, ClusterSpec, Place};
@@ -46,24 +48,28 @@ pub(crate) fn main(dir: &Path) -> Result<()> {
 
 async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) -> Result<()> {
     let services = spec.services()?;
-    let pki = make_pki(dir, spec)?;
+    let pki = Arc::new(make_pki(dir, spec)?);
     write_kubeconfigs(dir, spec, &pki)?;
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(dir.store())?);
     let _compactor = spawn_compactor(&store, HISTORY);
     let serving = Arc::new(ServingCertificate::new(&pki.serving()?)?);
+    let kubelet_client = Arc::new(ServingCertificate::new(&pki.kubelet_client()?)?);
+    let authorities = Arc::new(Authorities::new(&pki.client_authorities()?)?);
     let config = ServerConfig {
         store,
         cluster: ClusterNet { service_ranges: services.clone(), node_ports: NODE_PORTS },
         listeners,
-        tls: Arc::new(tls::server_config(pki.ca_pem(), serving.clone())?),
+        tls: Arc::new(tls::server_config_of(authorities.clone(), serving.clone())?),
         advertise: spec.addresses_by_family(Place::Api)?,
         advertise_port: API_PORT,
-        tokens: Some(Arc::new(TokenKey::from_pem(&pki.token_key()?)?)),
-        reach: reach(dir, spec, &pki)?,
+        tokens: Some(Arc::new(TokenKey::from_pem(&pki.token_key()?)?.and_known(&pki.known_token_keys()?)?)),
+        reach: reach(dir, spec, &pki, kubelet_client.clone())?,
         ca_pem: pki.ca_pem().to_owned(),
     };
-    let server = Server::start(config).await?;
-    let client = in_process_client(&server, "kube-controller-manager");
+    let audit = spec.audit.as_ref().map(AuditSpec::config).transpose()?;
+    let server = Server::start_audited(config, audit).await?;
+    let clients = clients(server.services());
+    let installer = client_as(&server.services(), UserInfo::new("system:dyad:installer", &[]), "dyad");
     println!("ready");
     let controllers = dyad_controllers::Config {
         // Nodes that join a control plane alone bring their own network.
@@ -71,24 +77,38 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         // The store admits one process at a time, so whoever held the lease under this name is gone: the successor
         // of one that was killed need not wait for the lease to run out.
         identity: spec.context(),
+        authority: Some(dyad_controllers::Authority(Arc::new(crate::signer::Signer(Arc::clone(&pki))))),
         ..dyad_controllers::Config::new(spec.pods()?, services)
     };
-    let controllers = dyad_controllers::run(client.clone(), controllers, std::future::pending());
+    let controllers = dyad_controllers::run(clients, controllers, std::future::pending());
     tokio::select! {
         result = controllers => result.context("controllers")?,
         never = serving.keep_fresh(&pki) => match never {},
-        never = crate::labels::keep(&client, spec) => match never {},
-        never = crate::dns::keep(&client, dir, spec, &pki) => match never {},
+        never = kubelet_client.keep(|| pki.kubelet_client()) => match never {},
+        never = crate::renewal::keep_authorities(&pki, &authorities) => match never {},
+        never = keep_kubeconfigs(dir, spec, &pki) => match never {},
+        never = crate::labels::keep(&installer, spec) => match never {},
+        never = crate::dns::keep(&installer, dir, spec, &pki) => match never {},
         () = until_terminated() => {}
     }
     server.shutdown().await;
     Ok(())
 }
 
-/// A client of the server in this process, without TLS and sockets in between, under the name of the component that
-/// does in Kubernetes what its user does here: owners of fields are called so.
-fn in_process_client(server: &Server, name: &'static str) -> kube::Client {
-    let api = server.service();
+/// Clients of the controllers: each is who does in Kubernetes what it does here, and may do what that may.
+fn clients(services: Services) -> dyad_controllers::Clients {
+    use dyad_controllers::{MANAGER, SCHEDULER};
+    dyad_controllers::Clients::new(move |name| match name {
+        MANAGER => client_as(&services, UserInfo::new("system:kube-controller-manager", &[]), MANAGER),
+        SCHEDULER => client_as(&services, UserInfo::new("system:kube-scheduler", &[]), SCHEDULER),
+        // Owners of fields are called so.
+        name => client_as(&services, UserInfo::controller(name), MANAGER),
+    })
+}
+
+/// A client of the server in this process, without TLS and sockets in between.
+fn client_as(services: &Services, user: UserInfo, name: &'static str) -> kube::Client {
+    let api = services.of(user);
     let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
         let api = api.clone();
         request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static(name));
@@ -118,10 +138,10 @@ fn make_pki(dir: &ClusterDir, spec: &ClusterSpec) -> Result<Pki> {
 
 /// The ways from the API server into the cluster, which lead through its own namespace there: the host is not joined to
 /// every cluster.
-fn reach(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<Reach> {
+fn reach(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki, client: Arc<ServingCertificate>) -> Result<Reach> {
     // Nodes that join a control plane alone have kubelets with certificates of their own, as Kubernetes has it.
     let authority = (!spec.nodes.is_empty()).then(|| pki.ca_pem());
-    let reach = Reach::new(Some(&pki.kubelet_client()?), authority)?;
+    let reach = Reach::new(Some(client), authority)?;
     let ranges: Vec<IpNet> = spec.ranges().map(|(_, range)| range).collect();
     let inside = Inside::open(&dir.netns(API_NAMESPACE))?;
     Ok(reach.through(move |to| match ranges.iter().any(|range| range.contains(&to.ip())) {
@@ -215,6 +235,17 @@ fn listen(at: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Renews the certificates of nodes and of the administrator before they end; nodes look at their files.
+async fn keep_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+        if let Err(error) = write_kubeconfigs(dir, spec, pki) {
+            // Tried again tomorrow; there are weeks left.
+            tracing::error!("can't renew certificates: {error:#}");
+        }
+    }
+}
+
 fn write_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<()> {
     let text = |server: &str, client: &pki::Identity| -> Result<Vec<u8>> {
         Ok(serde_json::to_vec_pretty(&pki::kubeconfig(&spec.context(), server, pki.ca_pem(), client))?)
@@ -233,6 +264,9 @@ fn write_kubeconfigs(dir: &ClusterDir, spec: &ClusterSpec, pki: &Pki) -> Result<
         ] {
             write_atomically(&dir.node(&node.name).join(file), text.as_bytes())?;
         }
+        let agent = text(&inside, &pki.agent(&node.name)?)?;
+        write_atomically(&dir.agent_kubeconfig(&node.name), &agent)?;
+        // The last: it is what the node waits for.
         write_atomically(&dir.node_kubeconfig(&node.name), &text(&inside, &pki.node(&node.name)?)?)?;
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! is pinned in the supervisor's mount namespace only. When the supervisor goes, in whatever way, the kernel
 //! takes everything else with it; what remains on disk is the cluster's directory ([`paths::ClusterDir`]).
 
+pub mod audit;
 pub mod config;
 mod control_plane;
 mod dns;
@@ -16,7 +17,9 @@ mod node;
 mod node_cache;
 pub mod paths;
 mod process;
+mod renewal;
 pub mod shell;
+mod signer;
 pub mod spec;
 pub mod status;
 mod stop;

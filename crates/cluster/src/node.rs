@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use dyad_apiserver::pki::Identity;
-use dyad_apiserver::tls::{self, ServingCertificate};
+use dyad_apiserver::tls;
 use dyad_program::policy::{Pod, wire::pod_from_value};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::control_plane::{
-    KUBELET_AUTHORITY, KUBELET_CERTIFICATE, KUBELET_KEY, client_of, log_to_stderr, until_terminated,
+    KUBELET_AUTHORITY, KUBELET_CERTIFICATE, KUBELET_KEY, log_to_stderr, until_terminated,
 };
 use crate::labels::is_reserved;
 use crate::paths::ClusterDir;
+use crate::renewal::{Renewing, Served, Serving};
 use crate::spec::{ClusterSpec, Dataplane, Place};
 use crate::stop::{MERGED_INTO, cgroup_root};
 
@@ -43,7 +43,10 @@ pub(crate) fn main(dir: &Path, name: &str) -> Result<()> {
 
 async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     let node = &spec.nodes[index];
-    let client = wait_for_api(dir, &node.name).await?;
+    let own = wait_for_api(dir, &node.name).await?;
+    let agents = Renewing::open(&dir.agent_kubeconfig(&node.name), "dyad-agent").await?;
+    let (client, agents_client) = (own.client(), agents.client());
+    let certificate = serving(&dir.node(&node.name))?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let shutdown = || {
         let mut stopped = stopped.clone();
@@ -61,12 +64,17 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     }
     // Tasks of their own: what wakes one is no work for the others.
     let agent = tokio::spawn(dyad_agent::run_wired(
-        client.clone(),
+        agents_client,
         agent_config(dir, spec, index)?,
-        dyad_agent::Wires { status, arrivals: Some(arrivals), intercept: Some(intercept) },
+        dyad_agent::Wires {
+            status,
+            arrivals: Some(arrivals),
+            intercept: Some(intercept),
+            announcer: Some(client.clone()),
+        },
         shutdown(),
     ));
-    let mut config = kubelet_config(dir, spec, index)?;
+    let mut config = kubelet_config(dir, spec, index, &certificate)?;
     config.gate = Some(network_gate(gate));
     let kubelet = tokio::spawn(dyad_kubelet::run(client, config, shutdown()));
     let cache = crate::node_cache::serve(spec, intercepts.clone(), shutdown());
@@ -83,6 +91,9 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
         result = agent => result.context("the agent ended")?.context("agent")?,
         result = kubelet => result.context("the kubelet ended")?.context("kubelet")?,
         () = cache => {}
+        never = own.keep() => match never {},
+        never = agents.keep() => match never {},
+        never = certificate.keep() => match never {},
         () = ended => {}
     }
     // Pods and packets go on without this process; what it was writing is dropped with it.
@@ -122,19 +133,25 @@ fn network_gate(gate: dyad_agent::Gate) -> dyad_kubelet::NetworkGate {
 }
 
 /// The kubeconfig appears when the control plane has made its keys, a moment after this process has started.
-async fn wait_for_api(dir: &ClusterDir, name: &str) -> Result<kube::Client> {
+async fn wait_for_api(dir: &ClusterDir, name: &str) -> Result<Renewing> {
     let path = dir.node_kubeconfig(name);
     while !path.exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let client = client_of(&path, "kubelet").await?;
+    let own = Renewing::open(&path, "kubelet").await?;
+    let client = own.client();
     while client.apiserver_version().await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(client)
+    Ok(own)
 }
 
-fn kubelet_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<dyad_kubelet::Config> {
+fn kubelet_config(
+    dir: &ClusterDir,
+    spec: &ClusterSpec,
+    index: usize,
+    serving: &Serving,
+) -> Result<dyad_kubelet::Config> {
     let node = &spec.nodes[index];
     Ok(dyad_kubelet::Config {
         node_name: node.name.clone(),
@@ -147,22 +164,25 @@ fn kubelet_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<
         labels: node.labels.clone().into_iter().filter(|(label, _)| !is_reserved(label)).collect(),
         control_plane_taint: node.control_plane_taint,
         masked_paths: secrets(dir),
-        serving: Some(serving(&dir.node(&node.name))?),
+        serving: Some(served(serving)?),
         ..dyad_kubelet::Config::default()
     })
 }
 
 /// What the kubelet serves with; the control plane has put it there before the kubeconfig.
-fn serving(dir: &Path) -> Result<dyad_kubelet::Serving> {
-    let read = |file: &str| {
-        let path = dir.join(file);
-        std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))
-    };
-    let identity = Identity { certificate_pem: read(KUBELET_CERTIFICATE)?, key_pem: read(KUBELET_KEY)? };
-    let certificate = Arc::new(ServingCertificate::new(&identity)?);
+fn serving(dir: &Path) -> Result<Serving> {
+    Serving::open(Served {
+        certificate: dir.join(KUBELET_CERTIFICATE),
+        key: dir.join(KUBELET_KEY),
+        authorities: dir.join(KUBELET_AUTHORITY),
+    })
+}
+
+fn served(serving: &Serving) -> Result<dyad_kubelet::Serving> {
+    let (authorities, certificate) = (Arc::clone(&serving.authorities), Arc::clone(&serving.certificate));
     Ok(dyad_kubelet::Serving {
         port: KUBELET_PORT,
-        tls: Arc::new(tls::server_config(&read(KUBELET_AUTHORITY)?, certificate)?),
+        tls: Arc::new(tls::server_config_of(authorities, certificate)?),
         identify: dyad_kubelet::Identify::new(|chain| {
             tls::peer_user(chain).map(|user| dyad_kubelet::Caller { name: user.name, groups: user.groups })
         }),

@@ -68,6 +68,11 @@ impl ClusterDir {
         self.0.join("nodes").join(node).join("kubeconfig")
     }
 
+    /// The kubeconfig of a node's agent, which sees other nodes and their pods.
+    pub fn agent_kubeconfig(&self, node: &str) -> PathBuf {
+        self.0.join("nodes").join(node).join("agent.kubeconfig")
+    }
+
     /// What a node keeps of its pods.
     pub fn node(&self, node: &str) -> PathBuf {
         self.0.join("nodes").join(node)

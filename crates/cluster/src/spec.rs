@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use dyad_net::{DualStack, IpFamily, IpNet};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditSpec;
 use crate::paths::{ClusterDir, write_atomically};
 
 /// Port of the API server on the cluster's own network.
@@ -87,6 +88,9 @@ pub struct ClusterSpec {
     /// What carries Services on the nodes.
     #[serde(default)]
     pub dataplane: Dataplane,
+    /// The audit log of the API server.
+    #[serde(default)]
+    pub audit: Option<AuditSpec>,
     /// Whether this machine has a link to the cluster's network, with routes to its pods and Services; needs root.
     pub host_is_joined: bool,
 }
@@ -259,6 +263,7 @@ mod tests {
             api_port: 1,
             api_port_is_fixed: false,
             dns_search: Vec::new(),
+            audit: None,
             dataplane: Dataplane::Auto,
             host_is_joined: true,
         }

@@ -216,6 +216,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         api_port,
         dns_search,
         dataplane,
+        audit,
     } = config;
     let api_addresses = available(api_addresses);
     let families: Vec<IpFamily> = service_ranges.iter().map(|range| (*range).into()).collect();
@@ -235,6 +236,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         api_addresses,
         dns_search,
         dataplane,
+        audit,
         host_is_joined: rustix::process::geteuid().is_root(),
     };
     check_overlaps(&spec)?;

@@ -13,7 +13,7 @@ use dyad_net::IpFamily;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -33,7 +33,15 @@ const COMPONENT: &str = "endpoint-slice-mirroring-controller";
 /// The same of events about slices of selected pods.
 const SLICES: &str = "endpoint-slice-controller";
 
-struct EndpointSlices(Shared, Arc<ByService>);
+/// Three controllers in Kubernetes, and three names to act under here: the world's is for slices of selected pods.
+struct EndpointSlices {
+    world: Shared,
+    by_service: Arc<ByService>,
+    /// For Endpoints.
+    endpoints: Client,
+    /// For slices that mirror Endpoints of people.
+    mirroring: Client,
+}
 
 /// The names of slices by Service, so that one that changes costs no look at those of all others.
 #[derive(Default)]
@@ -73,7 +81,13 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
     let by_service = Arc::new(ByService::default());
     let names = by_service.clone();
     world.slices.on_change(move |old, new| names.follow(old, new));
-    spawn(tasks, EndpointSlices(world.clone(), by_service), |queue| {
+    let controller = EndpointSlices {
+        by_service,
+        endpoints: world.acting("endpoint-controller").client.clone(),
+        mirroring: world.acting("endpointslicemirroring-controller").client.clone(),
+        world: world.clone(),
+    };
+    spawn(tasks, controller, |queue| {
         let services = queue.clone();
         world.services.on_change(move |old, new| {
             if let Some(service) = new.or(old) {
@@ -172,20 +186,20 @@ impl Controller for EndpointSlices {
     const NAME: &'static str = "endpoints";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let client = &self.0.client;
-        let service = self.0.services.get(key);
+        let client = &self.world.client;
+        let service = self.world.services.get(key);
         let service_value = service.as_deref().map(wire).transpose()?;
         let api = Api::<EndpointSlice>::namespaced(client.clone(), &key.namespace);
         // The cache has what this controller wrote: each pass waits for that before it ends.
-        let existing = self.1.of(key).into_iter().filter_map(|slice| self.0.slices.get(&slice));
+        let existing = self.by_service.of(key).into_iter().filter_map(|slice| self.world.slices.get(&slice));
         let existing = existing.map(|slice| wire(&*slice)).collect::<Result<Vec<_>, _>>()?;
         let mut skipped = false;
         if let Some(value) = &service_value {
-            let pods = self.0.pods.in_namespace(&key.namespace);
+            let pods = self.world.pods.in_namespace(&key.namespace);
             let selected =
                 pods.iter().filter(|pod| service.as_deref().is_some_and(|service| selects(service, pod)));
             let selected = selected.map(|pod| wire(&**pod)).collect::<Result<Vec<_>, _>>()?;
-            let nodes = self.0.nodes.all();
+            let nodes = self.world.nodes.all();
             let nodes = nodes.iter().map(|node| (node.name_any(), view(node))).collect();
             if service.as_deref().is_some_and(|service| service.metadata.deletion_timestamp.is_none()) {
                 let mut changes = slices::desired(value, &selected, &nodes, &existing, None, MAX_PER_SLICE);
@@ -200,11 +214,12 @@ impl Controller for EndpointSlices {
                 }
                 self.write_endpoints(key, value, &selected).await?;
             }
-        } else if self.0.endpoints.get(key).is_some_and(|endpoints| is_ours(&endpoints)) {
+        } else if self.world.endpoints.get(key).is_some_and(|endpoints| is_ours(&endpoints)) {
             // The object of a Service goes with it (E64); what people write may be there before its Service.
-            let endpoints = Api::<Endpoints>::namespaced(client.clone(), &key.namespace);
+            let endpoints = Api::<Endpoints>::namespaced(self.endpoints.clone(), &key.namespace);
             ignore(404, endpoints.delete(&key.name, &DeleteParams::default()).await.map(drop))?;
         }
+        let api = Api::<EndpointSlice>::namespaced(self.mirroring.clone(), &key.namespace);
         self.mirror(key, service_value.as_ref(), &existing, &api).await?;
         Ok(skipped.then(|| Duration::from_secs(1)))
     }
@@ -212,8 +227,8 @@ impl Controller for EndpointSlices {
 
 impl EndpointSlices {
     async fn write_endpoints(&self, key: &Key, service: &Value, pods: &[Value]) -> Result<(), Error> {
-        let api = Api::<Endpoints>::namespaced(self.0.client.clone(), &key.namespace);
-        let existing = self.0.endpoints.get(key).as_deref().map(wire).transpose()?;
+        let api = Api::<Endpoints>::namespaced(self.endpoints.clone(), &key.namespace);
+        let existing = self.world.endpoints.get(key).as_deref().map(wire).transpose()?;
         let Some(wanted) = slices::endpoints(service, pods, existing.as_ref(), None) else { return Ok(()) };
         let wanted: Endpoints = typed(wanted)?;
         match existing {
@@ -230,7 +245,7 @@ impl EndpointSlices {
         existing: &[Value],
         api: &Api<EndpointSlice>,
     ) -> Result<(), Error> {
-        let object = self.0.endpoints.get(key);
+        let object = self.world.endpoints.get(key);
         let endpoints = object.as_deref().map(wire).transpose()?;
         let mirrored = slices::mirror(endpoints.as_ref(), service, existing);
         let changed = !mirrored.changes.is_empty();
@@ -242,7 +257,7 @@ impl EndpointSlices {
         ] {
             if count > 0 {
                 let message = format!("{count} addresses were not mirrored: they {what}");
-                pods::event(&self.0.client, COMPONENT, &*object, "Warning", reason, &message).await;
+                pods::event(&self.mirroring, COMPONENT, &*object, "Warning", reason, &message).await;
             }
         }
         Ok(())
@@ -271,8 +286,8 @@ impl EndpointSlices {
         }
         // What comes last is seen last.
         match (&written, &deleted) {
-            (Some(written), _) => self.0.slices.reaches(written).await,
-            (None, Some(deleted)) => self.0.slices.sees_deleted(deleted).await,
+            (Some(written), _) => self.world.slices.reaches(written).await,
+            (None, Some(deleted)) => self.world.slices.sees_deleted(deleted).await,
             (None, None) => {}
         }
         Ok(())

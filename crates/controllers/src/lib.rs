@@ -4,10 +4,15 @@
 //! [`queue::Queue`]; `reconcile` takes a key, lets a pure function compute what should be, and writes the
 //! difference through the API. Knowing one is knowing all.
 //!
+//! Each acts under a name of its own ([`Clients`]), so that it can be held to what it needs.
+//!
 //! They speak the Kubernetes API only, and act only while they hold the Lease `kube-system/dyad-controllers`.
 #![forbid(unsafe_code)]
 
+mod bootstrap;
 mod cache;
+mod certificates;
+mod clients;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -37,9 +42,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dyad_net::{DualStack, IpFamily, IpNet};
-use kube::Client;
 use tokio::task::JoinSet;
 
+pub use certificates::{Authority, Signer, Wanted};
+pub use clients::{Clients, MANAGER, SCHEDULER};
 use world::World;
 
 /// What the cluster was configured with.
@@ -57,6 +63,8 @@ pub struct Config {
     pub node_grace: Duration,
     /// Who we are in the election.
     pub identity: String,
+    /// Who signs certificates; nobody if not given.
+    pub authority: Option<Authority>,
 }
 
 impl Config {
@@ -72,6 +80,7 @@ impl Config {
             service_ranges,
             node_grace: Duration::from_secs(40),
             identity: format!("dyad-{:016x}", rand::random::<u64>()),
+            authority: None,
         }
     }
 }
@@ -87,12 +96,14 @@ pub enum StartError {
 
 /// Runs all controllers until `shutdown` resolves, waiting for leadership first and again whenever it is lost.
 pub async fn run(
-    client: Client,
+    clients: impl Into<Clients>,
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
     // The configuration is checked at once, not when this instance comes to lead.
-    node_ipam::NodeIpam::new(World::new(client.clone()), &config)?;
+    let clients = clients.into();
+    let client = clients.of(MANAGER);
+    node_ipam::NodeIpam::new(World::new(clients.clone()), &config)?;
     let led = async {
         loop {
             let lease = leader::acquire(&client, &config.identity).await;
@@ -100,7 +111,7 @@ pub async fn run(
             tokio::select! {
                 // Work stops with the select: nothing is written after the lease is lost.
                 () = leader::keep(&client, lease) => tracing::warn!("leadership lost; stopping all work"),
-                () = work(&client, &config) => {}
+                () = work(&clients, &config) => {}
             }
         }
     };
@@ -112,30 +123,35 @@ pub async fn run(
 }
 
 /// All controllers, for as long as the future is polled.
-async fn work(client: &Client, config: &Config) {
-    let world = World::new(client.clone());
+async fn work(clients: &Clients, config: &Config) {
+    let world = World::new(clients.clone());
     let mut tasks = JoinSet::new();
     world.follow(&mut tasks).await;
-    node_lifecycle::start(&world, config.node_grace, &mut tasks);
+    let as_ = |name: &str| world.acting(name);
+    node_lifecycle::start(&as_("node-controller"), config.node_grace, &mut tasks);
     if config.allocate_node_ranges {
-        node_ipam::start(&world, config, &mut tasks);
+        node_ipam::start(&as_("node-controller"), config, &mut tasks);
     }
-    endpoints::start(&world, &mut tasks);
-    deployment::start(&world, &mut tasks);
-    replica_set::start(&world, &mut tasks);
-    daemon_set::start(&world, &mut tasks);
-    stateful_set::start(&world, &mut tasks);
-    replication_controller::start(&world, &mut tasks);
-    job::start(&world, &mut tasks);
-    cron_job::start(&world, &mut tasks);
-    disruption::start(&world, &mut tasks);
+    endpoints::start(&as_("endpointslice-controller"), &mut tasks);
+    deployment::start(&as_("deployment-controller"), &mut tasks);
+    replica_set::start(&as_("replicaset-controller"), &mut tasks);
+    daemon_set::start(&as_("daemon-set-controller"), &mut tasks);
+    stateful_set::start(&as_("statefulset-controller"), &mut tasks);
+    replication_controller::start(&as_("replication-controller"), &mut tasks);
+    job::start(&as_("job-controller"), &mut tasks);
+    cron_job::start(&as_("cronjob-controller"), &mut tasks);
+    disruption::start(&as_("disruption-controller"), &mut tasks);
     volume_protection::start(&world, &mut tasks);
-    quota::start(&world, &mut tasks);
-    scheduler::start(&world, &mut tasks);
-    namespaces::start(&world, &mut tasks);
-    garbage::start(&world, &mut tasks);
-    pod_garbage::start(&world, &mut tasks);
-    service_cidr::start(&world, &mut tasks);
+    quota::start(&as_("resourcequota-controller"), &mut tasks);
+    scheduler::start(&as_(SCHEDULER), &mut tasks);
+    namespaces::start(&as_("namespace-controller"), &mut tasks);
+    garbage::start(&as_("generic-garbage-collector"), &mut tasks);
+    pod_garbage::start(&as_("pod-garbage-collector"), &mut tasks);
+    if let Some(authority) = &config.authority {
+        bootstrap::start(&world, authority, &mut tasks);
+        certificates::start(&as_("certificate-controller"), authority, &mut tasks);
+    }
+    service_cidr::start(&as_("service-cidrs-controller"), &mut tasks);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller ended");

@@ -20,7 +20,7 @@ struct Claims(Shared);
 struct Volumes(Shared);
 
 pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
-    spawn(tasks, Claims(world.clone()), |queue| {
+    spawn(tasks, Claims(world.acting("pvc-protection-controller")), |queue| {
         let claims = queue.clone();
         world.claims.on_change(move |_, new| {
             if let Some(claim) = new {
@@ -36,7 +36,7 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
             }
         });
     });
-    spawn(tasks, Volumes(world.clone()), |queue| {
+    spawn(tasks, Volumes(world.acting("pv-protection-controller")), |queue| {
         let volumes = queue.clone();
         world.volumes.on_change(move |_, new| {
             if let Some(volume) = new {

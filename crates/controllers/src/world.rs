@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
@@ -16,13 +17,22 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 use crate::cache::Cache;
+use crate::clients::{Clients, MANAGER};
 
 /// Namespace of the nodes' leases.
 pub(crate) const NODE_LEASES: &str = "kube-node-lease";
 
-/// The shared view of the API.
+/// The shared view of the API, and who acts on it.
 pub(crate) struct World {
+    /// The client of the controller that has this.
     pub(crate) client: Client,
+    clients: Clients,
+    view: Arc<View>,
+}
+
+/// What all see alike.
+#[derive(Default)]
+pub(crate) struct View {
     pub(crate) nodes: Cache<Node>,
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,
@@ -40,36 +50,30 @@ pub(crate) struct World {
     pub(crate) claims: Cache<PersistentVolumeClaim>,
     pub(crate) volumes: Cache<PersistentVolume>,
     pub(crate) namespaces: Cache<Namespace>,
+    pub(crate) requests: Cache<CertificateSigningRequest>,
     pub(crate) leases: Cache<Lease>,
     pub(crate) service_cidrs: Cache<ServiceCIDR>,
     pub(crate) ip_addresses: Cache<IPAddress>,
 }
 
+impl std::ops::Deref for World {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
 impl World {
-    pub(crate) fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self {
-            client,
-            nodes: Cache::default(),
-            pods: Cache::trimmed(crate::pods::trim),
-            services: Cache::default(),
-            endpoints: Cache::default(),
-            slices: Cache::default(),
-            deployments: Cache::default(),
-            replica_sets: Cache::default(),
-            daemon_sets: Cache::default(),
-            stateful_sets: Cache::default(),
-            replication_controllers: Cache::default(),
-            jobs: Cache::default(),
-            cron_jobs: Cache::default(),
-            quotas: Cache::default(),
-            budgets: Cache::default(),
-            claims: Cache::default(),
-            volumes: Cache::default(),
-            namespaces: Cache::default(),
-            leases: Cache::default(),
-            service_cidrs: Cache::default(),
-            ip_addresses: Cache::default(),
-        })
+    pub(crate) fn new(clients: Clients) -> Arc<Self> {
+        let view = View { pods: Cache::trimmed(crate::pods::trim), ..View::default() };
+        Arc::new(Self { client: clients.of(MANAGER), clients, view: Arc::new(view) })
+    }
+
+    /// The same view for somebody else to act on.
+    pub(crate) fn acting(&self, name: &str) -> Arc<Self> {
+        let clients = self.clients.clone();
+        Arc::new(Self { client: clients.of(name), clients, view: Arc::clone(&self.view) })
     }
 
     /// Starts all watches in `tasks` and waits for the first complete view.
@@ -106,6 +110,7 @@ impl World {
             claims,
             volumes,
             namespaces,
+            requests,
             service_cidrs,
             ip_addresses
         );

@@ -44,7 +44,7 @@ pub fn impersonate(
         ));
     };
     let check = |resource: &str, group: &str, namespace: &str, subresource: &str, name: &str| {
-        let target = ResourceTarget { group, resource, subresource, namespace, name };
+        let target = ResourceTarget { group, resource, subresource, namespace, name, node: "" };
         let attributes = Attributes { verb: "impersonate", target: Target::Resource(target) };
         authorizer.authorize(&user, &attributes).refusal(&user, &attributes).map_or(Ok(()), Err)
     };

@@ -4,7 +4,7 @@ use dyad_model::rbac::{PolicyRule, RuleTarget};
 
 use super::grants::{Binding, Grants};
 use super::node::authorize_node;
-use super::{Attributes, Decision, MASTERS, ResourceTarget, Target, UserInfo};
+use super::{Attributes, Decision, MASTERS, ResourceTarget, Surroundings, Target, UserInfo};
 
 /// What was decided, and on what grounds.
 pub(crate) enum Verdict<'a> {
@@ -35,7 +35,12 @@ impl Verdict<'_> {
 }
 
 /// Decides by what is granted at this moment.
-pub(crate) fn decide<'a>(grants: &'a Grants, user: &'a UserInfo, attributes: &Attributes<'a>) -> Verdict<'a> {
+pub(crate) fn decide<'a>(
+    grants: &'a Grants,
+    surroundings: &dyn Surroundings,
+    user: &'a UserInfo,
+    attributes: &Attributes<'a>,
+) -> Verdict<'a> {
     if user.is_in(MASTERS) {
         return Verdict::Always;
     }
@@ -45,12 +50,12 @@ pub(crate) fn decide<'a>(grants: &'a Grants, user: &'a UserInfo, attributes: &At
         Target::Path(path) => grants.find(user, "", |rule| rule.allows_path(verb, path)),
         Target::Resource(target) => {
             if let Some(node) = user.node() {
-                match authorize_node(user, node, verb, &target) {
+                match authorize_node(surroundings, &user.name, node, verb, &target) {
                     Decision::Allow => return Verdict::Always,
                     Decision::Deny(reason) => reasons.push(reason),
                 }
             }
-            let ResourceTarget { group, resource, subresource, namespace, name } = target;
+            let ResourceTarget { group, resource, subresource, namespace, name, .. } = target;
             let target = RuleTarget { group, resource, subresource, name };
             grants.find(user, namespace, |rule| rule.allows(verb, target))
         }

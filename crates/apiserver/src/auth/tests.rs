@@ -16,7 +16,7 @@ fn resource<'a>(verb: &'a str, path: &'a str) -> Attributes<'a> {
     let group = if group == "core" { "" } else { group };
     Attributes {
         verb,
-        target: Target::Resource(ResourceTarget { group, resource, subresource, namespace, name }),
+        target: Target::Resource(ResourceTarget { group, resource, subresource, namespace, name, node: "" }),
     }
 }
 
@@ -33,7 +33,20 @@ struct Beginning(Grants);
 
 impl Authorizer for Beginning {
     fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Decision {
-        rbac::decide(&self.0, user, attributes).decision()
+        rbac::decide(&self.0, &Own, user, attributes).decision()
+    }
+}
+
+/// Every node has to do with what is called `own`.
+struct Own;
+
+impl Surroundings for Own {
+    fn related(&self, _node: &str, _thing: Thing, _namespace: &str, name: &str) -> bool {
+        name == "own"
+    }
+
+    fn node_uid(&self, _name: &str) -> Option<String> {
+        Some("u".into())
     }
 }
 
@@ -73,6 +86,23 @@ fn name_servers_read_what_names_come_from_and_nothing_else() {
         ("get", "core/pods:log@default#x", false),
         ("list", "core/nodes", false),
         ("patch", "core/services@default#x", false),
+    ] {
+        let decision = everyone().authorize(&user, &resource(verb, what));
+        assert_eq!(decision == Decision::Allow, allowed, "{verb} {what}");
+    }
+}
+
+#[test]
+fn agents_see_what_packets_depend_on_and_write_nothing() {
+    let user = UserInfo::new("system:dyad:agent:n1", &[AGENTS]);
+    for (verb, what, allowed) in [
+        ("watch", "core/nodes", true),
+        ("list", "core/pods", true),
+        ("watch", "policy.networking.k8s.io/clusternetworkpolicies", true),
+        ("get", "core/configmaps@default#x", false),
+        ("get", "core/secrets@default#x", false),
+        ("patch", "core/nodes#n1", false),
+        ("delete", "core/pods@default#x", false),
     ] {
         let decision = everyone().authorize(&user, &resource(verb, what));
         assert_eq!(decision == Decision::Allow, allowed, "{verb} {what}");
@@ -154,69 +184,104 @@ fn everyone_sees_health_and_the_known_see_what_there_is() {
         [&anonymous, &known].map(|user| everyone().authorize(user, &own)),
         [Decision::DENY, Decision::Allow]
     );
-    assert_eq!(
-        everyone().authorize(&UserInfo::internal("slices"), &resource("delete", "core/nodes#n1")),
-        Decision::Allow
-    );
 }
 
 #[test]
-fn a_node_may_do_what_a_node_needs() {
+fn j62_a_node_may_do_what_a_node_needs() {
     let deny = |reason: &str| Decision::Deny(reason.into());
     let no = || Decision::DENY;
     let yes = || Decision::Allow;
-    for (verb, what, expected) in [
-        ("list", "core/nodes", yes()),
-        ("watch", "core/pods", yes()),
-        ("get", "core/services@a#b", yes()),
-        ("watch", "discovery.k8s.io/endpointslices", yes()),
-        ("list", "networking.k8s.io/networkpolicies", yes()),
-        ("list", "networking.k8s.io/servicecidrs", yes()),
-        ("list", "core/namespaces", yes()),
-        ("list", "core/configmaps", yes()),
-        ("get", "core/pods:log@a#b", no()),
-        ("list", "apps/deployments", no()),
-        ("list", "extensions/pods", no()),
-        ("get", "core/secrets@a#b", yes()),
-        ("watch", "core/secrets@a#b", yes()),
-        ("list", "core/secrets@a", deny("No Object name found")),
-        ("list", "core/secrets", deny("can only read namespaced object of this type")),
-        ("create", "core/secrets@a", deny("can only read resources of this type")),
+    let unrelated = || deny("no relationship found between node 'n1' and this object");
+    let own_csi = || deny("can only access CSINode with the same name as the requesting node");
+    let own_lease = || deny("can only access node lease with the same name as the requesting node");
+    let tokens = || deny("can only create tokens for individual service accounts");
+    let selected = || deny("can only list/watch pods with spec.nodeName field selector");
+    #[rustfmt::skip]
+    let cases = [
+        ("list", "core/nodes", deny("node 'n1' cannot read all nodes, only its own Node object")),
+        ("get", "core/nodes#n2", deny("node 'n1' cannot read 'n2', only its own Node object")),
+        ("watch", "core/nodes#n1", yes()),
         ("create", "core/nodes", yes()),
         ("patch", "core/nodes#n1", yes()),
         ("patch", "core/nodes:status#n1", yes()),
+        ("get", "core/nodes:status#n1", no()),
         ("delete", "core/nodes#n1", no()),
-        ("create", "core/pods@a", no()),
-        ("update", "core/pods@a#b", no()),
+        ("watch", "core/pods", selected()),
+        ("list", "core/pods@a#own", yes()),
+        ("list", "core/pods@a#b", unrelated()),
+        ("get", "core/pods@a#own", yes()),
+        ("get", "core/pods@a#b", unrelated()),
+        ("get", "core/pods:log@a#own", no()),
+        ("create", "core/pods@a", yes()),
+        ("update", "core/pods@a#own", no()),
         ("delete", "core/pods@a#b", yes()),
         ("deletecollection", "core/pods@a", no()),
         ("patch", "core/pods:status@a#b", yes()),
+        ("create", "core/pods:eviction@a#b", yes()),
         ("create", "core/pods:binding@a#b", no()),
-        ("create", "core/serviceaccounts:token@a#b", yes()),
-        ("update", "core/serviceaccounts@a#b", no()),
+        ("get", "core/secrets@a#own", yes()),
+        ("watch", "core/secrets@a#own", yes()),
+        ("get", "core/secrets@a#b", unrelated()),
+        ("list", "core/secrets@a", deny("No Object name found")),
+        ("list", "core/secrets", deny("can only read namespaced object of this type")),
+        ("create", "core/secrets@a", deny("can only read resources of this type")),
+        ("get", "core/secrets:x@a#own", deny("cannot read subresource")),
+        ("get", "core/configmaps@a#own", yes()),
+        ("list", "core/configmaps@a", deny("No Object name found")),
+        ("get", "core/persistentvolumeclaims@a#own", yes()),
+        ("list", "core/persistentvolumeclaims@a", deny("can only get individual resources of this type")),
+        ("patch", "core/persistentvolumeclaims:status@a#own", yes()),
+        ("patch", "core/persistentvolumeclaims:status@a#b", unrelated()),
+        ("get", "core/persistentvolumeclaims:status@a#own", deny("can only get/update/patch this type")),
+        ("get", "core/persistentvolumes#own", yes()),
+        ("get", "core/persistentvolumes:status#own", deny("cannot get subresource")),
+        ("get", "resource.k8s.io/resourceclaims@a#b", unrelated()),
+        ("get", "storage.k8s.io/volumeattachments#own", yes()),
+        ("get", "core/serviceaccounts@a#own", yes()),
+        ("list", "core/serviceaccounts@a", tokens()),
+        ("create", "core/serviceaccounts:token@a#own", yes()),
+        ("create", "core/serviceaccounts:token@a#b", unrelated()),
+        ("create", "core/serviceaccounts:x@a#own", deny("can only create token subresource of serviceaccount")),
+        ("update", "core/serviceaccounts@a#own", tokens()),
+        ("create", "storage.k8s.io/csinodes", yes()),
+        ("get", "storage.k8s.io/csinodes#n1", yes()),
+        ("delete", "storage.k8s.io/csinodes#n2", own_csi()),
+        ("list", "storage.k8s.io/csinodes", deny("can only get, create, update, patch, or delete a CSINode")),
+        ("create", "resource.k8s.io/resourceslices", yes()),
+        ("list", "resource.k8s.io/resourceslices", deny("can only list/watch/deletecollection resourceslices with nodeName field selector")),
+        ("update", "resource.k8s.io/resourceslices#own", yes()),
+        ("get", "core/services@a#b", yes()),
+        ("watch", "core/services", yes()),
+        ("create", "core/services@a", no()),
+        ("watch", "discovery.k8s.io/endpointslices", no()),
+        ("list", "networking.k8s.io/networkpolicies", no()),
+        ("list", "core/namespaces", no()),
+        ("list", "apps/deployments", no()),
+        ("list", "extensions/pods", no()),
         ("create", "core/events@a", yes()),
         ("patch", "events.k8s.io/events@a#b", yes()),
         ("delete", "core/events@a#b", no()),
-        ("create", "core/services@a", no()),
+        ("create", "certificates.k8s.io/certificatesigningrequests", yes()),
+        ("create", "authorization.k8s.io/subjectaccessreviews", yes()),
         ("create", "coordination.k8s.io/leases@kube-node-lease", yes()),
         ("update", "coordination.k8s.io/leases@kube-node-lease#n1", yes()),
-        (
-            "update",
-            "coordination.k8s.io/leases@kube-node-lease#n2",
-            deny("can only access node lease with the same name as the requesting node"),
-        ),
-        (
-            "get",
-            "coordination.k8s.io/leases@kube-system#n1",
-            deny(r#"can only access leases in the "kube-node-lease" system namespace"#),
-        ),
-        (
-            "list",
-            "coordination.k8s.io/leases@kube-node-lease",
-            deny("can only get, create, update, patch, or delete a node lease"),
-        ),
-    ] {
+        ("update", "coordination.k8s.io/leases@kube-node-lease#n2", own_lease()),
+        ("get", "coordination.k8s.io/leases@kube-system#n1", deny(r#"can only access leases in the "kube-node-lease" system namespace"#)),
+        ("list", "coordination.k8s.io/leases@kube-node-lease", deny("can only get, create, update, patch, or delete a node lease")),
+    ];
+    for (verb, what, expected) in cases {
         assert_eq!(everyone().authorize(&node(), &resource(verb, what)), expected, "{verb} {what}");
+    }
+    for (verb, what, of, expected) in [
+        ("list", "core/pods", "n1", yes()),
+        ("watch", "core/pods", "n2", selected()),
+        ("deletecollection", "resource.k8s.io/resourceslices", "n1", yes()),
+    ] {
+        let mut attributes = resource(verb, what);
+        if let Target::Resource(target) = &mut attributes.target {
+            target.node = of;
+        }
+        assert_eq!(everyone().authorize(&node(), &attributes), expected, "{verb} {what} of {of}");
     }
     let stranger = UserInfo::new("mallory", &[NODES]);
     assert_eq!(
@@ -346,11 +411,11 @@ fn a_node_writes_only_its_own() {
     ];
     for (verb, what, old, new, expected) in cases {
         let attributes = resource(verb, what);
-        let answer = restrict_node(&node(), &attributes, old.as_ref(), new.as_ref());
+        let answer = restrict_node(&node(), &Own, &attributes, old.as_ref(), new.as_ref());
         assert_eq!(answer, expected.map_err(str::to_owned), "{verb} {what}");
         // Others are none of its business.
         assert_eq!(
-            restrict_node(&UserInfo::new("root", &[MASTERS]), &attributes, old.as_ref(), new.as_ref()),
+            restrict_node(&UserInfo::new("root", &[MASTERS]), &Own, &attributes, old.as_ref(), new.as_ref()),
             Ok(())
         );
     }

@@ -7,13 +7,14 @@ use futures::future::select_all;
 use tokio::sync::watch;
 
 use super::{accounts, kubernetes};
-use crate::registry::{Change, Cursor, Registry, Resource, Stored};
+use crate::registry::{Change, Cursor, Registry, Resource, Stored, legacy_tokens};
 
 /// What is looked at, and whose changes make us look again.
-const FOLLOWED: [(&str, &str); 10] = [
+const FOLLOWED: [(&str, &str); 11] = [
     ("", "configmaps"),
     ("", "endpoints"),
     ("", "namespaces"),
+    ("", "secrets"),
     ("", "serviceaccounts"),
     ("", "services"),
     ("discovery.k8s.io", "endpointslices"),
@@ -36,6 +37,8 @@ pub(super) struct Parts {
     pub(super) kubernetes: bool,
     /// Roles that gather others.
     pub(super) roles: bool,
+    /// Secrets that ask for tokens of ServiceAccounts.
+    pub(super) tokens: bool,
     /// All namespaces.
     pub(super) all_namespaces: bool,
     /// These at least.
@@ -50,6 +53,7 @@ impl Parts {
             addresses: true,
             kubernetes: true,
             roles: true,
+            tokens: true,
             all_namespaces: true,
             namespaces: BTreeSet::new(),
         }
@@ -58,6 +62,7 @@ impl Parts {
     /// Adds what an object that was changed is part of.
     fn add(&mut self, plural: &str, object: &Stored) {
         let meta = &object.meta;
+        self.tokens |= plural == "serviceaccounts";
         match plural {
             "namespaces" => {
                 self.objects = true;
@@ -66,6 +71,7 @@ impl Parts {
             "servicecidrs" | "priorityclasses" => self.objects = true,
             "clusterroles" => self.roles = true,
             "ipaddresses" => self.addresses = true,
+            "secrets" => self.tokens |= meta.field("type") == legacy_tokens::KIND,
             "services" => {
                 self.addresses = true;
                 self.kubernetes |= kubernetes::concerns(meta);

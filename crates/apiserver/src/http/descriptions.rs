@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use dyad_schema::fields::{Kind, Schema, Struct, Table};
 use k8s_openapi::api::{
-    admissionregistration, apps, authentication, authorization, autoscaling, batch, coordination, core,
-    discovery, events, networking, node, policy, rbac, resource, scheduling, storage,
+    admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates,
+    coordination, core, discovery, events, networking, node, policy, rbac, resource, scheduling, storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::generate::SchemaSettings;
@@ -40,7 +40,7 @@ fn collect() -> HashMap<String, Fields> {
         authorization::v1::LocalSubjectAccessReview, authorization::v1::SelfSubjectAccessReview,
         authorization::v1::SelfSubjectRulesReview, authorization::v1::SubjectAccessReview,
         autoscaling::v1::Scale, autoscaling::v2::HorizontalPodAutoscaler,
-        batch::v1::CronJob, batch::v1::Job,
+        batch::v1::CronJob, batch::v1::Job, certificates::v1::CertificateSigningRequest,
         coordination::v1::Lease,
         core::v1::Binding, core::v1::ConfigMap, core::v1::Endpoints, core::v1::Event, core::v1::LimitRange,
         core::v1::Namespace, core::v1::Node, core::v1::PersistentVolume, core::v1::PersistentVolumeClaim,

@@ -115,8 +115,18 @@ impl Metrics {
     }
 
     /// All of it.
-    pub(crate) fn answer(&self, registry: &Registry) -> Response<Body> {
-        let text = self.text(registry);
+    /// `lost` events found no room in the audit log, if there is one.
+    pub(crate) fn answer(&self, registry: &Registry, lost: Option<u64>) -> Response<Body> {
+        let mut text = self.text(registry);
+        if let Some(lost) = lost {
+            let name = "apiserver_audit_error_total";
+            let help = "Audit events that could not be written.";
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                text,
+                "# HELP {name} {help}\n# TYPE {name} counter\n{name}{{plugin=\"log\"}} {lost}"
+            );
+        }
         respond::full(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 

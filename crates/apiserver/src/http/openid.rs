@@ -18,7 +18,7 @@ impl Documents {
     /// `servers` is where this server can be reached.
     pub(crate) fn new(key: Option<&TokenKey>, servers: &[SocketAddr]) -> Self {
         let server = servers.first().map(SocketAddr::to_string).unwrap_or_default();
-        Self(key.map(|key| [discovery(&server).to_string(), key.key_set().to_string()]))
+        Self(key.map(|key| [discovery(&server, &key.algorithms()).to_string(), key.key_set().to_string()]))
     }
 
     pub(crate) fn answer(&self, path: &str) -> Option<Response<Body>> {

@@ -31,6 +31,11 @@ pub(crate) fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|impossible| match impossible {}).boxed_unsync()
 }
 
+/// A body that could not be read.
+pub(crate) fn broken(error: std::io::Error) -> Body {
+    StreamBody::new(futures::stream::iter([Err(error)])).boxed_unsync()
+}
+
 /// A complete answer.
 pub(crate) fn full(code: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(whole(body.into()));

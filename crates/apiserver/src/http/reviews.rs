@@ -1,6 +1,7 @@
 //! Questions that are asked by creating an object: may this user do that, who am I (J63). Nothing is stored.
 
 use dyad_model::FieldError;
+use dyad_model::selector::FieldSelector;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -60,6 +61,8 @@ impl Api {
     /// The status of an access review.
     fn access(&self, user: &UserInfo, spec: &Value) -> Value {
         let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+        let selected = |field: &str| selected(&resource["fieldSelector"], field);
+        let (name, node) = (selected("metadata.name"), selected("spec.nodeName"));
         let attributes = match resource.is_null() {
             true => Attributes { verb: text(path, "verb"), target: Target::Path(text(path, "path")) },
             false => Attributes {
@@ -69,7 +72,8 @@ impl Api {
                     resource: text(resource, "resource"),
                     subresource: text(resource, "subresource"),
                     namespace: text(resource, "namespace"),
-                    name: text(resource, "name"),
+                    name: if text(resource, "name").is_empty() { &name } else { text(resource, "name") },
+                    node: &node,
                 }),
             },
         };
@@ -127,8 +131,20 @@ impl Api {
     }
 }
 
+/// The one value that a review's field selector demands of a field.
+fn selected(selector: &Value, field: &str) -> String {
+    let requirements = selector["requirements"].as_array();
+    let demanded = requirements.into_iter().flatten().find_map(|requirement| {
+        let one = requirement["values"].as_array().filter(|values| values.len() == 1)?;
+        let demands = requirement["key"] == field && requirement["operator"] == "In";
+        one[0].as_str().filter(|_| demands).map(str::to_owned)
+    });
+    let raw = || FieldSelector::parse(text(selector, "rawSelector")).ok()?.required(field).map(str::to_owned);
+    demanded.or_else(raw).unwrap_or_default()
+}
+
 /// A user as reviews show it.
-pub(super) fn user_info(user: &UserInfo) -> Value {
+pub(crate) fn user_info(user: &UserInfo) -> Value {
     let mut shown = json!({});
     for (key, value) in [("username", &user.name), ("uid", &user.uid)] {
         if !value.is_empty() {

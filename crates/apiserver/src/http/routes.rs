@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use dyad_model::selector::FieldSelector;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
@@ -19,6 +20,7 @@ use super::path::{Path, ResourcePath};
 use super::query::Query;
 use super::respond::{self, Body as ResponseBody};
 use super::{discovery, figures, health, openapi, openid, path};
+use crate::audit::{Audit, Record, Request as AuditRequest};
 use crate::auth::{self, Attributes, Authorizer, ResourceTarget, Target, UserInfo};
 use crate::reach::Reach;
 use crate::registry::{Body, Media, Registry, Scope, Write, WriteOptions};
@@ -57,6 +59,7 @@ pub(crate) struct Api {
     pub(crate) openapi: openapi::Documents,
     openid: openid::Documents,
     pub(crate) reach: Reach,
+    audit: Option<Arc<Audit>>,
 }
 
 /// The API as a function from requests to answers, for one user: what a client in this process talks to.
@@ -89,6 +92,14 @@ impl Service {
     }
 }
 
+/// What is noted while a request is answered.
+struct Notes<'a> {
+    observation: &'a mut Observation,
+    warnings: &'a mut Vec<String>,
+    place: &'a mut Option<Place>,
+    audit: &'a mut Option<Record>,
+}
+
 /// A request taken apart.
 pub(super) struct Call<'a> {
     pub(super) method: &'a Method,
@@ -109,7 +120,12 @@ impl Call<'_> {
 
 impl Api {
     /// `servers` is where it can be reached.
-    pub(crate) fn new(registry: Arc<Registry>, reach: Reach, servers: &[SocketAddr]) -> Self {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        reach: Reach,
+        servers: &[SocketAddr],
+        audit: Option<Arc<Audit>>,
+    ) -> Self {
         let openid = openid::Documents::new(registry.token_key.as_deref(), servers);
         Self {
             registry,
@@ -120,6 +136,7 @@ impl Api {
             openapi: openapi::Documents::default(),
             openid,
             reach,
+            audit,
         }
     }
 
@@ -145,14 +162,27 @@ impl Api {
             headers: &parts.headers,
             accept: parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
         };
+        let mut audit = self.audit.as_ref().map(|audit| {
+            let peer = parts.extensions.get().copied();
+            Record::begin(audit, &AuditRequest { uri: &parts.uri, headers: &parts.headers, peer })
+        });
         let mut observation = Observation::new(call.method);
         let mut warnings = Vec::new();
         let mut place = None;
-        let result = self.dispatch(&call, input, peer, &mut observation, &mut warnings, &mut place).await;
+        let mut notes = Notes {
+            observation: &mut observation,
+            warnings: &mut warnings,
+            place: &mut place,
+            audit: &mut audit,
+        };
+        let result = self.dispatch(&call, input, peer, &mut notes).await;
         let mut response =
             result.unwrap_or_else(|error| respond::error(negotiate::error(call.accept), &error));
         respond::warn(&mut response, &warnings);
         self.metrics.observe(&observation, response.status(), began.elapsed());
+        if let Some(audit) = audit {
+            response = audit.answered(response).await;
+        }
         let response = respond::compress(call.headers, response).await;
         let Some(place) = place else { return response };
         let paced = pace(response, &place).await;
@@ -164,30 +194,32 @@ impl Api {
         call: &Call<'_>,
         input: Input,
         peer: Option<&UserInfo>,
-        observation: &mut Observation,
-        warnings: &mut Vec<String>,
-        place: &mut Option<Place>,
+        notes: &mut Notes<'_>,
     ) -> Result<Response<ResponseBody>, ApiError> {
         let asker = auth::authenticate(peer, call.headers, |token| self.known(token))?;
-        let user = auth::impersonate(asker.clone(), call.headers, &*self.registry)?;
         match path::parse(call.path) {
             Path::Other => {
                 let verb = call.method.as_str().to_ascii_lowercase();
-                self.authorize(&user, &Attributes { verb: &verb, target: Target::Path(call.path) })?;
+                let attributes = Attributes { verb: &verb, target: Target::Path(call.path) };
+                self.admit(call, &asker, &attributes, "", notes.audit).await?;
                 self.other(call)
             }
             Path::Resource(path) => {
                 let verb = verb(call.method, &path, &call.query)?;
-                observation.name(&path, verb);
-                let selected = selected_name(&path, &call.query);
+                notes.observation.name(&path, verb);
+                let selected = selected(&path, verb, &call.query);
+                let required = |field| selected.required(field).unwrap_or_default();
+                let one = if verb == "deletecollection" { "" } else { required("metadata.name") };
                 let target = ResourceTarget {
                     group: &path.group,
                     resource: &path.plural,
                     subresource: &path.subresource,
                     namespace: if path.plural == "namespaces" { &path.name } else { &path.namespace },
-                    name: if path.name.is_empty() { &selected } else { &path.name },
+                    name: if path.name.is_empty() { one } else { &path.name },
+                    node: if path.watch { "" } else { required("spec.nodeName") },
                 };
-                self.authorize(&user, &Attributes { verb, target: Target::Resource(target) })?;
+                let attributes = Attributes { verb, target: Target::Resource(target) };
+                let user = self.admit(call, &asker, &attributes, &path.version, notes.audit).await?;
                 if path.group == figures::GROUP {
                     return self.figures(call, &path, verb).await;
                 }
@@ -224,15 +256,45 @@ impl Api {
                         false => Err(ApiError::method_not_routed()),
                     };
                 }
-                let place = place.insert(self.flow.enter(&asker).await?);
+                let place = notes.place.insert(self.flow.enter(&asker).await?);
                 // Its memory is counted until the request is done with.
                 let (body, _room) = tokio::time::timeout(BODY_WAIT, read_body(call, input.body, place))
                     .await
                     .map_err(|_| ApiError::request_timeout())??;
                 let _turn = place.turn().await?;
-                self.resource(call, served, scope, &body, warnings).await
+                if let Some(audit) = notes.audit {
+                    let wanted = audit.wants_body();
+                    audit.sent(|| body.shown(served, scope, wanted));
+                }
+                self.resource(call, served, scope, &body, notes.warnings).await
             }
         }
+    }
+
+    /// Who the request is made as, if they may make it; what is known of it so far goes into the audit log.
+    async fn admit(
+        &self,
+        call: &Call<'_>,
+        asker: &UserInfo,
+        attributes: &Attributes<'_>,
+        version: &str,
+        audit: &mut Option<Record>,
+    ) -> Result<UserInfo, ApiError> {
+        if let Some(audit) = audit {
+            let is_long = attributes.verb == "watch"
+                || matches!(attributes.target, Target::Resource(target) if CONNECTIONS.contains(&target.subresource));
+            audit.received(asker, attributes, version, is_long).await;
+        }
+        let user = auth::impersonate(asker.clone(), call.headers, &*self.registry)?;
+        if let Some(audit) = audit {
+            if user != *asker {
+                audit.acting_as(&user);
+            }
+            let (allowed, reason) = self.registry.verdict(&user, attributes);
+            audit.authorized(allowed, &reason);
+        }
+        self.authorize(&user, attributes)?;
+        Ok(user)
     }
 
     /// Who shows this token to this server.
@@ -266,7 +328,8 @@ impl Api {
             return Ok(answer);
         }
         if path == "/metrics" {
-            return Ok(self.metrics.answer(&self.registry));
+            let lost = self.audit.as_ref().map(|audit| audit.lost());
+            return Ok(self.metrics.answer(&self.registry, lost));
         }
         self.discovery.answer(path, call.accept, call.headers)?.ok_or_else(ApiError::no_such_path)
     }
@@ -291,13 +354,10 @@ fn verb(method: &Method, place: &ResourcePath, query: &Query) -> Result<&'static
     })
 }
 
-/// The one name that a list or watch selects, for the authorizer.
-fn selected_name(place: &ResourcePath, query: &Query) -> String {
-    if !place.name.is_empty() {
-        return String::new();
-    }
-    let selector = dyad_model::selector::FieldSelector::parse(query.get("fieldSelector"));
-    selector.ok().and_then(|fields| fields.required("metadata.name").map(str::to_owned)).unwrap_or_default()
+/// What a request for many objects selects by fields, for the authorizer.
+fn selected(place: &ResourcePath, verb: &str, query: &Query) -> FieldSelector {
+    let many = place.name.is_empty() && matches!(verb, "list" | "watch" | "deletecollection");
+    FieldSelector::parse(if many { query.get("fieldSelector") } else { "" }).unwrap_or_default()
 }
 
 /// Reads the body of a request, up to the limit, and has room for it.

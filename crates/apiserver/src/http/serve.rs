@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::routes::Api;
 use super::stall::Stalling;
+use crate::audit::Peer;
 use crate::tls::peer_user;
 
 /// Longest handshake.
@@ -198,14 +199,18 @@ async fn connection(
 ) {
     let session = stream.get_ref().1;
     let user = session.peer_certificates().and_then(peer_user).map(Arc::new);
+    let peer = stream.get_ref().0.peer_addr().map(|peer| Peer(peer.ip())).ok();
     let of = if user.is_some() { &places.certified } else { &places.uncertified };
     let Ok(_place) = Arc::clone(of).try_acquire_owned() else {
         tracing::debug!(certified = user.is_some(), "too many connections");
         return;
     };
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<_>| {
         let (api, user) = (Arc::clone(&api), user.clone());
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         async move { Ok::<_, std::convert::Infallible>(api.answer(request, user.as_deref()).await) }
     });
     let stream = TokioIo::new(Stalling::new(stream, STALL_MAX, HEAD_MAX));

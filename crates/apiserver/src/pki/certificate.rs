@@ -12,6 +12,8 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::request::Request;
+use super::sign::Signer;
 use super::{Identity, Names, PkiError};
 
 /// Lifetime of the authority: it is never replaced.
@@ -25,7 +27,7 @@ pub(super) enum Purpose {
     /// The API server, under these names.
     Serve(Names),
     /// A client with this user name and group.
-    Client { user: String, group: String },
+    Client { user: String, group: Option<String> },
 }
 
 impl Purpose {
@@ -107,7 +109,9 @@ impl Authority {
             }
             Purpose::Client { user, group } => {
                 let mut params = params(user, now, lifetime);
-                params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+                if let Some(group) = group {
+                    params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+                }
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
                 params
             }
@@ -116,6 +120,25 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).map_err(issue)?;
         Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+
+    /// A certificate of what a client asks for.
+    pub(super) fn sign(
+        &self,
+        request: &Request,
+        usages: &[String],
+        seconds: Option<u64>,
+        now: SystemTime,
+    ) -> Result<String, String> {
+        let der = der(&self.certificate_pem)?;
+        let parsed = parse(&der)?;
+        let signer = Signer {
+            key: self.issuer.key(),
+            name: parsed.subject().as_raw(),
+            key_id: &self.key_id,
+            ends: u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0),
+        };
+        signer.sign(request, usages, seconds, now)
     }
 
     /// Whether a kept certificate is what would be issued, and is so until `until`.
@@ -135,7 +158,9 @@ impl Authority {
         }
         let same = match purpose {
             Purpose::Serve(wanted) => names(&parsed) == *wanted,
-            Purpose::Client { user, group } => subject(&parsed) == (Some(user.clone()), vec![group.clone()]),
+            Purpose::Client { user, group } => {
+                subject(&parsed) == (Some(user.clone()), group.iter().cloned().collect())
+            }
         };
         if same { Ok(()) } else { Err("it has other names".into()) }
     }

@@ -27,6 +27,18 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
+/// The names of the files in a directory, in order.
+pub(super) fn list(path: &Path) -> Result<Vec<String>, PkiError> {
+    let names = std::fs::read_dir(path).and_then(|entries| {
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<std::io::Result<_>>()
+    });
+    let mut names: Vec<String> = names.map_err(error("list", path))?;
+    names.sort();
+    Ok(names)
+}
+
 /// For everyone to read.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
     replace(path, text, 0o644).map_err(error("write", path))

@@ -173,3 +173,29 @@ fn names_that_are_no_names_are_refused() {
     let pki = Pki::load_or_create(dir.path(), &odd).unwrap();
     assert!(matches!(pki.serving(), Err(PkiError::Name { .. })));
 }
+
+#[test]
+fn j62_nobody_but_the_administrator_is_in_masters() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(dir.path(), &config(&[])).unwrap();
+    let masters = |identity: Identity| {
+        use rustls_pki_types::pem::PemObject;
+        use x509_parser::prelude::FromDer;
+        let der =
+            rustls_pki_types::CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).unwrap();
+        let (_, parsed) = x509_parser::prelude::X509Certificate::from_der(&der).unwrap();
+        certificate_subject(&parsed).1.iter().any(|group| group == MASTERS)
+    };
+    assert!(masters(pki.admin().unwrap()));
+    for (who, identity) in [
+        ("node", pki.node("n1")),
+        ("agent", pki.agent("n1")),
+        ("dns", pki.dns()),
+        ("kubelet client", pki.kubelet_client()),
+        ("serving", pki.serving()),
+        ("kubelet", pki.node_serving("n1", &[])),
+    ] {
+        assert!(!masters(identity.unwrap()), "{who}");
+    }
+    assert!(pki.agent("../x").is_err());
+}

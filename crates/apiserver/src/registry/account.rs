@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::tokens::POD_LIFETIME;
 use super::write::{Scope, meta_text};
 use super::{Registry, Stored, values};
+use crate::auth::mirror_fault;
 use crate::status::ApiError;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -20,6 +21,9 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 impl Registry {
     /// Gives a new pod its account, what the account says of image pulls, and a token. Only where tokens are given out.
     pub(super) async fn admit_account(&self, scope: Scope<'_>, pod: &mut Value) -> Result<(), ApiError> {
+        if let Some(why) = mirror_fault(pod) {
+            return Err(ApiError::forbidden(scope.served.about(meta_text(pod, "name")), why));
+        }
         if self.token_key.is_none() || !pod["metadata"]["annotations"][MIRROR].is_null() {
             return Ok(());
         }

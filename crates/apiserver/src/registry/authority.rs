@@ -55,7 +55,7 @@ impl Registry {
     /// What a review of `attributes` answers: whether it is allowed, and why.
     pub(crate) fn verdict(&self, user: &UserInfo, attributes: &Attributes<'_>) -> (bool, String) {
         self.with_grants(|grants| {
-            let verdict = decide(grants, user, attributes);
+            let verdict = decide(grants, self, user, attributes);
             (!matches!(verdict, Verdict::Denied(_)), verdict.reason(user))
         })
     }
@@ -128,8 +128,8 @@ impl Registry {
     }
 
     fn may(&self, scope: Scope<'_>, verb: &str, resource: &str, name: &str) -> bool {
-        let target =
-            ResourceTarget { group: RBAC, resource, subresource: "", namespace: scope.namespace, name };
+        let namespace = scope.namespace;
+        let target = ResourceTarget { group: RBAC, resource, namespace, name, ..ResourceTarget::default() };
         let attributes = Attributes { verb, target: Target::Resource(target) };
         self.authorize(scope.user, &attributes) == Decision::Allow
     }
@@ -156,7 +156,7 @@ impl Registry {
 
 impl Authorizer for Registry {
     fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Decision {
-        self.with_grants(|grants| decide(grants, user, attributes).decision())
+        self.with_grants(|grants| decide(grants, self, user, attributes).decision())
     }
 }
 

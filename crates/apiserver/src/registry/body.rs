@@ -14,7 +14,7 @@ use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::options::FieldValidation;
 use super::resource::Served;
-use super::write::meta_text;
+use super::write::{Scope, meta_text};
 use crate::status::ApiError;
 
 /// Content types of bodies that can be read.
@@ -139,6 +139,29 @@ impl Body {
     /// The envelope of a body in protobuf, `None` for any other.
     fn envelope(&self) -> Option<Result<Envelope<'_>, protobuf::ProtobufError>> {
         (self.media == Media::Protobuf).then(|| Envelope::open(&self.bytes))
+    }
+
+    /// What the audit log shows of the body of a request; of objects that are not to be shown what they are called.
+    pub(crate) fn shown(&self, served: &Served, scope: Scope<'_>, whole: bool) -> Option<Value> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let row = served.row;
+        let is_object = matches!(scope.verb, "create" | "update") && scope.subresource.is_empty();
+        let object = match &self.media {
+            Media::Protobuf if is_object => {
+                let expected = (row.group, row.version, row.kind);
+                let object =
+                    self.decode_as(&served.schema, expected, FieldValidation::Ignore, &mut Vec::new());
+                object.ok()?
+            }
+            Media::Protobuf => return None,
+            Media::Json | Media::Yaml => serde_json::from_slice(&self.json().ok()?).ok()?,
+            // Patches say nothing of what they are for.
+            Media::Other(_) if whole => serde_json::from_slice(&self.bytes).ok()?,
+            Media::Other(_) => return None,
+        };
+        Some(object)
     }
 
     /// Reads an object of a served kind and turns it into what is stored.

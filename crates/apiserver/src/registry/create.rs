@@ -10,6 +10,7 @@ use super::Registry;
 use super::body::{Applied, Body};
 use super::options::WriteOptions;
 use super::ownership;
+use super::requests;
 use super::stored::{Stored, UNWRITTEN};
 use super::update::{check_name, given_rev};
 use super::values;
@@ -58,11 +59,16 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Written, ApiError> {
         self.check_namespace_is_open(scope, &object)?;
-        scope.check_node(None, Some(&object))?;
         self.check_escalation(scope, None, &object)?;
         self.until_as_new_as(None).await?;
-        if scope.resource().is("", "pods") {
+        let is_pod = scope.resource().is("", "pods");
+        if is_pod {
             self.admit_account(scope, &mut object).await?;
+        }
+        scope.check_node(self, None, Some(&object))?;
+        self.check_requested_subject(scope, &object)?;
+        requests::note_requestor(scope, &mut object);
+        if is_pod {
             self.label_with_topology(&mut object);
         }
         let prefix = meta_text(&object, "generateName").to_owned();

@@ -68,7 +68,7 @@ impl Registry {
         let resource = scope.resource();
         check_meant(scope.about(), options, old)?;
         let value = old.value();
-        scope.check_node(Some(&value), None)?;
+        scope.check_node(self, Some(&value), None)?;
         if resource.is("", "namespaces") && IMMORTAL.contains(&scope.name) {
             return Err(ApiError::forbidden(scope.about(), "this namespace may not be deleted"));
         }

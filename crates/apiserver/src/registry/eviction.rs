@@ -45,6 +45,10 @@ impl Registry {
         };
         let mut delete = DeleteOptions::parse(&Query::default(), &given)?;
         delete.dry_run |= options.dry_run;
+        if scope.user.node().is_some() {
+            let pod = self.pod_of_node(scope.namespace, scope.name)?;
+            scope.check_node(self, Some(&pod.value()), Some(&eviction))?;
+        }
         let scope = Scope { subresource: "", ..scope };
         for _ in 0..ATTEMPTS {
             match self.try_evict(scope, &delete).await {

@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(60);
 impl Registry {
     /// Deletes old Events until the server shuts down.
     pub(crate) async fn expire_events(self: Arc<Self>) {
-        let user = UserInfo::internal("event-expiry");
+        let user = UserInfo::server();
         let mut closing = self.closing.subscribe();
         loop {
             tokio::select! {

@@ -4,7 +4,7 @@ use dyad_schema::apply::{ApplyError, FieldManager, OneVersion, Reset, builtin, e
 use dyad_schema::fields::Schema;
 use serde_json::Value;
 
-use super::body::Applied;
+use super::body::{Applied, schema_of};
 use super::options::WriteOptions;
 use super::write::{Scope, meta_mut};
 use crate::status::ApiError;
@@ -40,6 +40,33 @@ pub(super) fn update(scope: Scope<'_>, old: Option<&Value>, new: &mut Value, man
         fields.update(old.map(shown).as_ref(), &shown(new), manager)
     });
     encode(new, &managers);
+}
+
+/// Puts the owner into an object that is answered and not kept, and that is of no served kind.
+pub(super) fn note(
+    kind: (&str, &str, &str),
+    subresource: &str,
+    object: &mut Value,
+    manager: &str,
+    now: &str,
+) -> Result<(), ApiError> {
+    let schema = schema_of(kind)?;
+    let version = format!("{}/{}", kind.0, kind.1);
+    let empty = schema
+        .canonical(&Value::Object(serde_json::Map::new()))
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let managers = FieldManager {
+        versions: &OneVersion { name: &version, structure: builtin(&schema) },
+        version: &version,
+        kind: kind.2,
+        empty: &empty,
+        subresource,
+        reset: &Reset::Nothing,
+        now,
+    }
+    .update(None, object, manager);
+    encode(object, &managers);
+    Ok(())
 }
 
 /// An object, in the form in which it is served, after a configuration was applied to it.

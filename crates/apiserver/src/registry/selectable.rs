@@ -48,6 +48,8 @@ macro_rules! count {
     };
 }
 
+const CERTIFICATE_SIGNING_REQUESTS: &[Selectable] = &[field!("spec.signerName")];
+
 const PODS: &[Selectable] = &[
     field!("spec.nodeName"),
     field!("spec.restartPolicy"),
@@ -95,6 +97,7 @@ pub(crate) fn of(group: &str, kind: &str) -> &'static [Selectable] {
         ("", "Namespace") => NAMESPACES,
         ("", "ReplicationController") => REPLICATION_CONTROLLERS,
         ("batch", "Job") => JOBS,
+        ("certificates.k8s.io", "CertificateSigningRequest") => CERTIFICATE_SIGNING_REQUESTS,
         _ => &[],
     }
 }

@@ -86,7 +86,8 @@ impl Meta {
         self.labels.iter().find(|(label, _)| **label == *key).map(|(_, value)| &**value)
     }
 
-    fn field(&self, name: &str) -> &str {
+    /// The value of a field that selectors can name.
+    pub(crate) fn field(&self, name: &str) -> &str {
         match name {
             "metadata.name" => &self.name,
             "metadata.namespace" => &self.namespace,
@@ -134,6 +135,11 @@ impl Stored {
     /// About how much memory it takes.
     pub(crate) fn weight(&self) -> usize {
         self.json.len() + 256
+    }
+
+    /// The text of the object, without its resourceVersion.
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
     }
 
     /// The object without its resourceVersion.

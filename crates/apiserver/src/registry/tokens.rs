@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::body::Body;
 use super::options::WriteOptions;
 use super::write::{Scope, meta_text, refuse_if_any};
-use super::{Registry, values};
+use super::{Registry, ownership, values};
 use crate::auth::token::{Claims, ISSUER, Private, Reference, TokenKey};
 use crate::auth::{AUTHENTICATED, UserInfo};
 use crate::status::{About, ApiError};
@@ -76,16 +76,24 @@ impl Registry {
             return Err(ApiError::conflict(About { name: scope.name, ..ABOUT }, &why));
         }
         let now = Timestamp::now();
-        request["metadata"] = json!({"name": scope.name, "namespace": scope.namespace,
-            "uid": &*account.meta.uid, "creationTimestamp": values::time(now)});
+        let asked = request["spec"].clone();
+        let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(LIFETIME);
+        request["spec"]["expirationSeconds"] = seconds.into();
+        ownership::note(KIND, "token", &mut request, &options.manager, &values::time(now))?;
+        for (key, value) in [
+            ("name", scope.name),
+            ("namespace", scope.namespace),
+            ("uid", &account.meta.uid),
+            ("creationTimestamp", &values::time(now)),
+        ] {
+            request["metadata"][key] = value.into();
+        }
         let spec = &mut request["spec"];
         if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
             spec["audiences"] = json!([ISSUER]);
         }
-        let seconds = spec["expirationSeconds"].as_i64().unwrap_or(LIFETIME);
-        spec["expirationSeconds"] = seconds.into();
         refuse_if_any(ABOUT, &lifetime_errors(seconds))?;
-        self.check_node_request(scope, &request["spec"]["boundObjectRef"])?;
+        self.check_node_request(scope, &asked)?;
         let bound = self.bound(scope, &request["spec"]["boundObjectRef"])?;
         let audiences: Vec<String> = strings(&request["spec"]["audiences"]);
         let extended =
@@ -112,26 +120,6 @@ impl Registry {
         let ends = Timestamp::from_second(begin + seconds).map_err(ApiError::internal)?;
         request["status"] = json!({"token": token, "expirationTimestamp": values::time(ends)});
         Ok(request)
-    }
-
-    /// A node gets tokens for its own pods only, and bound to them.
-    fn check_node_request(&self, scope: Scope<'_>, wanted: &Value) -> Result<(), ApiError> {
-        let Some(node) = scope.user.node() else { return Ok(()) };
-        let text = |key: &str| wanted[key].as_str().unwrap_or_default();
-        let place = format!("{}/{}", scope.namespace, text("name"));
-        let runs_here = || {
-            let pod = self.builtin("", "pods").cache.get(&place);
-            pod.is_none_or(|pod| pod.bare()["spec"]["nodeName"] == node)
-        };
-        let why = match (text("apiVersion"), text("kind"), text("uid")) {
-            ("v1", "Pod", "") => "node requested token with a pod binding without a uid",
-            ("v1", "Pod", _) if !runs_here() => {
-                "node requested token bound to a pod scheduled on a different node"
-            }
-            ("v1", "Pod", _) => return Ok(()),
-            _ => "node requested token not bound to a pod",
-        };
-        Err(ApiError::forbidden(scope.about(), why))
     }
 
     fn bound(&self, scope: Scope<'_>, wanted: &Value) -> Result<Bound, ApiError> {
@@ -195,7 +183,8 @@ impl Registry {
         let Some(claims) =
             self.token_key.as_deref().map(|key: &TokenKey| key.read(token)).transpose()?.flatten()
         else {
-            return Ok(None);
+            let legacy = self.legacy_bearer(token, audiences)?;
+            return Ok(legacy.or_else(|| self.bootstrap_bearer(token, audiences)));
         };
         let own = [ISSUER.to_owned()];
         let wanted = if audiences.is_empty() { &own[..] } else { audiences };

@@ -157,8 +157,9 @@ impl Registry {
         meta.remove("selfLink");
         let owners = ownership::take(&mut new);
         meta::inherit(&mut new, &old_value);
-        scope.check_node(Some(&old_value), Some(&new))?;
+        scope.check_node(self, Some(&old_value), Some(&new))?;
         self.check_escalation(scope, Some(&old_value), &new)?;
+        self.check_signer(scope, &old_value, &new)?;
         let cx = scope.context(self, &now);
         let mut session = self.session(scope.namespace, scope.name);
         if scope.subresource.is_empty() {

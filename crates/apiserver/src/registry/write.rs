@@ -54,17 +54,23 @@ impl<'a> Scope<'a> {
                 subresource: self.subresource,
                 namespace: self.namespace,
                 name: self.name,
+                node: "",
             }),
         }
     }
 
     /// What nodes may not do to this very object.
-    pub(crate) fn check_node(&self, old: Option<&Value>, new: Option<&Value>) -> Result<(), ApiError> {
+    pub(crate) fn check_node(
+        &self,
+        registry: &Registry,
+        old: Option<&Value>,
+        new: Option<&Value>,
+    ) -> Result<(), ApiError> {
         let name = match self.name {
             "" => new.map_or("", |new| meta_text(new, "name")),
             name => name,
         };
-        auth::restrict_node(self.user, &self.attributes(), old, new)
+        auth::restrict_node(self.user, registry, &self.attributes(), old, new)
             .map_err(|why| ApiError::forbidden(self.served.about(name), &why))
     }
 

@@ -116,6 +116,25 @@ async fn the_server_is_who_it_says_under_every_name_and_address() {
 }
 
 #[tokio::test]
+async fn authorities_can_be_replaced_while_serving() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (pki(&dir.path().join("ours")), pki(&dir.path().join("theirs")));
+    let serving = Arc::new(ServingCertificate::new(&ours.serving().unwrap()).unwrap());
+    let authorities = Arc::new(Authorities::new(ours.ca_pem()).unwrap());
+    let server = Arc::new(server_config_of(Arc::clone(&authorities), serving).unwrap());
+    let admitted = async |identity: &Identity| {
+        handshake(&server, client_config(ours.ca_pem(), Some(identity)), "localhost").await.is_ok()
+    };
+    let [own, other] = [&ours, &theirs].map(|pki| pki.admin().unwrap());
+    assert_eq!([admitted(&own).await, admitted(&other).await], [true, false]);
+    authorities.replace(&format!("{}{}", ours.ca_pem(), theirs.ca_pem())).unwrap();
+    assert_eq!([admitted(&own).await, admitted(&other).await], [true, true]);
+    authorities.replace(theirs.ca_pem()).unwrap();
+    assert_eq!([admitted(&own).await, admitted(&other).await], [false, true]);
+    assert!(authorities.replace("").is_err() && admitted(&other).await, "nobody is no authority");
+}
+
+#[tokio::test]
 async fn the_certificate_can_be_replaced_while_serving() {
     let dir = tempfile::tempdir().unwrap();
     let pki = pki(dir.path());

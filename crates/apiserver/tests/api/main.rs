@@ -3,6 +3,7 @@
 
 mod allocation;
 mod apply;
+mod audit;
 mod bootstrap;
 mod deletion;
 mod harness;
@@ -10,6 +11,7 @@ mod histories;
 mod identity;
 mod lists;
 mod negotiation;
+mod nodes;
 mod policies;
 mod protobuf;
 mod robust;

@@ -44,7 +44,7 @@ async fn j65_a_client_that_holds_requests_open_is_refused_and_others_are_not() {
         [("other", MASTERS), ("system:node:n1", &["system:nodes"]), ("system:kube-scheduler", MASTERS)]
     {
         assert_eq!(
-            send(&api.as_user(name, groups), "GET", "/api/v1/nodes", &[], "").await.code,
+            send(&api.as_user(name, groups), "GET", "/api/v1/services", &[], "").await.code,
             200,
             "{name}"
         );

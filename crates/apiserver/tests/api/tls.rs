@@ -140,7 +140,7 @@ async fn a_flood_of_connections_that_say_nothing_leaves_room() {
     for _ in 0..300 {
         silent.push(TcpStream::connect(addresses[0]).await.unwrap());
     }
-    let (code, _) = get(addresses[0], Some(&identities().node), "/api/v1/nodes", true).await;
+    let (code, _) = get(addresses[0], Some(&identities().node), "/api/v1/services", true).await;
     assert_eq!(code, 200);
     let mut byte = [0];
     let read = tokio::io::AsyncReadExt::read(&mut silent[0], &mut byte);

@@ -42,7 +42,7 @@ impl Api {
             return Err(ApiError::method_not_routed());
         }
         match scope.subresource {
-            "" | "status" | "finalize" | "ephemeralcontainers" => {
+            "" | "approval" | "status" | "finalize" | "ephemeralcontainers" => {
                 self.object(call, served, scope, body, warnings).await
             }
             "scale" => self.scale(call, scope, body, warnings).await,
