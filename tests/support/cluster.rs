@@ -214,7 +214,7 @@ pub fn traces(cluster: &Cluster) -> Vec<String> {
             Command::new("ip").args([family, "route", "show", "root", range]).output().expect("ip runs");
         traces.extend(text(&routes.stdout).lines().map(|line| format!("route {line}")));
     }
-    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+    for root in ["", "/unified", "/cpu", "/memory", "/pids"].map(|below| format!("/sys/fs/cgroup{below}")) {
         let groups = std::fs::read_dir(root).into_iter().flatten().flatten();
         let ours = groups.filter(|group| group.file_name().to_string_lossy().contains(&cluster.name));
         traces.extend(ours.map(|group| format!("cgroup {}", group.path().display())));

@@ -23,7 +23,7 @@ const FORBIDDEN: [(&str, &str); 9] = [
 ];
 
 /// The floor of each crate: it may use crates of lower floors only.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("dyad-bench", 7),
     ("dyad-cli", 6),
     ("dyad-cluster", 5),
@@ -37,6 +37,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("dyad-ebpf", 3),
     ("dyad-links", 3),
     ("dyad-stream", 3),
+    ("dyad-images", 3),
     ("dyad-store", 3),
     ("dyad-program", 2),
     ("dyad-schema", 2),

@@ -10,6 +10,7 @@ use dyad_net::IpNet;
 
 use crate::agent::AgentArgs;
 use crate::dns::DnsArgs;
+use crate::image::ImageArgs;
 
 /// Kubernetes IPv4/IPv6 dual-stack networking: local clusters that carry real packets.
 #[derive(Debug, Parser)]
@@ -61,6 +62,13 @@ pub(crate) enum Command {
         after_help = "Example:\n  dyad explain path pod/web-0 svc/db"
     )]
     Explain(ExplainArgs),
+    /// Give a cluster's nodes images to run, and see which they have
+    #[command(
+        subcommand_required = true,
+        arg_required_else_help = true,
+        after_help = "Example:\n  docker save app:dev | dyad image load -"
+    )]
+    Image(ImageArgs),
     /// Carry Services and policy on a node of any cluster, in place of kube-proxy
     #[command(
         after_help = "Examples:\n  dyad agent --kubeconfig /etc/kubernetes/kube-proxy.conf --node-name node1 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56\n  dyad agent --config /var/lib/kube-proxy/config.conf\n  dyad agent --cleanup"

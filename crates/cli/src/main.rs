@@ -6,6 +6,7 @@ mod args;
 mod connectivity;
 mod dns;
 mod explain;
+mod image;
 mod local;
 mod output;
 
@@ -54,6 +55,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Connectivity(args) => connectivity::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Image(args) => image::run(args),
         Command::Agent(args) => agent::run(*args),
         Command::Dns(args) => dns::run(*args),
     }

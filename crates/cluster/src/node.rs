@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use dyad_apiserver::tls;
+use dyad_images::registry::{Puller, Settings};
 use dyad_program::policy::{Pod, wire::pod_from_value};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -16,7 +17,7 @@ use crate::labels::is_reserved;
 use crate::paths::ClusterDir;
 use crate::renewal::{Renewing, Served, Serving};
 use crate::spec::{ClusterSpec, Dataplane, Place};
-use crate::stop::{MERGED_INTO, cgroup_root};
+use crate::stop::{MERGED_INTO, cgroup_controllers, cgroup_root};
 
 /// Where kubelets are asked, as everywhere.
 const KUBELET_PORT: u16 = 10250;
@@ -32,16 +33,24 @@ pub(crate) fn main(dir: &Path, name: &str) -> Result<()> {
     let spec = ClusterSpec::load(&dir)?;
     let index =
         spec.nodes.iter().position(|node| node.name == name).context("no such node in cluster.json")?;
+    let store = dyad_images::Store::open(&dir.images())?;
+    // Registries are reached from where this process was started, and perhaps from nowhere else.
+    let puller = Puller::start(store.clone(), Settings::of_user()).context("can't start a thread")?;
     let netns = std::fs::File::open(dir.netns(name)).context("can't open the node's network namespace")?;
     use std::os::fd::AsFd;
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .context("can't enter the node's network namespace")?;
     drop(netns);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(&dir, &spec, index))
+    runtime.block_on(run(&dir, &spec, index, (store, puller)))
 }
 
-async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
+async fn run(
+    dir: &ClusterDir,
+    spec: &ClusterSpec,
+    index: usize,
+    (store, puller): (dyad_images::Store, Puller),
+) -> Result<()> {
     let node = &spec.nodes[index];
     let own = wait_for_api(dir, &node.name).await?;
     let agents = Renewing::open(&dir.agent_kubeconfig(&node.name), "dyad-agent").await?;
@@ -76,6 +85,7 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<()> {
     ));
     let mut config = kubelet_config(dir, spec, index, &certificate)?;
     config.gate = Some(network_gate(gate));
+    (config.images, config.puller) = (Some(store), Some(puller));
     let kubelet = tokio::spawn(dyad_kubelet::run(client, config, shutdown()));
     let cache = crate::node_cache::serve(spec, intercepts.clone(), shutdown());
     println!("ready");
@@ -158,6 +168,10 @@ fn kubelet_config(
         node_ips: spec.addresses_by_family(Place::Node(index))?,
         root_dir: dir.node(&node.name),
         cgroup_root: cgroup_root(dir, &spec.name).map(|root| root.join(&node.name)),
+        cgroup_controllers: cgroup_controllers(dir, &spec.name)
+            .into_iter()
+            .map(|(controller, root)| (controller, root.join(&node.name)))
+            .collect(),
         cluster_dns: crate::dns::addresses(spec),
         cluster_domain: "cluster.local".into(),
         dns_search: spec.dns_search.clone(),

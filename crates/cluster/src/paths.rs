@@ -78,6 +78,11 @@ impl ClusterDir {
         self.0.join("nodes").join(node)
     }
 
+    /// The images that all nodes share.
+    pub fn images(&self) -> PathBuf {
+        self.0.join("images")
+    }
+
     /// The log of one process: `supervisor`, `control-plane`, `outside` or a node's name.
     pub fn log(&self, process: &str) -> PathBuf {
         self.0.join("logs").join(format!("{process}.log"))

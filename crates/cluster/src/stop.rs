@@ -127,15 +127,32 @@ pub(crate) fn cgroup_root(dir: &ClusterDir, name: &str) -> Option<PathBuf> {
         .into_iter()
         .map(Path::new)
         .find(|mount| mount.join("cgroup.controllers").exists())
-        .map(|mount| mount.join(format!("dyad-{name}-{}", dir.tag())))
+        .map(|mount| mount.join(cgroup_name(dir, name)))
+}
+
+/// Controllers of version 1, as far as there are hierarchies of theirs, with the cluster's cgroup in each.
+pub(crate) fn cgroup_controllers(dir: &ClusterDir, name: &str) -> Vec<(String, PathBuf)> {
+    let mounts = ["cpu", "memory", "pids"].map(|one| (one.to_owned(), Path::new("/sys/fs/cgroup").join(one)));
+    let there = mounts.into_iter().filter(|(_, mount)| mount.join("cgroup.procs").exists());
+    there.map(|(one, mount)| (one, mount.join(cgroup_name(dir, name)))).collect()
+}
+
+fn cgroup_name(dir: &ClusterDir, name: &str) -> String {
+    format!("dyad-{name}-{}", dir.tag())
 }
 
 fn remove_cgroups(dir: &ClusterDir, name: &str) -> Result<()> {
-    let Some(root) = cgroup_root(dir, name).filter(|root| root.exists()) else { return Ok(()) };
+    let single = cgroup_controllers(dir, name).into_iter().map(|(_, root)| root);
+    let mut roots: Vec<PathBuf> = cgroup_root(dir, name).into_iter().chain(single).collect();
+    roots.retain(|root| root.exists());
+    roots.iter().try_for_each(|root| remove_cgroup(root))
+}
+
+fn remove_cgroup(root: &Path) -> Result<()> {
     // A cgroup stays busy for a moment after its last process has ended.
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        match remove_cgroup_tree(&root) {
+        match remove_cgroup_tree(root) {
             Ok(()) => return Ok(()),
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             Err(error) => {

@@ -24,6 +24,8 @@ pub struct Config {
     pub program: Option<PathBuf>,
     /// Control group below which pods get theirs; made if it is not there. Pods run without if it cannot be.
     pub cgroup_root: Option<PathBuf>,
+    /// The same for each controller (`cpu`, `memory`, `pids`) of control groups of version 1, where there are any.
+    pub cgroup_controllers: Vec<(String, PathBuf)>,
     /// Addresses of the cluster's DNS service, in the order in which pods shall ask them (B24).
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's DNS domain.
@@ -42,6 +44,10 @@ pub struct Config {
     pub masked_paths: Vec<PathBuf>,
     /// A file in place of the host's `/etc/resolv.conf`, as the start of pods' own.
     pub resolv_conf: PathBuf,
+    /// The images that containers can run from, besides those that are built in.
+    pub images: Option<dyad_images::Store>,
+    /// Who pulls those that are not there; nobody if not given.
+    pub puller: Option<dyad_images::registry::Puller>,
     /// Waited for before a pod with a network of its own starts.
     pub gate: Option<NetworkGate>,
     /// How the kubelet is asked for logs, commands and figures; not at all if not given.
@@ -127,6 +133,7 @@ impl Default for Config {
             root_dir: PathBuf::from("/var/lib/dyad"),
             program: None,
             cgroup_root: None,
+            cgroup_controllers: Vec::new(),
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             dns_search: Vec::new(),
@@ -136,6 +143,8 @@ impl Default for Config {
             mtu: None,
             masked_paths: Vec::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            images: None,
+            puller: None,
             gate: None,
             serving: None,
         }

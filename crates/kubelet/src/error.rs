@@ -20,6 +20,9 @@ pub enum Error {
     /// A sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// An image.
+    #[error(transparent)]
+    Images(#[from] dyad_images::Error),
     /// A file or directory.
     #[error("{what}")]
     File {

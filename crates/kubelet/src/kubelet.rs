@@ -27,11 +27,14 @@ use crate::node::{self, Machine};
 use crate::sandbox::{Sandbox, Spawner};
 use crate::seen::Seen;
 use crate::server;
+use crate::volumes;
 use crate::worker::{Shared, Worker, state_root};
 
 const ADDRESS_FILE: &str = "addresses.json";
 /// How long to wait until the API is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often images that nobody needs are looked for.
+const COLLECTION: Duration = Duration::from_secs(300);
 
 /// Runs a node's kubelet in the network namespace of the calling thread, until `shutdown` completes or nothing works.
 ///
@@ -79,15 +82,34 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
         warn!(error = %error.full(), "registering the node");
         tokio::time::sleep(RETRY).await;
     }
+    let images = shared.config.images.clone();
     tokio::join!(
         write_events,
         node::renew_lease(client.clone(), &config.node_name),
         node::keep(client, &config, &machine, range_sender),
         open_ranges(Arc::clone(&shared), ranges),
         server.run(),
+        collect_images(images),
         watch_pods(shared),
     );
     Ok(())
+}
+
+/// Removes images that nobody needs, now and then.
+async fn collect_images(store: Option<dyad_images::Store>) {
+    let Some(store) = store else { return };
+    loop {
+        tokio::time::sleep(COLLECTION).await;
+        let store = store.clone();
+        match tokio::task::spawn_blocking(move || store.relieve()).await {
+            Ok(Ok(gone)) if gone.is_empty() => {}
+            Ok(Ok(gone)) => {
+                info!(?gone, "the disk is nearly full: images that no container used were removed")
+            }
+            Ok(Err(error)) => warn!(%error, "removing images that nobody needs"),
+            Err(error) => warn!(%error, "removing images that nobody needs"),
+        }
+    }
 }
 
 /// Opens the pools when the ranges are known, with the addresses of running pods taken.
@@ -190,6 +212,7 @@ async fn remove_orphans(shared: &Arc<Shared>, listed: &[String], workers: &Worke
             for ip in read_addresses(&dir) {
                 own.with_addresses(|addresses| addresses.release(ip));
             }
+            volumes::release(&dir);
             if let Err(error) = fs::remove_dir_all(&dir) {
                 warn!(dir = %dir.display(), %error, "removing the state of a pod that is gone");
             }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SecurityContext, Service};
 
 use crate::env::{self, Sources};
-use crate::image::{self, Image};
-use crate::sandbox::{ContainerSpec, Mount, root};
+use crate::image::Ready;
+use crate::sandbox::{Account, ContainerSpec, ImageRoot, Mount, root};
 
 /// Capabilities that container runtimes leave to root by default: chown, dac_override, fowner, fsetid, kill, setgid,
 /// setuid, setpcap, net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
@@ -59,6 +59,26 @@ const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Signals by name. Those of real time count from both ends, as shells do.
+const SIGNALS: [(&str, i32); 16] = [
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ABRT", libc::SIGABRT),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("USR2", libc::SIGUSR2),
+    ("ALRM", libc::SIGALRM),
+    ("TERM", libc::SIGTERM),
+    ("CONT", libc::SIGCONT),
+    ("STOP", libc::SIGSTOP),
+    ("WINCH", libc::SIGWINCH),
+    ("PWR", libc::SIGPWR),
+    ("RTMIN", 34),
+    ("RTMIN+3", 37),
+    ("RTMAX", 64),
+];
+
 /// What a container's specification follows from.
 pub(crate) struct Input<'a> {
     /// The pod.
@@ -91,6 +111,8 @@ pub(crate) struct Input<'a> {
     pub(crate) etc: &'a Path,
     /// Where the container's logs and its termination message go.
     pub(crate) logs: &'a Path,
+    /// Where what it writes goes, if it runs from an image.
+    pub(crate) scratch: &'a Path,
     /// The container whose processes it shall see, for an ephemeral one that names it.
     pub(crate) target: Option<&'a str>,
 }
@@ -101,7 +123,7 @@ pub(crate) fn termination_log(logs: &Path) -> PathBuf {
 }
 
 /// The container as the sandbox wants it; the error is a `CreateContainerConfigError`.
-pub(crate) fn container_spec(image: &Image, input: &Input<'_>) -> Result<ContainerSpec, String> {
+pub(crate) fn container_spec(ready: &Ready, input: &Input<'_>) -> Result<ContainerSpec, String> {
     let container = input.container;
     let sources = Sources {
         pod: input.pod,
@@ -113,36 +135,79 @@ pub(crate) fn container_spec(image: &Image, input: &Input<'_>) -> Result<Contain
         services: input.services,
     };
     let own = env::environment(container, &sources)?;
-    let tty = container.tty == Some(true);
-    let path = format!("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{}", root::PROGRAM_DIR);
-    let defaults = [("PATH", path), ("HOSTNAME", input.hostname.to_owned()), ("HOME", "/root".to_owned())];
-    let terminal = tty.then(|| ("TERM", "xterm".to_owned()));
-    let defaults = defaults.into_iter().chain(terminal).map(|(name, value)| (name.to_owned(), value));
-    let defaults = defaults.filter(|(name, _)| own.iter().all(|(known, _)| known != name));
-    let env: Vec<(String, String)> = defaults.collect::<Vec<_>>().into_iter().chain(own).collect();
+    let env = environment(ready, input, own);
     let command = env::expand_words(container.command.as_ref(), &env);
     let args = env::expand_words(container.args.as_ref(), &env);
-    let security = Security::of(input.spec, container)?;
+    let security = Security::of(input, ready)?;
+    let image = ready.path().map(|path| ImageRoot {
+        path,
+        scratch: input.scratch.to_owned(),
+        read_only: security.read_only,
+    });
+    let dir = container.working_dir.as_ref().filter(|dir| !dir.is_empty());
+    let dir = dir.or(ready.run.working_dir.as_ref().filter(|dir| !dir.is_empty()));
     Ok(ContainerSpec {
-        argv: image.argv(command, args)?,
-        working_dir: container.working_dir.as_ref().filter(|dir| !dir.is_empty()).map(PathBuf::from),
-        mounts: mounts(input, &env)?,
+        argv: ready.image.argv(&ready.run, command, args)?,
+        working_dir: dir.map(|dir| Path::new("/").join(dir)),
+        mounts: mounts(input, &env, image.as_ref().is_some_and(|image| !image.read_only))?,
         masked: input.masked.to_vec(),
-        user: security.user,
-        group: security.group,
+        user: security.user.unwrap_or(0),
+        group: security.group.unwrap_or(0),
         groups: security.groups,
         capabilities: security.capabilities,
         no_new_privileges: security.no_new_privileges,
         privileged: security.privileged,
         log: input.logs.join(format!("{}.log", input.attempt)),
         stdin: container.stdin == Some(true),
-        tty,
+        tty: container.tty == Some(true),
         target: input.target.map(str::to_owned),
+        stop_signal: stop_signal(container, ready),
+        share_processes: input.spec.share_process_namespace == Some(true),
+        cgroups: Vec::new(),
+        account: image.is_some().then_some(security.account),
+        image,
         env,
     })
 }
 
-fn mounts(input: &Input<'_>, env: &[(String, String)]) -> Result<Vec<Mount>, String> {
+/// The signal that asks a container to end: its own, that of the image, or none in particular.
+fn stop_signal(container: &Container, ready: &Ready) -> i32 {
+    let own = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+    let name = own.or(ready.run.stop_signal.as_deref()).unwrap_or_default().to_uppercase();
+    let known = SIGNALS.iter().find(|(known, _)| name.strip_prefix("SIG").unwrap_or(&name) == *known);
+    let number = name.parse::<i32>().ok().filter(|number| (1..=64).contains(number));
+    known.map(|(_, number)| *number).or(number).unwrap_or(0)
+}
+
+/// The pod's variables, over those of the image, over what every container has.
+fn environment(ready: &Ready, input: &Input<'_>, own: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+    if ready.root.is_none() {
+        path = format!("{path}:{}", root::PROGRAM_DIR);
+    }
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut set = |name: String, value: String| match all.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, old)) => *old = value,
+        None => all.push((name, value)),
+    };
+    set("PATH".into(), path);
+    set("HOSTNAME".into(), input.hostname.to_owned());
+    if ready.root.is_none() {
+        // From an image it is that of the user.
+        set("HOME".into(), "/root".into());
+    }
+    if input.container.tty == Some(true) {
+        set("TERM".into(), "xterm".into());
+    }
+    for variable in ready.run.env.iter().flatten() {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        set(name.to_owned(), value.to_owned());
+    }
+    own.into_iter().for_each(|(name, value)| set(name, value));
+    all
+}
+
+fn mounts(input: &Input<'_>, env: &[(String, String)], writable: bool) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for mount in input.container.volume_mounts.iter().flatten() {
         let name = &mount.name;
@@ -179,9 +244,9 @@ fn mounts(input: &Input<'_>, env: &[(String, String)]) -> Result<Vec<Mount>, Str
     }
     let message = input.container.termination_message_path.as_deref().filter(|path| !path.is_empty());
     let own = [
-        (input.etc.join("hosts"), "/etc/hosts", true),
-        (input.etc.join("resolv.conf"), "/etc/resolv.conf", true),
-        (input.etc.join("hostname"), "/etc/hostname", true),
+        (input.etc.join("hosts"), "/etc/hosts", !writable),
+        (input.etc.join("resolv.conf"), "/etc/resolv.conf", !writable),
+        (input.etc.join("hostname"), "/etc/hostname", !writable),
         (termination_log(input.logs), message.unwrap_or("/dev/termination-log"), false),
     ];
     for (source, target, read_only) in own {
@@ -230,26 +295,28 @@ fn sub_path_of(base: &Path, sub_path: &str, generated: bool) -> Result<PathBuf, 
 }
 
 struct Security {
-    user: u32,
-    group: u32,
+    user: Option<u32>,
+    group: Option<u32>,
     groups: Vec<u32>,
+    account: Account,
     capabilities: u64,
     no_new_privileges: bool,
     privileged: bool,
+    read_only: bool,
 }
 
 impl Security {
-    fn of(spec: &PodSpec, container: &Container) -> Result<Self, String> {
+    fn of(input: &Input<'_>, ready: &Ready) -> Result<Self, String> {
         let none = SecurityContext::default();
-        let own = container.security_context.as_ref().unwrap_or(&none);
-        let pod = spec.security_context.as_ref();
+        let own = input.container.security_context.as_ref().unwrap_or(&none);
+        let pod = input.spec.security_context.as_ref();
         let id =
             |own: Option<i64>, pod: Option<i64>| own.or(pod).map(|id| u32::try_from(id).unwrap_or(u32::MAX));
-        let user = id(own.run_as_user, pod.and_then(|pod| pod.run_as_user)).unwrap_or(0);
-        let group = id(own.run_as_group, pod.and_then(|pod| pod.run_as_group)).unwrap_or(0);
-        let non_root = own.run_as_non_root.or(pod.and_then(|pod| pod.run_as_non_root)) == Some(true);
-        if non_root && user == 0 {
-            return Err("container has runAsNonRoot and image will run as root: set runAsUser".into());
+        let user = id(own.run_as_user, pod.and_then(|pod| pod.run_as_user));
+        let group = id(own.run_as_group, pod.and_then(|pod| pod.run_as_group));
+        let image_user = ready.run.user.as_deref().unwrap_or_default();
+        if own.run_as_non_root.or(pod.and_then(|pod| pod.run_as_non_root)) == Some(true) {
+            verify_non_root(input, user, image_user)?;
         }
         let groups = pod.and_then(|pod| pod.supplemental_groups.clone()).unwrap_or_default();
         let groups = groups.into_iter().chain(pod.and_then(|pod| pod.fs_group));
@@ -262,14 +329,41 @@ impl Security {
                 capabilities |= bits(name)?;
             }
         }
+        let strict = pod.and_then(|pod| pod.supplemental_groups_policy.as_deref()) == Some("Strict");
         Ok(Self {
             user,
             group,
             groups: groups.filter_map(|group| u32::try_from(group).ok()).collect(),
+            account: Account {
+                user: user.map_or_else(|| image_user.to_owned(), |user| user.to_string()),
+                group,
+                merge_groups: !strict,
+            },
             capabilities,
             no_new_privileges: own.allow_privilege_escalation == Some(false),
             privileged: own.privileged == Some(true),
+            read_only: own.read_only_root_filesystem == Some(true),
         })
+    }
+}
+
+/// `runAsNonRoot`, in the kubelet's words.
+fn verify_non_root(input: &Input<'_>, user: Option<u32>, image_user: &str) -> Result<(), String> {
+    let meta = &input.pod.metadata;
+    let [name, namespace, uid] =
+        [&meta.name, &meta.namespace, &meta.uid].map(|text| text.as_deref().unwrap_or_default());
+    let of = format!("(pod: \"{name}_{namespace}({uid})\", container: {})", input.container.name);
+    let image = image_user.split(':').next().unwrap_or_default();
+    match user {
+        Some(0) => Err(format!("container's runAsUser breaks non-root policy {of}")),
+        Some(_) => Ok(()),
+        None if image.is_empty() || image.parse() == Ok(0_u32) => {
+            Err(format!("container has runAsNonRoot and image will run as root {of}"))
+        }
+        None if image.parse::<u32>().is_err() => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({image}), cannot verify user is non-root {of}"
+        )),
+        None => Ok(()),
     }
 }
 
@@ -283,64 +377,5 @@ fn bits(name: &str) -> Result<u64, String> {
     number.map(|number| 1 << number).ok_or_else(|| format!("unknown capability {name:?}"))
 }
 
-/// Why a container cannot be started before anything has been tried.
-pub(crate) fn image_of(container: &Container) -> Result<Image, String> {
-    Image::parse(image::reference(container))
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn capabilities_have_the_numbers_of_the_kernel() {
-        for (name, number) in [
-            ("CHOWN", 0),
-            ("NET_ADMIN", 12),
-            ("net_raw", 13),
-            ("CAP_SYS_ADMIN", 21),
-            ("CHECKPOINT_RESTORE", 40),
-        ] {
-            assert_eq!(bits(name), Ok(1 << number), "{name}");
-        }
-        assert!(bits("FLY").is_err());
-    }
-
-    #[test]
-    fn the_containers_security_context_comes_before_the_pods() {
-        let spec: PodSpec = serde_json::from_value(json!({
-            "securityContext": {"runAsUser": 1000, "runAsGroup": 3000, "supplementalGroups": [4000], "fsGroup": 2000},
-            "containers": [],
-        }))
-        .unwrap();
-        let container = |value| {
-            serde_json::from_value::<Container>(json!({"name": "c", "securityContext": value})).unwrap()
-        };
-        let found = Security::of(&spec, &container(json!({
-            "runAsUser": 5, "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}, "allowPrivilegeEscalation": false,
-        })))
-        .unwrap();
-        assert_eq!(
-            (found.user, found.group, found.groups, found.capabilities),
-            (5, 3000, vec![4000, 2000], 1 << 12)
-        );
-        assert!(found.no_new_privileges && !found.privileged);
-        let problem = Security::of(&PodSpec::default(), &container(json!({"runAsNonRoot": true})));
-        assert!(problem.is_err_and(|problem| problem.contains("runAsNonRoot")));
-    }
-
-    #[test]
-    fn a_sub_path_stays_in_its_volume() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().join("volume");
-        fs::create_dir(&base).unwrap();
-        std::os::unix::fs::symlink("/etc", base.join("out")).unwrap();
-        assert_eq!(sub_path_of(&base, "a/b", false).unwrap(), fs::canonicalize(&base).unwrap().join("a/b"));
-        for path in ["../x", "/etc", "out", "out/passwd", "a/../../x"] {
-            assert!(sub_path_of(&base, path, false).is_err(), "{path}");
-        }
-        assert!(sub_path_of(&base, "missing", true).is_err(), "nothing is made in generated volumes");
-    }
-}
+mod tests;

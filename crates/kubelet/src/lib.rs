@@ -5,10 +5,11 @@
 //! `image`, the verdicts of `probe`); what acts is thin. Pods do not notice when the kubelet goes: each sandbox is kept
 //! by a process of its own, and the next kubelet finds it.
 //!
-//! Not here: services and policy (the agent), and pulling of images.
+//! Not here: services and policy (the agent), and what images are (`dyad-images`).
 #![deny(unsafe_code)]
 
 mod applet;
+mod cgroup;
 mod config;
 mod env;
 mod error;

@@ -82,6 +82,48 @@ pub(crate) fn target_of<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a str> {
     found.filter(|target| !target.is_empty())
 }
 
+/// Switches that pods may set: each pod has its own of these.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The switches that a pod sets, or why it may not, in the kubelet's words.
+pub(crate) fn sysctls(spec: &PodSpec) -> Result<Vec<(String, String)>, String> {
+    let wanted = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
+    let set = |one: &k8s_openapi::api::core::v1::Sysctl| {
+        // Both ways of writing are known.
+        let name = one.name.replace('/', ".");
+        let is_host = name.starts_with("net.") && spec.host_network == Some(true)
+            || name.starts_with("kernel.") && spec.host_ipc == Some(true);
+        if is_host || !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Err(format!("forbidden sysctl: {:?} not allowlisted", one.name));
+        }
+        Ok((name, one.value.clone()))
+    };
+    wanted.into_iter().flatten().map(set).collect()
+}
+
+/// The volumes on disk that may hold only so much, with what that is.
+pub(crate) fn limited_volumes(spec: &PodSpec) -> Vec<(String, String)> {
+    let volumes = spec.volumes.iter().flatten();
+    let limited = volumes.filter_map(|volume| {
+        let empty = volume.empty_dir.as_ref().filter(|empty| empty.medium.as_deref() != Some("Memory"))?;
+        Some((volume.name.clone(), empty.size_limit.as_ref()?.0.clone()))
+    });
+    limited.collect()
+}
+
 /// `namespace/name`, for people.
 pub(crate) fn title(pod: &Pod) -> String {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();

@@ -3,6 +3,7 @@
 //! A sandbox is one process (`shim`) that outlives the kubelet; the kubelet finds it again by the socket in the pod's
 //! directory. Everything here blocks, for a few milliseconds at most except where said.
 
+mod account;
 mod attached;
 mod child;
 mod log;
@@ -27,7 +28,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-pub use protocol::{ContainerSpec, ContainerState, Exit, Mount, SandboxSpec};
+pub use protocol::{Account, ContainerSpec, ContainerState, Exit, ImageRoot, Mount, SandboxSpec};
 use protocol::{MESSAGE_BYTES, Reply, Request, SOCKET};
 pub use spawner::Spawner;
 

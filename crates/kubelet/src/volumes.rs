@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use dyad_model::quantity::Quantity;
 use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, Secret, Volume, VolumeProjection,
 };
@@ -67,9 +68,12 @@ async fn prepare_one(input: &Input<'_>, volume: &Volume) -> Result<PathBuf, Erro
     if let Some(host) = &volume.host_path {
         return host_path(Path::new(&host.path), host.type_.as_deref().unwrap_or_default());
     }
-    let mut files = Files::default();
+    let mut files = Files::of_group(group(input.spec));
     if let Some(empty) = &volume.empty_dir {
-        files::empty_dir(&path, empty.medium.as_deref() == Some("Memory"))?;
+        let limit =
+            empty.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0)).map(Quantity::whole);
+        let in_memory = empty.medium.as_deref() == Some("Memory");
+        files::empty_dir(&path, in_memory, limit.filter(|bytes| *bytes > 0), group(input.spec))?;
         return Ok(path);
     } else if let Some(source) = &volume.config_map {
         let mode = source.default_mode;
@@ -96,6 +100,20 @@ async fn prepare_one(input: &Input<'_>, volume: &Volume) -> Result<PathBuf, Erro
     Ok(path)
 }
 
+/// The group that owns volumes.
+fn group(spec: &PodSpec) -> Option<u32> {
+    u32::try_from(spec.security_context.as_ref()?.fs_group?).ok()
+}
+
+/// The user that all containers run as, if they do.
+fn user(spec: &PodSpec) -> Option<u32> {
+    let pod = spec.security_context.as_ref().and_then(|pod| pod.run_as_user);
+    let mut users = crate::pod::containers(spec)
+        .map(|(container, _)| container.security_context.as_ref().and_then(|own| own.run_as_user).or(pod));
+    let first = users.next()??;
+    users.all(|one| one == Some(first)).then(|| u32::try_from(first).ok())?
+}
+
 async fn add_projection(
     input: &Input<'_>,
     path: &Path,
@@ -115,7 +133,15 @@ async fn add_projection(
             Some(token) => token,
             None => token::request(input, source.audience.as_deref(), source.expiration_seconds).await?,
         };
-        files.add(&source.path, token.into_bytes(), mode.map_or(DEFAULT_MODE, files::mode))
+        let (user, group) = (user(input.spec), group(input.spec));
+        // Who it is for can read it, and nobody else.
+        let own =
+            if user.is_some() || group.is_some() { 0o600 } else { mode.map_or(DEFAULT_MODE, files::mode) };
+        files.add(&source.path, token.into_bytes(), own)?;
+        if let Some(user) = user {
+            files.give(&source.path, user);
+        }
+        Ok(())
     } else {
         Err(Error::Pod("this kind of projection is not supported".into()))
     }
@@ -229,28 +255,80 @@ pub(crate) async fn secret(client: &Client, pod: &Pod, name: &str) -> Result<Opt
 
 /// A path of the host, checked or made as its type says.
 fn host_path(path: &Path, kind: &str) -> Result<PathBuf, Error> {
-    let wrong =
-        |what: &str| Error::Pod(format!("hostPath type check failed: {} is not {what}", path.display()));
+    use std::os::unix::fs::FileTypeExt;
     let make = || Error::file(format!("making {}", path.display()));
-    match kind {
-        "DirectoryOrCreate" => std::fs::create_dir_all(path).map_err(make())?,
-        "FileOrCreate" => {
-            drop(std::fs::File::options().append(true).create(true).open(path).map_err(make())?)
+    let found = std::fs::metadata(path);
+    let is =
+        |fits: fn(&std::fs::FileType) -> bool| found.as_ref().is_ok_and(|found| fits(&found.file_type()));
+    let fits = match kind {
+        // Without a type nothing is checked, and runtimes make what is missing.
+        "" | "DirectoryOrCreate" if found.is_err() => {
+            std::fs::create_dir_all(path).map_err(make())?;
+            true
         }
-        "Directory" if !path.is_dir() => return Err(wrong("a directory")),
-        "File" if !path.is_file() => return Err(wrong("a file")),
-        _ if !path.exists() => return Err(wrong("there")),
-        _ => {}
+        "" => true,
+        "FileOrCreate" if found.is_err() => {
+            drop(std::fs::File::options().append(true).create(true).open(path).map_err(make())?);
+            true
+        }
+        "Directory" | "DirectoryOrCreate" => is(std::fs::FileType::is_dir),
+        "File" | "FileOrCreate" => is(std::fs::FileType::is_file),
+        "Socket" => is(FileTypeExt::is_socket),
+        "CharDevice" => is(FileTypeExt::is_char_device),
+        "BlockDevice" => is(FileTypeExt::is_block_device),
+        _ => false,
+    };
+    let what = match kind {
+        "Socket" => "a socket file",
+        "CharDevice" => "a character device",
+        "BlockDevice" => "a block device",
+        "File" | "FileOrCreate" => "a file",
+        _ => "a directory",
+    };
+    if fits {
+        Ok(path.to_owned())
+    } else {
+        Err(Error::Pod(format!("hostPath type check failed: {} is not {what}", path.display())))
     }
-    Ok(path.to_owned())
 }
 
-/// Lets go of what [`prepare`] mounted; the files go with the pod's directory.
-pub(crate) fn release(spec: &PodSpec, dir: &Path) {
-    for volume in spec.volumes.iter().flatten() {
-        if volume.empty_dir.as_ref().is_some_and(|empty| empty.medium.as_deref() == Some("Memory")) {
-            // Not mounted, or busy: a lazy unmount is never refused for that.
-            let _ = rustix::mount::unmount(dir.join(&volume.name), rustix::mount::UnmountFlags::DETACH);
+/// Memory that the containers of a pod share, as runtimes give it.
+const SHARED_BYTES: u64 = 64 << 20;
+
+/// The directory that containers from images find as `/dev/shm`: memory that is the pod's own, or the node's.
+pub(crate) fn shared_memory(spec: &PodSpec, dir: &Path) -> Result<PathBuf, Error> {
+    if spec.host_ipc == Some(true) {
+        return Ok(PathBuf::from("/dev/shm"));
+    }
+    let path = dir.join("shm");
+    files::empty_dir(&path, true, Some(SHARED_BYTES), None)?;
+    let sticky = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    std::fs::set_permissions(&path, sticky).map_err(Error::file(format!("opening {}", path.display())))?;
+    Ok(path)
+}
+
+/// Bytes that a directory takes on disk.
+pub(crate) fn used(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let (mut sum, mut open) = (0, vec![dir.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            // Gone meanwhile, or not to be seen: then it is not counted.
+            let Ok(found) = entry.metadata() else { continue };
+            sum += found.blocks() * 512;
+            if found.is_dir() {
+                open.push(entry.path());
+            }
         }
+    }
+    sum
+}
+
+/// Lets go of what was mounted in the directory of a pod; the files go with it.
+pub(crate) fn release(dir: &Path) {
+    let volumes = std::fs::read_dir(dir.join("volumes")).into_iter().flatten().flatten();
+    for path in volumes.map(|entry| entry.path()).chain([dir.join("shm")]) {
+        // Not mounted, or busy: a lazy unmount is never refused for that.
+        let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
     }
 }

@@ -3,6 +3,7 @@
 //! A loop that looks at everything it knows, does what the pure [`plan`](crate::pod::plan) says, and sleeps until
 //! something changes: the pod, a container, a probe's verdict, or the time.
 
+mod image;
 mod publish;
 mod start;
 mod terminate;
@@ -83,6 +84,10 @@ pub(crate) fn state_root(config: &Config) -> PathBuf {
 
 /// How often volumes are looked at again that may change.
 const VOLUME_REFRESH: SignedDuration = SignedDuration::from_secs(60);
+/// How often volumes that may hold only so much are measured.
+const MEASURED: SignedDuration = SignedDuration::from_secs(10);
+/// How long a pod gets that must not run on.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// How soon something that failed is tried again: at first, and at most.
 const RETRY_FIRST: SignedDuration = SignedDuration::from_millis(500);
 const RETRY_LONGEST: SignedDuration = SignedDuration::from_secs(30);
@@ -118,9 +123,14 @@ pub(crate) struct Worker {
     records: Records,
     volumes: Option<BTreeMap<String, PathBuf>>,
     volumes_at: Timestamp,
+    measured_at: Timestamp,
     retry: Retry,
-    /// How often in a row each container could not be started.
-    holds: BTreeMap<String, u32>,
+    /// The images of containers that are about to start.
+    fetches: BTreeMap<String, image::Fetch>,
+    /// Images that could not be had.
+    tries: BTreeMap<String, image::Tries>,
+    fetching: JoinSet<()>,
+    fetched: (mpsc::Sender<image::Fetched>, mpsc::Receiver<image::Fetched>),
     /// The last run of each container whose wait for a restart was told of.
     backoffs: BTreeMap<String, u32>,
     probers: BTreeMap<String, JoinSet<()>>,
@@ -146,8 +156,12 @@ impl Worker {
             records: Records::new(),
             volumes: None,
             volumes_at: Timestamp::UNIX_EPOCH,
+            measured_at: Timestamp::UNIX_EPOCH,
             retry: Retry::default(),
-            holds: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            tries: BTreeMap::new(),
+            fetching: JoinSet::new(),
+            fetched: mpsc::channel(4),
             backoffs: BTreeMap::new(),
             probers: BTreeMap::new(),
             outcomes: mpsc::channel(16),
@@ -285,6 +299,11 @@ impl Worker {
             status.start_time.clone_from(&own.start_time);
             status.phase.clone_from(&own.phase);
         }
+        let (old, meta) = (&self.pod.metadata, &new.metadata);
+        if old.labels != meta.labels || old.annotations != meta.annotations {
+            // Volumes may tell of them.
+            self.volumes_at = Timestamp::UNIX_EPOCH;
+        }
         self.spec = spec;
         self.pod = new;
         for container in pod::ephemeral(&self.spec) {
@@ -299,6 +318,13 @@ impl Worker {
         if self.over || matches!(is_final, Some("Succeeded" | "Failed")) {
             self.over = true;
             self.tear_down(Duration::ZERO).await;
+            return None;
+        }
+        if let Some((reason, message)) = self.forbidden(now).await {
+            self.tell(None, true, reason, message.clone());
+            self.failure = Some((reason.into(), message));
+            self.over = true;
+            self.tear_down(EVICTION_GRACE).await;
             return None;
         }
         let deadline = self.deadline();
@@ -341,6 +367,9 @@ impl Worker {
         if let Plan::Go { wake, .. } = plan(&self.spec, &self.records, Timestamp::now()) {
             wakes.push(wake);
         }
+        if !pod::limited_volumes(&self.spec).is_empty() {
+            wakes.push(self.measured_at.saturating_add(MEASURED).ok());
+        }
         if volumes::can_change(&self.spec) {
             wakes.push(self.volumes_at.saturating_add(VOLUME_REFRESH).ok());
         }
@@ -373,6 +402,29 @@ impl Worker {
         }
     }
 
+    /// Why the pod must not run on, if it must not: one word and a sentence.
+    async fn forbidden(&mut self, now: Timestamp) -> Option<(&'static str, String)> {
+        if let Err(problem) = pod::sysctls(&self.spec) {
+            return Some(("SysctlForbidden", problem));
+        }
+        let limited = pod::limited_volumes(&self.spec);
+        if limited.is_empty() || self.measured_at.saturating_add(MEASURED).is_ok_and(|due| now < due) {
+            return None;
+        }
+        self.measured_at = now;
+        let dir = self.dir().join("volumes");
+        let measured = blocking(move || {
+            let over = |(name, limit): &(String, String)| {
+                let most =
+                    dyad_model::quantity::Quantity::parse(limit).map(dyad_model::quantity::Quantity::whole);
+                most.is_some_and(|most| most > 0 && volumes::used(&dir.join(name)) > most)
+            };
+            Ok(limited.into_iter().find(over))
+        });
+        let (name, limit) = measured.await.ok()??;
+        Some(("Evicted", format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ")))
+    }
+
     /// When `activeDeadlineSeconds` is over.
     fn deadline(&self) -> Option<Timestamp> {
         let seconds = self.spec.active_deadline_seconds?;
@@ -401,6 +453,7 @@ impl Worker {
             // Its sender lives as long as the node's: without it there is nobody to report to either.
             _ = self.wanted.changed() => {}
             Some(outcome) = self.outcomes.1.recv() => self.heed(outcome),
+            Some(fetched) = self.fetched.1.recv() => self.note_image(fetched),
             states = read_states(&mut self.watch) => self.note(states),
             _ = ranges.changed(), if needs_ranges => self.retry = Retry::default(),
             () = sleep => {}
@@ -417,12 +470,17 @@ impl Worker {
 
     fn note_one(&mut self, state: &ContainerState) {
         let message = state.exit.as_ref().map(|_| self.last_words(&state.name)).unwrap_or_default();
+        let ooms = if state.exit.is_some() { self.groups().ooms(&state.name) } else { 0 };
         let Some(record) = self.records.get_mut(&state.name) else { return };
         if let Some(exit) = &state.exit
             && record.is_running()
             && record.restarts == state.attempt
         {
-            record.end(Ended::of(exit, timestamp(state.started_at), message));
+            let mut ended = Ended::of(exit, timestamp(state.started_at), message);
+            if ooms > 0 && ended.code != 0 {
+                ended.reason = "OOMKilled".into();
+            }
+            record.end(ended);
             self.probers.remove(&state.name);
         }
     }

@@ -12,19 +12,21 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use dyad_kubelet::sandbox::{
-    ContainerSpec, ContainerState, Exit, Mount, Sandbox, SandboxError, SandboxSpec, Spawner, root,
+    Account, ContainerSpec, ContainerState, Exit, ImageRoot, Mount, Sandbox, SandboxError, SandboxSpec,
+    Spawner, root,
 };
 use dyad_links::{Handle, pod, sysctl};
 use dyad_net::{DualStack, IpFamily};
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 7] = [
+const TESTS: [Test; 8] = [
     ("a_pod_answers_the_node_in_both_families", a_pod_answers_the_node_in_both_families),
     (
         "a_container_sees_the_host_read_only_and_itself_alone",
         a_container_sees_the_host_read_only_and_itself_alone,
     ),
+    ("an_image_is_a_root_of_its_own", an_image_is_a_root_of_its_own),
     ("volumes_appear_wherever_they_are_mounted", volumes_appear_wherever_they_are_mounted),
     ("endings_are_reported_as_they_were", endings_are_reported_as_they_were),
     ("commands_run_inside_and_end_in_time", commands_run_inside_and_end_in_time),
@@ -106,7 +108,7 @@ struct Pod {
 impl Pod {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let spec = SandboxSpec { hostname: "web-0".into(), host_network: false };
+        let spec = SandboxSpec { hostname: "web-0".into(), ..SandboxSpec::default() };
         let program = std::env::current_exe().unwrap();
         let start = Instant::now();
         let sandbox = Spawner::new(program).create(dir.path(), &spec, None).unwrap();
@@ -260,6 +262,66 @@ fn a_container_sees_the_host_read_only_and_itself_alone() {
     assert!(pod.log().ends_with(" stdout F all well\n"), "{}", pod.log());
 }
 
+/// An unpacked image with a static shell; nothing where there is none.
+fn image(dir: &Path) -> Option<PathBuf> {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let Some(busybox) = busybox else {
+        println!("SKIPPED: no static busybox: install the package busybox-static");
+        return None;
+    };
+    let image = dir.join("image:with, odd name");
+    for below in ["bin", "etc", "data"] {
+        std::fs::create_dir_all(image.join(below)).unwrap();
+    }
+    std::fs::copy(busybox, image.join("bin/busybox")).unwrap();
+    std::fs::write(image.join("etc/passwd"), "admin:x:0:0::/data:/bin/sh\n").unwrap();
+    std::os::unix::fs::symlink("/outside/of/it", image.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../../../../data", image.join("up")).unwrap();
+    Some(image)
+}
+
+fn an_image_is_a_root_of_its_own() {
+    let pod = Pod::new();
+    let dir = pod.dir.path();
+    let Some(path) = image(dir) else { return };
+    let volume = dir.join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("file"), "volume\n").unwrap();
+    let mount =
+        |target: &str, read_only: bool| Mount { source: volume.clone(), target: target.into(), read_only };
+    let run = |name: &str, script: &str, read_only: bool| {
+        let scratch = dir.join(format!("scratch-{name}"));
+        std::fs::create_dir(&scratch).unwrap();
+        let spec = ContainerSpec {
+            image: Some(ImageRoot { path: path.clone(), scratch, read_only }),
+            account: Some(Account { user: "admin".into(), group: None, merge_groups: true }),
+            env: vec![("PATH".into(), "/bin".into())],
+            mounts: vec![mount("/new/deep", false), mount("/link/v", true), mount("/up/v", true)],
+            working_dir: Some("/work/here".into()),
+            log: dir.join(format!("{name}.log")),
+            ..pod.spec(&["busybox", "sh", "-c", script])
+        };
+        pod.sandbox.start(name, 0, &spec).unwrap();
+        let exit = pod.ended(name);
+        let log = std::fs::read_to_string(spec.log).unwrap();
+        let said = log.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default());
+        (exit.code, said.collect::<Vec<_>>().join("\n"))
+    };
+    let look = "b=/bin/busybox; echo $$ $HOME $($b pwd); $b cat /new/deep/file /outside/of/it/v/file /data/v/file; \
+                echo x > /data/x && echo x > /new/deep/written; (echo x > /up/v/x) 2>/dev/null || echo refused; \
+                $b ls / | $b tr '\\n' ' '; $b rm /bin/busybox; exit 3";
+    let (code, said) = run("look", look, false);
+    let want = "1 /data /work/here\nvolume\nvolume\nvolume\nrefused\nbin data dev etc link new outside proc sys up work ";
+    assert_eq!((code, said.as_str()), (3, want));
+    assert!(path.join("bin/busybox").exists() && !path.join("data/x").exists(), "the image is as it was");
+    assert!(volume.join("written").exists() && !Path::new("/outside").exists());
+    let (code, said) = run("again", "test -e /data/x || echo fresh; echo x > /x", true);
+    assert!(code != 0 && said.starts_with("fresh") && said.contains("Read-only"), "{said}");
+    // The program is number 1: nothing it leaves behind lives on, and commands are beside it.
+    let (code, _) = run("left", "/bin/busybox sleep 1000 & exit 0", false);
+    assert_eq!(code, 0);
+}
+
 fn volumes_appear_wherever_they_are_mounted() {
     let pod = Pod::new();
     let source = tempfile::tempdir().unwrap();
@@ -390,7 +452,7 @@ fn spawner_process() -> rustix::process::Pid {
 
 fn what_sandboxes_are_forked_from_is_started_again() {
     let spawner = Spawner::new(std::env::current_exe().unwrap());
-    let spec = SandboxSpec { hostname: "web-0".into(), host_network: true };
+    let spec = SandboxSpec { hostname: "web-0".into(), host_network: true, ..SandboxSpec::default() };
     let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let sandboxes: Vec<Sandbox> = dirs
         .iter()

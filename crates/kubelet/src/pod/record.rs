@@ -88,6 +88,8 @@ pub(crate) struct Record {
     pub(crate) begun: bool,
     /// The image it was started with.
     pub(crate) image: String,
+    /// By what the status names that image.
+    pub(crate) image_id: String,
     /// Its startup probe has succeeded, or it has none; meaningful while it runs.
     pub(crate) started: bool,
     /// It has started, and its readiness probe says so or it has none.
@@ -116,6 +118,7 @@ impl Record {
             has_run: false,
             begun: false,
             image: String::new(),
+            image_id: String::new(),
             started: false,
             ready: false,
             beside: BTreeMap::new(),
@@ -293,6 +296,7 @@ fn read_status(record: &mut Record, status: &ContainerStatus, now: Timestamp) {
     };
     record.restarts = u32::try_from(status.restart_count).unwrap_or_default();
     record.image.clone_from(&status.image);
+    record.image_id.clone_from(&status.image_id);
     record.started = status.started.unwrap_or_default();
     record.ready = status.ready;
     record.last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref()).map(ended);

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::record::{Ended, Record, Records, State};
 use super::{RestartPolicy, families, is_sidecar};
-use crate::image::{self, Image};
+use crate::image;
 
 /// Everything a status follows from.
 #[derive(Clone, Copy)]
@@ -127,7 +127,7 @@ fn container_status(input: &Input<'_>, container: &Container, is_init: bool) -> 
         started: Some(record.is_running() && record.started),
         restart_count: i32::try_from(record.restarts).unwrap_or(i32::MAX),
         image: reference.to_owned(),
-        image_id: if Image::parse(reference).is_ok() { format!("dyad://{reference}") } else { String::new() },
+        image_id: record.image_id.clone(),
         container_id: record.has_run.then(|| id(record.restarts)),
         last_state: last.map(|ended| ContainerState {
             terminated: Some(terminated(

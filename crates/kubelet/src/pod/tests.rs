@@ -381,3 +381,23 @@ fn after_a_restart_of_the_kubelet_records_come_from_status_and_sandbox() {
     assert_eq!(recover(&fresh, &spec, &[], at(0))["a"], Record::new(false));
     assert_eq!(SignedDuration::ZERO, at(0).duration_since(at(0)));
 }
+
+#[test]
+fn only_switches_of_the_pods_own_namespaces_can_be_set() {
+    for (sysctl, host, want) in [
+        ("kernel.shm_rmid_forced", false, Ok("kernel.shm_rmid_forced")),
+        ("net/ipv4/tcp_syncookies", false, Ok("net.ipv4.tcp_syncookies")),
+        (
+            "net.ipv4.tcp_syncookies",
+            true,
+            Err("forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowlisted"),
+        ),
+        ("kernel.msgmax", false, Err("forbidden sysctl: \"kernel.msgmax\" not allowlisted")),
+    ] {
+        let spec: PodSpec = serde_json::from_value(serde_json::json!({"containers": [], "hostNetwork": host,
+            "securityContext": {"sysctls": [{"name": sysctl, "value": "1"}]}}))
+        .unwrap();
+        let found = super::sysctls(&spec).map(|list| list[0].0.clone());
+        assert_eq!(found.as_deref().map_err(String::as_str), want, "{sysctl}");
+    }
+}

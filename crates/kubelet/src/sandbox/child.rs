@@ -3,7 +3,7 @@
 //! The first process has number 1 in the container's pid namespace. It builds the root directory, starts the program
 //! as its child, passes signals on, reaps orphans and reports how the program ended; when it goes, the kernel ends
 //! whatever is left in the container. That the program is not number 1 itself lets signals have their default
-//! action, as they have outside containers.
+//! action, as they have outside containers. Programs of images are made to be number 1, and are it.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -12,11 +12,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, wait, waitpid};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use super::protocol::ContainerSpec;
 use super::sys::{self, Fork};
-use super::{root, terminal};
+use super::{account, root, terminal};
 
 /// How a process ended: exit status and signal.
 pub(super) type Ended = (i32, i32);
@@ -70,7 +70,7 @@ pub(super) fn start(spec: &ContainerSpec, new_root: &Path, target: Option<Pid>) 
         }
         Streams::Pipes { stdin, stdout, stderr }
     };
-    match fork_beside(target).map_err(text)? {
+    match fork_beside(spec, target).map_err(text)? {
         Fork::Child => {
             first_process(spec, new_root, streams, report_inside.into(), problem_inside.into());
         }
@@ -96,9 +96,12 @@ pub(super) fn start(spec: &ContainerSpec, new_root: &Path, target: Option<Pid>) 
     }
 }
 
-/// Forks the first process of a container: number 1 of a pid namespace, or one of those in the `target`'s.
-fn fork_beside(target: Option<Pid>) -> io::Result<Fork> {
-    let Some(target) = target else { return sys::fork(libc::CLONE_NEWPID | libc::CLONE_NEWNS) };
+/// Forks the first process of a container: number 1 of a pid namespace, or one of those in the `target`'s or the pod's.
+fn fork_beside(spec: &ContainerSpec, target: Option<Pid>) -> io::Result<Fork> {
+    let Some(target) = target else {
+        let own = if spec.share_processes { 0 } else { libc::CLONE_NEWPID };
+        return sys::fork(own | libc::CLONE_NEWNS);
+    };
     let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     let target = pidfd_open(target, PidfdFlags::empty())?;
     // It takes effect for children only, and no other is forked before it is undone.
@@ -131,6 +134,12 @@ fn first_process(spec: &ContainerSpec, new_root: &Path, streams: Streams, report
     if let Err(error) = sys::block_signals() {
         fail(problem, &error.to_string());
     }
+    join_groups(spec);
+    if spec.image.is_some()
+        && let Err(error) = sys::unshare(UnshareFlags::NEWCGROUP)
+    {
+        fail(problem, &format!("making a namespace for control groups: {error}"));
+    }
     if let Err(error) = root::enter(spec, new_root) {
         fail(problem, &error);
     }
@@ -150,10 +159,16 @@ fn first_process(spec: &ContainerSpec, new_root: &Path, streams: Streams, report
             }
         }
     };
+    if spec.image.is_some() {
+        // It is the first process itself, as images expect.
+        let stdin = stdin.as_ref().map_or(null.as_fd(), |stdin| stdin.as_fd());
+        let error = run_program(spec, [stdin, stdout.as_fd(), stderr.as_fd()], spec.tty);
+        fail(problem, &error)
+    }
     match sys::fork(0) {
         Err(error) => fail(problem, &error.to_string()),
         Ok(Fork::Child) => {
-            if spec.target.is_some() {
+            if spec.target.is_some() || spec.share_processes {
                 // Who is not number 1 takes nobody with it when it goes.
                 sys::end_with_parent();
             }
@@ -170,6 +185,16 @@ fn first_process(spec: &ContainerSpec, new_root: &Path, streams: Streams, report
                 let _ = report.write_all(&encode((code, signal)));
             }
             sys::exit(code)
+        }
+    }
+}
+
+/// Joins the container's control groups. Their limits are not what keeps it from running: the kubelet has told of those
+/// that cannot be enforced.
+fn join_groups(spec: &ContainerSpec) {
+    for group in &spec.cgroups {
+        if let Err(error) = std::fs::write(group.join("cgroup.procs"), "0") {
+            eprintln!("joining {}: {error}", group.display());
         }
     }
 }
@@ -266,11 +291,17 @@ fn prepare_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3], tty: bool
     if !spec.privileged {
         sys::limit_capabilities(spec.capabilities);
     }
-    sys::become_user(spec.user, spec.group, &spec.groups).map_err(|error| {
-        format!(
-            "running as user {} and group {}: {error} (a cluster without root has user 0 only)",
-            spec.user, spec.group
-        )
+    let (mut env, mut who) = (spec.env.clone(), (spec.user, spec.group, spec.groups.clone()));
+    if let Some(account) = &spec.account {
+        let found = account::find(account, &spec.groups)?;
+        if env.iter().all(|(name, _)| name != "HOME") {
+            env.push(("HOME".into(), found.home));
+        }
+        who = (found.user, found.group, found.groups);
+    }
+    let (user, group, groups) = who;
+    sys::become_user(user, group, &groups, !spec.groups.is_empty()).map_err(|error| {
+        format!("running as user {user} and group {group}: {error} (a cluster without root has user 0 only)")
     })?;
     if spec.no_new_privileges {
         sys::no_new_privileges().map_err(said("allowPrivilegeEscalation: false"))?;
@@ -280,8 +311,7 @@ fn prepare_program(spec: &ContainerSpec, streams: [BorrowedFd<'_>; 3], tty: bool
     let program = root::find_program(name, path).map_err(|error| format!("exec: {name:?}: {error}"))?;
     let string = |text: &str| CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"));
     let argv = spec.argv.iter().map(|text| string(text)).collect::<Result<_, _>>()?;
-    let env =
-        spec.env.iter().map(|(name, value)| string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    let env = env.iter().map(|(name, value)| string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
     Ok((string(&program.to_string_lossy())?, argv, env))
 }
 
@@ -309,7 +339,11 @@ pub(super) fn exec(
         }
         Fork::Child => {
             let problem = File::from(problem_inside);
-            let inside = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::PROCESS_ID;
+            join_groups(spec);
+            let mut inside = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::PROCESS_ID;
+            if spec.image.is_some() {
+                inside |= ThreadNameSpaceType::CONTROL_GROUP;
+            }
             if let Err(error) = move_into_thread_name_spaces(pidfd.as_fd(), inside) {
                 fail(problem, &format!("entering the container: {error}"));
             }

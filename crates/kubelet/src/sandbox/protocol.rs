@@ -15,12 +15,18 @@ pub(crate) const SANDBOX_FILE: &str = "sandbox.json";
 pub(crate) const MESSAGE_BYTES: usize = 64 * 1024;
 
 /// A sandbox to be made.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// Host name of the pod.
     pub hostname: String,
     /// Stay in the node's network namespace.
     pub host_network: bool,
+    /// Stay in the node's IPC namespace.
+    #[serde(default)]
+    pub host_ipc: bool,
+    /// Switches of its own namespaces, as `sysctl` names them.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// Something mounted into a container.
@@ -32,6 +38,28 @@ pub struct Mount {
     pub target: PathBuf,
     /// Whether writing is refused.
     pub read_only: bool,
+}
+
+/// The image that a container runs from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRoot {
+    /// Where it is unpacked.
+    pub path: PathBuf,
+    /// A directory for what the container writes, of this run alone.
+    pub scratch: PathBuf,
+    /// Whether it may write outside of volumes.
+    pub read_only: bool,
+}
+
+/// A user as an image or a pod names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// A name or number, and perhaps a group after a colon; empty is root.
+    pub user: String,
+    /// In place of the group that the user has.
+    pub group: Option<u32>,
+    /// Whether the user's other groups come along.
+    pub merge_groups: bool,
 }
 
 /// A container to be started.
@@ -70,6 +98,21 @@ pub struct ContainerSpec {
     /// The container whose processes it shall see, as one of them.
     #[serde(default)]
     pub target: Option<String>,
+    /// The signal that asks it to end, where 15 is sent; zero is that.
+    #[serde(default)]
+    pub stop_signal: i32,
+    /// Its processes are among those of the pod.
+    #[serde(default)]
+    pub share_processes: bool,
+    /// Control groups that its processes join.
+    #[serde(default)]
+    pub cgroups: Vec<PathBuf>,
+    /// The image it runs from; the host's root if not given.
+    #[serde(default)]
+    pub image: Option<ImageRoot>,
+    /// Who it runs as, to be looked up in its root, in place of `user` and `group`.
+    #[serde(default)]
+    pub account: Option<Account>,
 }
 
 /// How a container or a command in it ended.

@@ -1,4 +1,4 @@
-//! The root directory of a container: the host's, read-only, with private and mounted parts.
+//! The root directory of a container: an [`image`], or the host's, read-only, with private and mounted parts.
 //!
 //! ```text
 //! /            tmpfs holding one bind mount (recursive, read-only) per entry of the host's root
@@ -11,6 +11,9 @@
 //! A bind mount of the whole root cannot get new mount points, and an overlay over it is refused inside user
 //! namespaces (its submounts are locked), so a directory that lacks a mount point is *opened*: replaced by a
 //! directory of the tmpfs that holds one bind mount per entry.
+
+pub(super) mod image;
+mod system;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -34,10 +37,6 @@ pub const PROGRAM_DIR: &str = "/run/dyad/bin";
 
 /// Directories that are made new for every container and never show the host's.
 const PRIVATE: [&str; 6] = ["proc", "sys", "dev", "tmp", "run", "var/tmp"];
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-/// Kernel switches of the whole machine, and others' secrets, in `/proc`.
-const PROC_READ_ONLY: [&str; 5] = ["proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs"];
-const PROC_MASKED: [&str; 4] = ["proc/kcore", "proc/keys", "proc/timer_list", "proc/acpi"];
 /// How many symbolic links a mount point's path may go through.
 const LINKS: usize = 40;
 
@@ -58,6 +57,9 @@ pub(super) fn enter(spec: &ContainerSpec, new_root: &Path) -> Result<()> {
     let slash = Path::new("/");
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     at("unsharing mounts below", slash, mount_change("/", private))?;
+    if let Some(image) = &spec.image {
+        return image::enter(spec, image, new_root);
+    }
     at("mounting a root at", new_root, tmpfs(new_root, "0755"))?;
 
     let mut targets = Points::default();
@@ -111,6 +113,11 @@ fn is_private(relative: &Path) -> bool {
 
 /// Where a path inside the container leads, relative to the root, following the host's symbolic links.
 fn resolve(root: &Path, path: &Path) -> Result<PathBuf> {
+    follow(root, path, is_private)
+}
+
+/// Where a path leads, relative to the root, also where nothing is yet; the links that `stays` says are taken as they are.
+fn follow(root: &Path, path: &Path, stays: impl Fn(&Path) -> bool) -> Result<PathBuf> {
     let mut rest: Vec<OsString> = path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
     let (mut done, mut links) = (PathBuf::new(), 0);
     while let Some(part) = rest.pop() {
@@ -124,7 +131,7 @@ fn resolve(root: &Path, path: &Path) -> Result<PathBuf> {
         }
         let next = done.join(&part);
         match fs::read_link(root.join(&next)) {
-            Ok(target) if !is_private(&next) => {
+            Ok(target) if !stays(&next) => {
                 links += 1;
                 if links > LINKS {
                     return Err(format!(
@@ -252,54 +259,9 @@ fn mount_private(root: &Path, privileged: bool) -> Result<()> {
         let path = root.join(path);
         at("mounting", &path, tmpfs(&path, mode))?;
     }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let proc = root.join("proc");
-    // Inside some containers a new /proc is refused; then the node's must do.
-    let own = mount("proc", &proc, "proc", flags, None).or_else(|_| mount_bind_recursive("/proc", &proc));
-    at("mounting", &proc, own)?;
-    let sys_dir = root.join("sys");
-    let read_only = if privileged { MountFlags::empty() } else { MountFlags::RDONLY };
-    if mount("sysfs", &sys_dir, "sysfs", flags | read_only, None).is_err() {
-        at("mounting", &sys_dir, mount_bind_recursive("/sys", &sys_dir))?;
-        at("protecting", &sys_dir, sys::set_mount_attributes(&sys_dir, RDONLY | NOSUID | NODEV, true))?;
-    }
-    if !privileged {
-        for path in PROC_READ_ONLY.map(|path| root.join(path)) {
-            if path.exists() {
-                at("protecting", &path, mount_bind(&path, &path))?;
-                at("protecting", &path, sys::set_mount_attributes(&path, RDONLY, false))?;
-            }
-        }
-        for path in PROC_MASKED {
-            mask(&root.join(path))?;
-        }
-    }
-    devices(&root.join("dev"))?;
+    system::proc_and_sys(root, privileged)?;
+    system::devices(&root.join("dev"))?;
     programs(root)
-}
-
-fn devices(dev: &Path) -> Result<()> {
-    for name in DEVICES {
-        let (from, to) = (Path::new("/dev").join(name), dev.join(name));
-        at("making", &to, fs::File::create(&to))?;
-        at("binding", &from, mount_bind(&from, &to))?;
-    }
-    for (name, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
-    ] {
-        at("linking", dev, symlink(target, dev.join(name)))?;
-    }
-    let (terminals, shared) = (dev.join("pts"), dev.join("shm"));
-    at("making", &terminals, fs::create_dir(&terminals))?;
-    at("making", &shared, fs::create_dir(&shared))?;
-    let options = Some(c"newinstance,ptmxmode=0666,mode=0620");
-    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    at("mounting", &terminals, mount("devpts", &terminals, "devpts", flags, options))?;
-    at("mounting", &shared, tmpfs(&shared, "1777"))
 }
 
 /// Puts this program, under each name it answers to, where `PATH` finds it.

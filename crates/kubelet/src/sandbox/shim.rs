@@ -27,7 +27,7 @@ use super::protocol::{
     ContainerSpec, ContainerState, Exit, MESSAGE_BYTES, Reply, Request, SANDBOX_FILE, SOCKET, SandboxSpec,
 };
 use super::sys::{self, Fork};
-use super::{child, socket_address};
+use super::{child, root, socket_address};
 
 /// Makes the namespaces and the first process of the sandbox described in `dir`. Its standard output and error are
 /// closed when it answers.
@@ -38,7 +38,10 @@ pub(super) fn create(dir: &Path) -> Result<(), String> {
         serde_json::from_slice(&text).map_err(|error| format!("{SANDBOX_FILE}: {error}"))?;
     // A session of its own: no terminal's signals, and not the kubelet's.
     let _ = rustix::process::setsid();
-    let mut namespaces = UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let mut namespaces = UnshareFlags::NEWUTS;
+    if !spec.host_ipc {
+        namespaces |= UnshareFlags::NEWIPC;
+    }
     if !spec.host_network {
         namespaces |= UnshareFlags::NEWNET;
     }
@@ -47,6 +50,11 @@ pub(super) fn create(dir: &Path) -> Result<(), String> {
         .map_err(|error| format!("setting the host name: {error}"))?;
     if !spec.host_network {
         prepare_network().map_err(|error| format!("setting up loopback: {error}"))?;
+    }
+    for (name, value) in &spec.sysctls {
+        let path = name.replace('.', "/");
+        dyad_links::sysctl::write(&path, value)
+            .map_err(|error| format!("setting {name} to {value:?}: {error}"))?;
     }
     let shim = Shim::new(dir).map_err(said("preparing the sandbox"))?;
     match sys::fork(libc::CLONE_NEWPID).map_err(said("starting the sandbox"))? {
@@ -76,6 +84,8 @@ struct Container {
     log: LogFile,
     outputs: Vec<Output>,
     input: Option<OwnedFd>,
+    /// Keeps the image it runs from.
+    _image: Option<File>,
 }
 
 struct Output {
@@ -266,6 +276,8 @@ impl Shim {
             },
             Request::Signal { name, attempt, signal } => match self.containers.get(&name) {
                 Some(container) if container.state.attempt == attempt && container.state.exit.is_none() => {
+                    let own = container.spec.stop_signal;
+                    let signal = if signal == libc::SIGTERM && own > 0 { own } else { signal };
                     match sys::kill(container.pid, signal) {
                         Ok(()) => Reply::Done,
                         Err(error) => Reply::Problem(error.to_string()),
@@ -318,6 +330,7 @@ impl Shim {
             Some(target) => Some(self.running_container(target)?.pid),
             None => None,
         };
+        let image = spec.image.as_ref().map(root::image::hold).transpose()?;
         let started = child::start(&spec, &new_root, target)?;
         let mut outputs = Vec::new();
         for (pipe, stream) in started.outputs {
@@ -334,6 +347,7 @@ impl Shim {
             log,
             outputs,
             input: started.input,
+            _image: image,
         };
         self.containers.insert(name, container);
         Ok(state)
@@ -378,7 +392,7 @@ impl Shim {
                 let (code, signal) = child::ended(status);
                 self.reply(command.connection, &Reply::Exited(exit(code, signal)));
             } else if let Some(name) = self.running(pid) {
-                self.container_ended(&name);
+                self.container_ended(&name, child::ended(status));
             }
         }
     }
@@ -388,7 +402,7 @@ impl Shim {
         running.find(|container| container.pid == pid).map(|container| container.state.name.clone())
     }
 
-    fn container_ended(&mut self, name: &str) {
+    fn container_ended(&mut self, name: &str, ended: (i32, i32)) {
         // What it wrote last is in the pipes; they have no writers left.
         let pipes: Vec<_> = self
             .containers
@@ -401,7 +415,9 @@ impl Shim {
         self.listeners.end(name);
         let Some(container) = self.containers.get_mut(name) else { return };
         container.input = None;
-        let (code, signal) = child::read_report(&mut container.report);
+        // Of an image's program this is how it ended itself; else its first process tells.
+        let is_program = container.spec.image.is_some();
+        let (code, signal) = if is_program { ended } else { child::read_report(&mut container.report) };
         container.state.exit = Some(exit(code, signal));
         let change = Reply::States(vec![container.state.clone()]);
         let watching: Vec<u64> = self

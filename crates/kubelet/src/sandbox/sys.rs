@@ -149,17 +149,24 @@ pub(super) fn kill_group(leader: Pid) -> io::Result<()> {
 }
 
 /// Sets groups, group and user of the process, in the order that works.
-pub(super) fn become_user(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: the pointer and length describe `groups`. A namespace that maps one user refuses to set groups, which
-    // matters only if some were asked for.
+///
+/// A namespace that maps one user refuses to set groups, which matters only if some were `asked` for.
+pub(super) fn become_user(user: u32, group: u32, groups: &[u32], asked: bool) -> io::Result<()> {
+    // SAFETY: the pointer and length describe `groups`.
     let set = check(libc::c_long::from(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }));
-    if !groups.is_empty() {
+    if asked || !groups.is_empty() && !in_user_namespace() {
         set?;
     }
     // SAFETY: always sound.
     check(libc::c_long::from(unsafe { libc::setresgid(group, group, group) }))?;
     // SAFETY: always sound.
     check(libc::c_long::from(unsafe { libc::setresuid(user, user, user) })).map(drop)
+}
+
+/// Whether this process knows only some of the machine's users.
+pub(super) fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
 /// Leaves only the capabilities in `keep` to whatever is executed next.
@@ -195,14 +202,22 @@ pub(super) fn hide_memory() {
 /// Sets attributes (`MOUNT_ATTR_*`) on a mount, or on it and all below (Linux 5.12).
 pub(super) fn set_mount_attributes(path: &Path, attributes: u64, recursive: bool) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    change_mount(libc::AT_FDCWD, &path, attributes, if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+/// Sets attributes on a tree of mounts that is not mounted yet.
+pub(super) fn set_tree_attributes(tree: &impl AsRawFd, attributes: u64) -> io::Result<()> {
+    change_mount(tree.as_raw_fd(), c"", attributes, libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)
+}
+
+fn change_mount(dir: i32, path: &CStr, attributes: u64, flags: i32) -> io::Result<()> {
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
     let change: [u64; 4] = [attributes, 0, 0, 0];
     // SAFETY: the path is a terminated string, and the size is that of the structure.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
+            dir,
             path.as_ptr(),
             flags,
             change.as_ptr(),

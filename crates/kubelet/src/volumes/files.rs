@@ -27,9 +27,40 @@ pub(super) fn mode(mode: i32) -> u32 {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Files {
     files: BTreeMap<PathBuf, (Vec<u8>, u32)>,
+    /// Who owns which.
+    owners: BTreeMap<PathBuf, u32>,
+    /// `fsGroup`: the group that may read all of them.
+    group: Option<u32>,
 }
 
+/// What `fsGroup` lets a group do with files that are not to be written, and with their directories.
+const GROUP_READS: u32 = 0o440;
+const GROUP_ENTERS: u32 = 0o2550;
+
 impl Files {
+    /// None yet, for a pod with this `fsGroup`.
+    pub(super) fn of_group(group: Option<u32>) -> Self {
+        Self { group, ..Self::default() }
+    }
+
+    /// Gives a file that was added to a user.
+    pub(super) fn give(&mut self, path: &str, user: u32) {
+        self.owners.insert(PathBuf::from(path), user);
+    }
+
+    /// The mode a file has on disk.
+    fn mode_of(&self, mode: u32) -> u32 {
+        if self.group.is_some() { mode | GROUP_READS } else { mode }
+    }
+
+    /// Gives what was just made to its owner and group, and then its mode: a new owner takes some of that away.
+    fn own(&self, at: &Path, user: Option<u32>, mode: u32) -> io::Result<()> {
+        if user.is_some() || self.group.is_some() {
+            std::os::unix::fs::chown(at, user, self.group)?;
+        }
+        fs::set_permissions(at, fs::Permissions::from_mode(mode))
+    }
+
     /// Adds a file; later ones replace earlier ones of the same path.
     pub(super) fn add(&mut self, path: &str, content: Vec<u8>, mode: u32) -> Result<(), Error> {
         let path = Path::new(path);
@@ -51,7 +82,8 @@ impl Files {
             return Ok(());
         }
         fs::create_dir_all(dir).map_err(failed())?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(failed())?;
+        let enters = if self.group.is_some() { GROUP_ENTERS } else { 0 };
+        self.own(dir, None, 0o755 | enters).map_err(failed())?;
         self.replace(dir).map_err(failed())
     }
 
@@ -62,7 +94,7 @@ impl Files {
         found.len() == self.files.len()
             && self.files.iter().all(|(path, (content, mode))| {
                 let path = data.join(path);
-                fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == *mode)
+                fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == self.mode_of(*mode))
                     && fs::read(&path).is_ok_and(|found| found == *content)
             })
     }
@@ -75,16 +107,21 @@ impl Files {
         // Left from an attempt that was cut short.
         let _ = fs::remove_dir_all(dir.join(&new));
         fs::create_dir(dir.join(&new))?;
-        for (path, (content, mode)) in &self.files {
-            let path = dir.join(&new).join(path);
+        let enters = if self.group.is_some() { GROUP_ENTERS } else { 0 };
+        for (name, (content, mode)) in &self.files {
+            let path = dir.join(&new).join(name);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            let mut file = fs::File::options().write(true).create_new(true).mode(*mode).open(&path)?;
+            let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&path)?;
             io::Write::write_all(&mut file, content)?;
-            // Whatever the umask took.
-            file.set_permissions(fs::Permissions::from_mode(*mode))?;
+            drop(file);
+            self.own(&path, self.owners.get(name).copied(), self.mode_of(*mode))?;
+            for parent in name.ancestors().skip(1) {
+                self.own(&dir.join(&new).join(parent), None, 0o755 | enters)?;
+            }
         }
+        self.own(&dir.join(&new), None, 0o755 | enters)?;
         let link = dir.join("..data_new");
         let _ = fs::remove_file(&link);
         symlink(&new, &link)?;
@@ -128,18 +165,31 @@ fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A directory for a pod to write to, in memory if asked for.
-pub(super) fn empty_dir(path: &Path, in_memory: bool) -> Result<(), Error> {
+/// A directory for a pod to write to, in memory if asked for, with no more than `limit` bytes there; for the group of
+/// `fsGroup` if there is one.
+pub(super) fn empty_dir(
+    path: &Path,
+    in_memory: bool,
+    limit: Option<u64>,
+    group: Option<u32>,
+) -> Result<(), Error> {
     let failed = || Error::file(format!("making {}", path.display()));
     if path.exists() {
         return Ok(());
     }
     fs::create_dir_all(path).map_err(failed())?;
     if in_memory {
-        mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0777"))
+        let size = limit.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+        let options =
+            std::ffi::CString::new(format!("mode=0777{size}")).map_err(|error| failed()(error.into()))?;
+        mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
             .map_err(|errno| failed()(errno.into()))?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed())
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group).map_err(failed())?;
+    }
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed())
 }
 
 #[cfg(test)]

@@ -15,17 +15,15 @@ use kube::api::ListParams;
 
 use super::terminate::run_hook;
 use super::{Worker, blocking};
+use crate::cgroup::{Limits, PodGroups};
 use crate::error::Error;
 use crate::files::{self, ResolverInput};
 use crate::pod::record::{Ended, timestamp};
 use crate::pod::{self, containers};
 use crate::probe::{self, Kind, Outcome, Target};
-use crate::sandbox::{SandboxError, SandboxSpec};
+use crate::sandbox::{Mount, SandboxError, SandboxSpec};
 use crate::{image, launch, volumes};
 
-/// How long a container waits whose image cannot be had: at first, and at most.
-const IMAGE_FIRST: SignedDuration = SignedDuration::from_secs(10);
-const IMAGE_LONGEST: SignedDuration = SignedDuration::from_secs(300);
 /// How long one waits whose configuration is incomplete.
 const CONFIG_WAIT: SignedDuration = SignedDuration::from_secs(5);
 /// A `postStart` hook that takes longer has failed.
@@ -91,6 +89,10 @@ impl Worker {
     async fn make_sandbox(&mut self) -> Result<(), Error> {
         let dir = self.dir();
         fs::create_dir_all(&dir).map_err(Error::file(format!("making {}", dir.display())))?;
+        if self.spec.host_pid == Some(true) {
+            let text = "hostPID is not supported: containers see the processes of their pod only";
+            self.tell(None, true, "HostPIDNotSupported", text.into());
+        }
         let addresses = self.take_addresses()?;
         if let (Some(gate), Some(addresses)) = (&self.shared.config.gate, &addresses) {
             let ips: Vec<_> = addresses.iter().map(|(_, ip)| *ip).collect();
@@ -99,8 +101,13 @@ impl Worker {
                 return Err(Error::Pod(format!("network is not ready: {problem}")));
             }
         }
-        let spec = SandboxSpec { hostname: self.hostname(), host_network: self.is_host_network() };
-        let (shared, key, cgroup) = (Arc::clone(&self.shared), self.uid().to_owned(), self.make_cgroup());
+        let spec = SandboxSpec {
+            hostname: self.hostname(),
+            host_network: self.is_host_network(),
+            host_ipc: self.spec.host_ipc == Some(true),
+            sysctls: pod::sysctls(&self.spec).map_err(Error::Pod)?,
+        };
+        let (shared, key, cgroup) = (Arc::clone(&self.shared), self.uid().to_owned(), self.groups().make());
         let wanted = addresses.clone();
         let made = blocking(move || {
             let sandbox = shared.spawner.create(&dir, &spec, cgroup.as_deref())?;
@@ -161,40 +168,27 @@ impl Worker {
         crate::kubelet::forget_addresses(&dir);
     }
 
-    /// A control group for the pod, where one can be had.
-    fn make_cgroup(&self) -> Option<PathBuf> {
-        let dir = self.cgroup()?;
-        fs::create_dir_all(&dir).ok()?;
-        Some(dir)
-    }
-
-    /// Removes the control group; it may be busy for a moment after the last process.
-    pub(super) fn remove_cgroup(&self) {
-        if let Some(dir) = self.cgroup() {
-            let _ = fs::remove_dir(dir);
-        }
-    }
-
-    /// Where its control group is: connections of those below `pods` may be translated where they are opened.
-    fn cgroup(&self) -> Option<PathBuf> {
+    /// The control groups of the pod: connections of those below `pods` may be translated where they are opened.
+    pub(super) fn groups(&self) -> PodGroups {
         let annotations = self.pod.metadata.annotations.as_ref();
         let wants_none =
             annotations.and_then(|all| all.get(SOCKET_LOAD_BALANCING)).is_some_and(|value| value == "false");
         let below = if wants_none { "plain" } else { "pods" };
-        let root = self.shared.config.cgroup_root.as_ref()?;
-        Some(root.join(below).join(format!("pod-{}", self.uid())))
+        let (config, pod) = (&self.shared.config, format!("pod-{}", self.uid()));
+        let single = config.cgroup_controllers.iter().map(|(name, root)| (name.clone(), root.join(&pod)));
+        PodGroups {
+            unified: config.cgroup_root.as_ref().map(|root| root.join(below).join(&pod)),
+            single: single.collect(),
+        }
     }
 
     /// Starts a container; what keeps it from starting goes into its record.
     pub(super) async fn start(&mut self, name: &str) {
         let Some(container) = pod::find(&self.spec, name) else { return };
         let now = Timestamp::now();
-        let image = match launch::image_of(&container) {
-            Ok(image) => image,
-            Err(problem) => return self.hold_image(&container, &problem, now),
-        };
+        let Some(ready) = self.image(&container, now).await else { return };
         let attempt = self.records.get(name).map_or(0, |record| record.next_attempt());
-        let spec = match self.container_spec(&image, &container, attempt).await {
+        let spec = match self.container_spec(&ready, &container, attempt).await {
             Ok(spec) => spec,
             Err(error) => {
                 let problem = error.full();
@@ -203,22 +197,26 @@ impl Worker {
             }
         };
         let reference = image::reference(&container);
-        let message = format!("Container image {reference:?} already present on machine");
-        self.tell(Some(name), false, "Pulled", message);
         let Some(sandbox) = self.sandbox.clone() else { return };
-        let own = name.to_owned();
+        let (own, copy) = (name.to_owned(), spec.image.as_ref().map(|image| image.scratch.join("copy")));
         let started = blocking(move || Ok(sandbox.start(&own, attempt, &spec)?)).await;
+        // The sandbox holds the image now; another run asks for it anew.
+        self.fetches.remove(name);
         let Some(record) = self.records.get_mut(name) else { return };
+        record.image_id.clone_from(&ready.id);
         match started {
             Ok(state) => {
                 let since = timestamp(state.started_at);
                 let (startup, readiness) =
                     (container.startup_probe.is_some(), container.readiness_probe.is_some());
                 record.begin(attempt, since, reference, startup, readiness);
-                self.holds.remove(name);
                 self.probers.remove(name);
-                self.tell(Some(name), false, "Created", format!("Created container: {name}"));
-                self.tell(Some(name), false, "Started", format!("Started container {name}"));
+                self.tell(Some(name), false, "Created", "Container created".into());
+                if copy.is_some_and(|copy| copy.exists()) {
+                    let text = "The image was copied for this container: the kernel refuses an overlay file system here";
+                    self.tell(Some(name), false, "ImageCopied", text.into());
+                }
+                self.tell(Some(name), false, "Started", "Container started".into());
                 self.start_probers(name, attempt, !startup);
                 self.run_post_start(&container, attempt);
             }
@@ -247,31 +245,16 @@ impl Worker {
         }
     }
 
-    fn hold_image(&mut self, container: &Container, problem: &str, now: Timestamp) {
-        let (name, reference) = (container.name.as_str(), image::reference(container));
-        let tries = self.holds.entry(name.to_owned()).or_default();
-        *tries += 1;
-        let tries = *tries;
-        if tries == 1 {
-            self.tell(Some(name), true, "Failed", format!("Failed to pull image {reference:?}: {problem}"));
-            self.tell(Some(name), true, "Failed", "Error: ErrImagePull".into());
-            return self.hold(name, "ErrImagePull", problem.to_owned(), now, IMAGE_FIRST);
-        }
-        let wait = (IMAGE_FIRST * (1 << (tries - 1).min(5))).min(IMAGE_LONGEST);
-        let message = format!("Back-off pulling image {reference:?}: ErrImagePull: {problem}");
-        self.tell(Some(name), false, "BackOff", format!("Back-off pulling image {reference:?}"));
-        self.hold(name, "ImagePullBackOff", message, now, wait);
-    }
-
     async fn container_spec(
         &self,
-        image: &image::Image,
+        ready: &image::Ready,
         container: &Container,
         attempt: u32,
     ) -> Result<crate::sandbox::ContainerSpec, Error> {
         let (config_maps, secrets) = self.read_objects(container).await?;
         let services = self.read_services().await?;
         let (etc, logs) = (self.dir().join("etc"), self.logs(&container.name));
+        let scratch = self.make_scratch(&container.name, attempt)?;
         let hostname = self.hostname();
         self.write_files(&etc, &logs, &hostname)
             .map_err(Error::file(format!("writing the files of container {}", container.name)))?;
@@ -292,9 +275,33 @@ impl Worker {
             masked: &self.shared.masked,
             etc: &etc,
             logs: &logs,
+            scratch: &scratch,
             target: pod::target_of(&self.spec, &container.name),
         };
-        launch::container_spec(image, &input).map_err(Error::Pod)
+        let mut spec = launch::container_spec(ready, &input).map_err(Error::Pod)?;
+        if spec.image.is_some() && spec.mounts.iter().all(|mount| mount.target != Path::new("/dev/shm")) {
+            let source = volumes::shared_memory(&self.spec, &self.dir())?;
+            spec.mounts.push(Mount { source, target: "/dev/shm".into(), read_only: false });
+        }
+        let groups = self.groups().make_container(&container.name, Limits::of(container));
+        spec.cgroups = groups.joined;
+        if let Some(problem) = groups.problem {
+            let text = format!("The limits of container {} are not enforced: {problem}", container.name);
+            self.tell(Some(&container.name), true, "LimitsNotEnforced", text);
+        }
+        Ok(spec)
+    }
+
+    /// A place for what a run of a container writes; what runs before it wrote goes.
+    fn make_scratch(&self, name: &str, attempt: u32) -> Result<PathBuf, Error> {
+        let dir = self.dir().join("containers").join(name);
+        let scratch = dir.join(attempt.to_string());
+        let made = match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => fs::create_dir_all(&scratch),
+        };
+        made.map_err(Error::file(format!("making {}", scratch.display())))?;
+        Ok(scratch)
     }
 
     /// The ConfigMaps and Secrets that a container's environment names; those that do not exist are left out.

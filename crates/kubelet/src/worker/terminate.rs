@@ -81,7 +81,7 @@ impl Worker {
             self.lose_sandbox();
         }
         self.release_addresses();
-        self.remove_cgroup();
+        self.groups().remove();
     }
 
     /// Names and runs of the containers that run, sidecars or others.
@@ -137,7 +137,7 @@ impl Worker {
             self.publisher.flush().await;
             self.forget().await;
         }
-        volumes::release(&self.spec, &self.dir().join("volumes"));
+        volumes::release(&self.dir());
         for dir in [self.dir(), self.pod_logs()] {
             match fs::remove_dir_all(&dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
