@@ -57,7 +57,9 @@ impl Loaded {
         let mut loaded = Self { cluster, access, node, namespace, changes };
         loaded.write(services, |api, number| {
             api.create(SERVICES, &service(number))?;
-            IpFamily::BOTH.into_iter().try_for_each(|family| api.create(SLICES, &slice(number, family)))
+            IpFamily::BOTH
+                .into_iter()
+                .try_for_each(|family| api.create(SLICES, &slice(number, family)).map(drop))
         })?;
         loaded.wait_until_quiet()?;
         let held = loaded.frontends()?;

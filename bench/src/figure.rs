@@ -54,6 +54,12 @@ impl Figure {
         Self { against: Some(("limit", limit)), ratio: Some(alone.ours / limit), ..alone }
     }
 
+    /// A figure that should be at least `target`.
+    pub(crate) fn at_least(name: impl Into<String>, unit: &'static str, values: &[f64], target: f64) -> Self {
+        let alone = Self::alone(name, unit, values);
+        Self { against: Some(("at least", target)), ratio: Some(alone.ours / target), ..alone }
+    }
+
     /// Pairs of ours and a peer's, each measured one right after the other: the median of their ratios counts.
     pub(crate) fn paired(
         name: impl Into<String>,

@@ -4,6 +4,7 @@
 //! with its neighbours, ratios hold. `bench/README.md` has the last table.
 #![forbid(unsafe_code)]
 
+mod apiserver;
 mod cluster;
 mod compiling;
 mod conntrack;
@@ -52,7 +53,7 @@ struct Plan {
 /// A bench: its name, and what runs it.
 type Bench = (&'static str, fn(&Plan, &mut Report) -> Result<()>);
 
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     ("compile", compiling::run),
     ("programming", programming::run),
     ("conntrack", conntrack::run),
@@ -61,6 +62,7 @@ const BENCHES: [Bench; 8] = [
     ("effective", cluster::effective),
     ("agent", cluster::agent),
     ("dns", dns::run),
+    ("apiserver", apiserver::run),
 ];
 
 /// Takes figures as they come.

@@ -44,13 +44,32 @@ impl Access {
         Ok(Self { server: server.context("the kubeconfig names no server")?.into(), config: config.into() })
     }
 
+    /// The address to connect to.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The host to ask for.
+    pub(crate) fn host(&self) -> &str {
+        self.server.rsplit_once(':').map_or(&*self.server, |(host, _)| host)
+    }
+
+    /// Whom the server has to prove to be.
+    pub(crate) fn name(&self) -> Result<ServerName<'static>> {
+        Ok(ServerName::try_from(self.host().trim_matches(['[', ']']).to_owned())?)
+    }
+
+    /// Whom to trust, and who asks.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     pub(crate) fn connect(&self) -> Result<Api> {
         let stream = TcpStream::connect(&self.server)?;
         stream.set_nodelay(true)?;
-        let host = self.server.rsplit_once(':').map_or(&*self.server, |(host, _)| host);
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        let connection = ClientConnection::new(self.config.clone(), name)?;
-        Ok(Api { stream: BufReader::new(StreamOwned::new(connection, stream)), host: host.into() })
+        let connection = ClientConnection::new(self.config(), self.name()?)?;
+        let stream = BufReader::with_capacity(64 << 10, StreamOwned::new(connection, stream));
+        Ok(Api { stream, host: self.host().into() })
     }
 }
 
@@ -61,47 +80,75 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Creates an object.
-    pub(crate) fn create(&mut self, path: &str, object: &Value) -> Result<()> {
-        self.send("POST", path, "application/json", object)
+    /// Reads what is at a path.
+    pub(crate) fn get(&mut self, path: &str) -> Result<Vec<u8>> {
+        self.send("GET", path, "")
+    }
+
+    /// Creates an object; how it is stored.
+    pub(crate) fn create(&mut self, path: &str, object: &Value) -> Result<Vec<u8>> {
+        self.write("POST", path, "application/json", object)
     }
 
     /// Changes parts of an object (RFC 7386).
     pub(crate) fn patch(&mut self, path: &str, parts: &Value) -> Result<()> {
-        self.send("PATCH", path, "application/merge-patch+json", parts)
+        self.write("PATCH", path, "application/merge-patch+json", parts).map(drop)
     }
 
-    fn send(&mut self, method: &str, path: &str, kind: &str, body: &Value) -> Result<()> {
+    fn write(&mut self, method: &str, path: &str, kind: &str, body: &Value) -> Result<Vec<u8>> {
         let body = body.to_string();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\nAccept: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.host,
-            body.len()
-        );
+        let rest = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        self.send(method, path, &rest)
+    }
+
+    /// Sends a request, `rest` being what follows the first fields of its head; the body of the answer.
+    fn send(&mut self, method: &str, path: &str, rest: &str) -> Result<Vec<u8>> {
+        let end = if rest.is_empty() { "\r\n" } else { rest };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n{end}", self.host);
         let stream = self.stream.get_mut();
         stream.write_all(request.as_bytes())?;
         stream.flush()?;
-        let mut line = String::new();
-        self.stream.read_line(&mut line)?;
-        let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let first = self.line()?;
         let mut length = None;
         loop {
-            line.clear();
-            ensure!(self.stream.read_line(&mut line)? > 0, "the API server has hung up");
-            if line.trim().is_empty() {
-                break;
-            }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                length = Some(value.trim().parse::<usize>()?);
+            let line = self.line()?.to_ascii_lowercase();
+            match line.split_once(':') {
+                None => break,
+                Some(("content-length", value)) => length = Some(value.trim().parse::<usize>()?),
+                Some(_) => {}
             }
         }
-        let mut answer = vec![0; length.context("an answer without its length")?];
-        self.stream.read_exact(&mut answer)?;
-        if !status.starts_with('2') {
-            bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&answer));
+        let mut answer = Vec::new();
+        match length {
+            Some(length) => self.take(length, &mut answer)?,
+            // RFC 9112 section 7.1.
+            None => loop {
+                let size =
+                    usize::from_str_radix(&self.line()?, 16).context("an answer without its length")?;
+                self.take(size, &mut answer)?;
+                self.line()?;
+                if size == 0 {
+                    break;
+                }
+            },
         }
-        Ok(())
+        if !first.split(' ').nth(1).unwrap_or_default().starts_with('2') {
+            bail!("{method} {path}: {first}: {}", String::from_utf8_lossy(&answer));
+        }
+        Ok(answer)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.stream.read_line(&mut line)? > 0, "the API server has hung up");
+        line.truncate(line.trim_end().len());
+        Ok(line)
+    }
+
+    fn take(&mut self, bytes: usize, answer: &mut Vec<u8>) -> Result<()> {
+        let from = answer.len();
+        answer.resize(from + bytes, 0);
+        Ok(self.stream.read_exact(&mut answer[from..])?)
     }
 }

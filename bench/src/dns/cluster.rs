@@ -125,7 +125,7 @@ impl Cluster {
                 "ports": [{"name": "http", "protocol": "TCP", "port": world::SERVICE_PORT}],
             },
         });
-        api.create(SERVICES, &object)
+        api.create(SERVICES, &object).map(drop)
     }
 }
 
@@ -149,5 +149,5 @@ fn create_slice(api: &mut Api, number: u32, endpoints: u32, family: IpFamily) ->
         "endpoints": (0..endpoints).map(endpoint).collect::<Vec<_>>(),
         "ports": [{"name": "http", "protocol": "TCP", "port": world::ENDPOINT_PORT}],
     });
-    api.create(SLICES, &object)
+    api.create(SLICES, &object).map(drop)
 }

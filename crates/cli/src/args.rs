@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use dyad_cluster::config::Families;
+use dyad_cluster::config::{Families, Selection};
 use dyad_cluster::spec::Dataplane;
 use dyad_net::IpNet;
 
@@ -106,6 +106,10 @@ pub(crate) struct UpArgs {
     /// What carries Services: auto, nftables or ebpf
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) dataplane: Dataplane,
+    /// Which controllers run beside the API server: * for all, a list of names, -NAME for all but one (`*,-kube-scheduler`), -*
+    /// for none, to bring others in their place
+    #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true)]
+    pub(crate) controllers: Selection,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -28,8 +28,13 @@ pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
         ),
         None => None,
     };
-    let flags =
-        Flags { name: args.name, nodes: args.nodes, families: args.ip_family, dataplane: args.dataplane };
+    let flags = Flags {
+        name: args.name,
+        nodes: args.nodes,
+        families: args.ip_family,
+        dataplane: args.dataplane,
+        controllers: args.controllers,
+    };
     let (config, warnings) = resolve(text.as_deref(), &flags).with_context(|| match &args.config {
         Some(path) => format!("--config {}", path.display()),
         None => "the command line".into(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, bail};
+pub use dyad_controllers::Selection;
 use dyad_net::{IpFamily, IpNet};
 use serde_json::Value;
 
@@ -54,6 +55,8 @@ pub struct ClusterConfig {
     pub dataplane: Dataplane,
     /// The audit log of the API server.
     pub audit: Option<AuditSpec>,
+    /// Which controllers run beside it.
+    pub controllers: Selection,
 }
 
 /// What the command line says; it wins over the file.
@@ -67,6 +70,8 @@ pub struct Flags {
     pub families: Option<Families>,
     /// `--dataplane`.
     pub dataplane: Dataplane,
+    /// `--controllers`.
+    pub controllers: Selection,
 }
 
 const DEFAULT_NODES: usize = 3;
@@ -126,6 +131,7 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         dns_search: file.dns_search,
         dataplane: flags.dataplane,
         audit: file.audit,
+        controllers: flags.controllers.clone(),
     };
     Ok((config, warnings))
 }

@@ -78,6 +78,7 @@ async fn run(dir: &ClusterDir, spec: &ClusterSpec, listeners: Vec<TcpListener>) 
         // of one that was killed need not wait for the lease to run out.
         identity: spec.context(),
         authority: Some(dyad_controllers::Authority(Arc::new(crate::signer::Signer(Arc::clone(&pki))))),
+        controllers: spec.controllers.parse().context("controllers")?,
         ..dyad_controllers::Config::new(spec.pods()?, services)
     };
     let controllers = dyad_controllers::run(clients, controllers, std::future::pending());

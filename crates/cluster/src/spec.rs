@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
+use dyad_controllers::Selection;
 use dyad_net::{DualStack, IpFamily, IpNet};
 use serde::{Deserialize, Serialize};
 
@@ -91,8 +92,15 @@ pub struct ClusterSpec {
     /// The audit log of the API server.
     #[serde(default)]
     pub audit: Option<AuditSpec>,
+    /// Which controllers run beside it, as `--controllers` has it.
+    #[serde(default = "all_controllers")]
+    pub controllers: String,
     /// Whether this machine has a link to the cluster's network, with routes to its pods and Services; needs root.
     pub host_is_joined: bool,
+}
+
+fn all_controllers() -> String {
+    Selection::default().to_string()
 }
 
 impl ClusterSpec {
@@ -264,6 +272,7 @@ mod tests {
             api_port_is_fixed: false,
             dns_search: Vec::new(),
             audit: None,
+            controllers: all_controllers(),
             dataplane: Dataplane::Auto,
             host_is_joined: true,
         }

@@ -217,6 +217,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         dns_search,
         dataplane,
         audit,
+        controllers,
     } = config;
     let api_addresses = available(api_addresses);
     let families: Vec<IpFamily> = service_ranges.iter().map(|range| (*range).into()).collect();
@@ -237,6 +238,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         dns_search,
         dataplane,
         audit,
+        controllers: controllers.to_string(),
         host_is_joined: rustix::process::geteuid().is_root(),
     };
     check_overlaps(&spec)?;

@@ -32,6 +32,7 @@ mod quota;
 mod replica_set;
 mod replication_controller;
 mod scheduler;
+mod selection;
 mod service_cidr;
 mod stateful_set;
 mod volume_protection;
@@ -46,6 +47,7 @@ use tokio::task::JoinSet;
 
 pub use certificates::{Authority, Signer, Wanted};
 pub use clients::{Clients, MANAGER, SCHEDULER};
+pub use selection::{NAMES, Selection, UnknownController};
 use world::World;
 
 /// What the cluster was configured with.
@@ -63,6 +65,8 @@ pub struct Config {
     pub node_grace: Duration,
     /// Who we are in the election.
     pub identity: String,
+    /// Which controllers run.
+    pub controllers: Selection,
     /// Who signs certificates; nobody if not given.
     pub authority: Option<Authority>,
 }
@@ -80,6 +84,7 @@ impl Config {
             service_ranges,
             node_grace: Duration::from_secs(40),
             identity: format!("dyad-{:016x}", rand::random::<u64>()),
+            controllers: Selection::default(),
             authority: None,
         }
     }
@@ -103,6 +108,10 @@ pub async fn run(
     // The configuration is checked at once, not when this instance comes to lead.
     let clients = clients.into();
     let client = clients.of(MANAGER);
+    if config.controllers.is_empty() {
+        shutdown.await;
+        return Ok(());
+    }
     node_ipam::NodeIpam::new(World::new(clients.clone()), &config)?;
     let led = async {
         loop {
@@ -127,31 +136,47 @@ async fn work(clients: &Clients, config: &Config) {
     let world = World::new(clients.clone());
     let mut tasks = JoinSet::new();
     world.follow(&mut tasks).await;
+    let has = |name: &str| config.controllers.has(name);
     let as_ = |name: &str| world.acting(name);
-    node_lifecycle::start(&as_("node-controller"), config.node_grace, &mut tasks);
-    if config.allocate_node_ranges {
+    if has("node-lifecycle-controller") {
+        node_lifecycle::start(&as_("node-controller"), config.node_grace, &mut tasks);
+    }
+    if config.allocate_node_ranges && has("node-ipam-controller") {
         node_ipam::start(&as_("node-controller"), config, &mut tasks);
     }
-    endpoints::start(&as_("endpointslice-controller"), &mut tasks);
-    deployment::start(&as_("deployment-controller"), &mut tasks);
-    replica_set::start(&as_("replicaset-controller"), &mut tasks);
-    daemon_set::start(&as_("daemon-set-controller"), &mut tasks);
-    stateful_set::start(&as_("statefulset-controller"), &mut tasks);
-    replication_controller::start(&as_("replication-controller"), &mut tasks);
-    job::start(&as_("job-controller"), &mut tasks);
-    cron_job::start(&as_("cronjob-controller"), &mut tasks);
-    disruption::start(&as_("disruption-controller"), &mut tasks);
-    volume_protection::start(&world, &mut tasks);
-    quota::start(&as_("resourcequota-controller"), &mut tasks);
-    scheduler::start(&as_(SCHEDULER), &mut tasks);
-    namespaces::start(&as_("namespace-controller"), &mut tasks);
-    garbage::start(&as_("generic-garbage-collector"), &mut tasks);
-    pod_garbage::start(&as_("pod-garbage-collector"), &mut tasks);
-    if let Some(authority) = &config.authority {
-        bootstrap::start(&world, authority, &mut tasks);
-        certificates::start(&as_("certificate-controller"), authority, &mut tasks);
+    let all: [(&str, &str, Start); 15] = [
+        ("endpointslice-controller", "endpointslice-controller", endpoints::start),
+        ("deployment-controller", "deployment-controller", deployment::start),
+        ("replicaset-controller", "replicaset-controller", replica_set::start),
+        ("daemonset-controller", "daemon-set-controller", daemon_set::start),
+        ("statefulset-controller", "statefulset-controller", stateful_set::start),
+        ("replicationcontroller-controller", "replication-controller", replication_controller::start),
+        ("job-controller", "job-controller", job::start),
+        ("cronjob-controller", "cronjob-controller", cron_job::start),
+        ("disruption-controller", "disruption-controller", disruption::start),
+        ("resourcequota-controller", "resourcequota-controller", quota::start),
+        (SCHEDULER, SCHEDULER, scheduler::start),
+        ("namespace-controller", "namespace-controller", namespaces::start),
+        ("garbage-collector-controller", "generic-garbage-collector", garbage::start),
+        ("pod-garbage-collector-controller", "pod-garbage-collector", pod_garbage::start),
+        ("service-cidr-controller", "service-cidrs-controller", service_cidr::start),
+    ];
+    for (name, account, start) in all {
+        if has(name) {
+            start(&as_(account), &mut tasks);
+        }
     }
-    service_cidr::start(&as_("service-cidrs-controller"), &mut tasks);
+    if has("persistentvolume-protection-controller") {
+        volume_protection::start(&world, &mut tasks);
+    }
+    if let Some(authority) = &config.authority {
+        if has("bootstrap-signer-controller") {
+            bootstrap::start(&world, authority, &mut tasks);
+        }
+        if has("certificatesigningrequest-signing-controller") {
+            certificates::start(&as_("certificate-controller"), authority, &mut tasks);
+        }
+    }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller ended");
@@ -159,6 +184,9 @@ async fn work(clients: &Clients, config: &Config) {
         }
     }
 }
+
+/// Starts a controller that acts as this world says.
+type Start = fn(&Shared, &mut JoinSet<()>);
 
 /// What `start` of every controller does: wires changes to a queue and lets it be worked.
 fn spawn<C: queue::Controller>(tasks: &mut JoinSet<()>, controller: C, wire: impl FnOnce(&queue::Queue)) {
