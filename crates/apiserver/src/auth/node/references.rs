@@ -17,11 +17,11 @@ pub(crate) struct Volume {
     pub(crate) secrets: Vec<(String, String)>,
 }
 
-/// Whether a change of a pod, as JSON, leaves what it refers to as it is: that can only be added to by containers for
-/// debugging and by claims of resources, as long as the pod stays itself.
+/// Whether a change of a pod, as JSON, leaves what it refers to as it is, as long as the pod stays itself: that can only
+/// be added to by containers for debugging and by claims of resources, and is nothing for pods that mirror files.
 pub(crate) fn settled(json: &[u8]) -> bool {
-    std::str::from_utf8(json)
-        .is_ok_and(|text| !text.contains("\"ephemeralContainers\"") && !text.contains("\"resourceClaim"))
+    const TELLING: [&str; 3] = ["\"ephemeralContainers\"", "\"resourceClaim", MIRROR];
+    std::str::from_utf8(json).is_ok_and(|text| !TELLING.iter().any(|telling| text.contains(telling)))
 }
 
 /// What a pod refers to in its own namespace. Pods that mirror a node's own files refer to nothing: a node must not be
