@@ -281,6 +281,7 @@ mod tests {
             control_plane_taint: false,
         };
         ClusterSpec {
+            controllers: "*".into(),
             audit: None,
             name: "a".into(),
             pod_ranges: ranges.clone(),
