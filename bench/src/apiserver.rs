@@ -241,7 +241,7 @@ fn list(
     what: &str,
     limit: Option<f64>,
     report: &mut Report,
-) -> Result<usize> {
+) -> Result<()> {
     let mut api = ours.access.connect()?;
     let (mut times, mut bytes) = (Vec::new(), 0);
     for _ in 0..LISTS {
