@@ -235,13 +235,7 @@ fn lists(plan: &Plan, report: &mut Report) -> Result<()> {
 }
 
 /// How long a list takes to be here as a whole.
-fn list(
-    ours: &ControlPlane,
-    path: &str,
-    what: &str,
-    limit: Option<f64>,
-    report: &mut Report,
-) -> Result<()> {
+fn list(ours: &ControlPlane, path: &str, what: &str, limit: Option<f64>, report: &mut Report) -> Result<()> {
     let mut api = ours.access.connect()?;
     let (mut times, mut bytes) = (Vec::new(), 0);
     for _ in 0..LISTS {

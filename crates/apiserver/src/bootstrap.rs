@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use follow::{Follower, Parts};
 
 use crate::auth::UserInfo;
-use crate::registry::{Compute, Registry, Scope, Served, WriteOptions, closed};
+use crate::registry::{Compute, Registry, Scope, Served, WriteOptions, closed, now};
 use crate::status::ApiError;
 
 /// Namespaces that exist from the beginning (J52).
@@ -43,6 +43,17 @@ const PRIORITY_CLASSES: [(&str, u32, &str); 2] = [
 ];
 /// Everything is looked at again this often, also if nothing has changed.
 const EVERY: Duration = Duration::from_secs(10);
+
+/// Since when uses of tokens in Secrets are known of: the cleaner of such tokens in kube-controller-manager asks for it.
+fn legacy_tokens() -> Value {
+    let today = now().chars().take_while(|char| *char != 'T').collect::<String>();
+    json!({
+        "kind": "ConfigMap",
+        "apiVersion": "v1",
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+        "data": {"since": today},
+    })
+}
 
 /// Keeps what a cluster begins with.
 pub(crate) struct Bootstrap {
@@ -108,6 +119,7 @@ impl Bootstrap {
             });
             self.create_if_missing("scheduling.k8s.io", "priorityclasses", object).await?;
         }
+        self.create_if_missing("", "configmaps", legacy_tokens()).await?;
         self.ensure_service_cidr().await
     }
 

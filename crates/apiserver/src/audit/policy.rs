@@ -189,7 +189,8 @@ impl Rule {
                 return wrong("nonResourceURLs", format!("{path:?}: '*' can only be the last character"));
             }
         }
-        if !self.paths.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if of_resources && !self.paths.is_empty() {
             let why = "rules cannot apply to both regular resources and non-resource URLs: write two rules";
             return wrong("nonResourceURLs", why.into());
         }

@@ -45,7 +45,7 @@ pub struct TokenKey {
 }
 
 enum Pair {
-    Ec(EcdsaKeyPair),
+    Ec(Box<EcdsaKeyPair>),
     Rsa(Box<RsaKeyPair>),
 }
 
@@ -175,7 +175,7 @@ impl TokenKey {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &random);
                 let pair = pair.map_err(refused)?;
                 let info = der::p256_info(pair.public_key().as_ref());
-                (Pair::Ec(pair), info)
+                (Pair::Ec(Box::new(pair)), info)
             }
             _ => return Err(TokenKeyError("it is neither PKCS #8 nor PKCS #1".into())),
         };

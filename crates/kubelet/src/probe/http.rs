@@ -178,7 +178,7 @@ mod tests {
         ];
         let mut dice = crate::probe::tests::dice();
         for _ in 0..5000 {
-            let known = dice() % 8 > 0;
+            let known = !dice().is_multiple_of(8);
             let mut answer = if known { b"HTTP/1.1 302 X\r\nLocation: ".to_vec() } else { Vec::new() };
             for _ in 0..dice() % 12 {
                 answer.extend(pieces[dice() % pieces.len()].as_bytes());

@@ -32,12 +32,15 @@ pub enum Thing {
 /// An object: what, its namespace, its name.
 type Key = (Thing, Box<str>, Box<str>);
 
+/// A claim: its namespace, its name.
+type Claim = (Box<str>, Box<str>);
+
 /// How often nodes have to do with objects.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     nodes: HashMap<Key, HashMap<Arc<str>, u32>>,
     /// Volumes by their claim.
-    volumes: HashMap<(Box<str>, Box<str>), HashMap<Box<str>, Volume>>,
+    volumes: HashMap<Claim, HashMap<Box<str>, Volume>>,
 }
 
 impl Graph {

@@ -90,9 +90,9 @@ fn nonsense_is_no_status() {
     let mut dice = crate::probe::tests::dice();
     for _ in 0..5000 {
         let length = dice() % 40;
-        let mut frame = if dice() % 4 > 0 { vec![0, 0, 0, 0, length as u8] } else { Vec::new() };
+        let mut frame = if !dice().is_multiple_of(4) { vec![0, 0, 0, 0, length as u8] } else { Vec::new() };
         // Numbers of one byte, and now and then more of them.
-        frame.extend((0..length).map(|_| if dice() % 3 == 0 { 8 } else { dice() as u8 }));
+        frame.extend((0..length).map(|_| if dice().is_multiple_of(3) { 8 } else { dice() as u8 }));
         if let Some(status) = status(&frame) {
             assert!(frame.len() >= 5 && frame[0] == 0, "{frame:?}");
             assert!(status == 0 || frame.contains(&8), "{frame:?}");
