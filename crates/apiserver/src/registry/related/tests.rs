@@ -95,7 +95,7 @@ fn set(resource: &Resource, name: &str, object: Option<&Value>, rev: u64) {
     let range = |text: &str| dyad_net::parse_range_list(text).unwrap();
     let cluster = ClusterNet { service_ranges: range("10.96.0.0/16"), node_ports: 30000..=32767 };
     let stored = object.map(|object| {
-        let json = encode(resource, object).into();
+        let json = encode(resource, object);
         Arc::new(Stored::written(resource, object.clone(), json, rev, &cluster))
     });
     let namespace = if resource.row.namespaced { "ns" } else { "" };
