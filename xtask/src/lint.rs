@@ -39,6 +39,7 @@ const FLOORS: [(&str, u8); 19] = [
     ("dyad-stream", 3),
     ("dyad-images", 3),
     ("dyad-store", 3),
+    ("dyad-custom", 3),
     ("dyad-program", 2),
     ("dyad-schema", 2),
     ("dyad-model", 1),

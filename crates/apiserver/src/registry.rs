@@ -8,6 +8,8 @@ mod body;
 mod bootstrap_tokens;
 mod cache;
 mod create;
+mod custom;
+mod definitions;
 mod delete;
 mod eviction;
 mod expiry;
@@ -47,9 +49,10 @@ pub(crate) use allocations::Allocations;
 pub(crate) use binding::{deleted as binding_deleted, success as binding_success};
 pub(crate) use body::{Body, Media};
 pub(crate) use cache::{Change, Cursor};
+pub(crate) use custom::Custom as CustomKinds;
 pub(crate) use list::Listed;
 pub(crate) use options::{DeleteOptions, ListOptions, Write, WriteOptions};
-pub(crate) use resource::{Resource, Served};
+pub(crate) use resource::{Fields, Resource, Served};
 pub(crate) use scale::of as scale_of;
 pub(crate) use stored::{Meta, Stored};
 pub(crate) use update::Compute;
@@ -66,6 +69,8 @@ pub(crate) struct Registry {
     by_name: HashMap<(String, String), usize>,
     /// As clients see them: by group, version and plural. Several may show one resource.
     served: HashMap<(&'static str, &'static str, &'static str), Arc<Served>>,
+    /// Kinds that were defined while the server runs.
+    custom: custom::Kinds,
     allocations: Allocations,
     authority: authority::Authority,
     relations: related::Relations,
@@ -100,6 +105,7 @@ impl Registry {
         }
         let registry = Arc::new(Self {
             store,
+            custom: custom::Kinds::default(),
             allocations: Allocations::new(&cluster),
             authority: authority::Authority::default(),
             relations: related::Relations::default(),
@@ -117,14 +123,16 @@ impl Registry {
     }
 
     /// What is served under a group, version and plural.
-    pub(crate) fn served(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
-        let row = kinds::by_resource(group, version, plural)?;
-        self.served.get(&(row.group, row.version, row.plural))
+    pub(crate) fn served(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
+        match kinds::by_resource(group, version, plural) {
+            Some(row) => self.served.get(&(row.group, row.version, row.plural)).cloned(),
+            None => self.custom.now().served(group, version, plural),
+        }
     }
 
     /// Every resource.
-    pub(crate) fn resources(&self) -> &[Arc<Resource>] {
-        &self.resources
+    pub(crate) fn resources(&self) -> Vec<Arc<Resource>> {
+        self.resources.iter().cloned().chain(self.custom.now().resources().cloned()).collect()
     }
 
     /// A resource of the table.
@@ -134,13 +142,16 @@ impl Registry {
 
     /// What a resource of the table is served as.
     pub(crate) fn builtin_served(&self, group: &str, plural: &str) -> &Arc<Served> {
-        self.served(group, "v1", plural).expect("asked for only by names that are in the table of kinds")
+        let row = kinds::by_resource(group, "v1", plural);
+        let served = row.and_then(|row| self.served.get(&(row.group, row.version, row.plural)));
+        served.expect("asked for only by names that are in the table of kinds")
     }
 
     /// The objects of a kind in a namespace, or all.
     pub(crate) fn objects(&self, group: &str, kind: &str, namespace: &str) -> Vec<Value> {
+        let resources = self.resources();
         let resource =
-            self.resources.iter().find(|resource| resource.row.group == group && resource.row.kind == kind);
+            resources.iter().find(|resource| resource.row.group == group && resource.row.kind == kind);
         let items = resource.map(|resource| resource.cache.snapshot(namespace).items).unwrap_or_default();
         items.iter().map(|stored| stored.value()).collect()
     }

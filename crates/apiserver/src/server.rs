@@ -76,7 +76,7 @@ pub enum StartError {
 pub struct Server {
     api: Arc<Api>,
     connections: Connections,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
     _compactor: Compactor,
 }
 
@@ -136,10 +136,15 @@ impl Server {
         let registry = Registry::start(store, cluster, tokens)?;
         let api = Arc::new(Api::new(Arc::clone(&registry), reach, &servers, audit));
         let connections = serve(&api, &tls, listeners)?;
+        let definitions = tokio::spawn(Arc::clone(&registry).keep_definitions());
         let bootstrap = Bootstrap::new(registry, advertise, advertise_port, ca_pem);
         bootstrap.begin().await?;
         api.health.set_bootstrapped();
-        let tasks = [tokio::spawn(bootstrap.keep()), tokio::spawn(Arc::clone(&api.registry).expire_events())];
+        let tasks = [
+            definitions,
+            tokio::spawn(bootstrap.keep()),
+            tokio::spawn(Arc::clone(&api.registry).expire_events()),
+        ];
         Ok(Self { api, connections, tasks, _compactor: compactor })
     }
 

@@ -1,6 +1,6 @@
 //! Garbage collection by owner references: background, foreground and orphan (J50).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use futures::{TryStreamExt, pin_mut};
@@ -115,19 +115,38 @@ pub(crate) fn start(world: &Shared, tasks: &mut JoinSet<()>) {
     let worked = queue.clone();
     tasks.spawn(async move { worked.work(garbage).await });
     tasks.spawn(async move {
-        let kinds = loop {
-            match kinds(&client).await {
-                Ok(kinds) => break kinds,
-                Err(error) => warn!(%error, "can't find out which kinds there are"),
-            }
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        };
-        let mut watches = JoinSet::new();
-        for kind in kinds {
-            watches.spawn(follow(client.clone(), Arc::new(kind), graph.clone(), queue.clone()));
+        // Definitions come and go, and kinds with them. What is dropped ends.
+        let mut watches: BTreeMap<String, JoinSet<()>> = BTreeMap::new();
+        loop {
+            let again = match kinds(&client).await {
+                Ok(kinds) => {
+                    let known: Vec<String> = kinds.iter().map(|(kind, _)| name_of(kind)).collect();
+                    watches.retain(|name, _| known.contains(name));
+                    for (name, kind) in known.into_iter().zip(kinds) {
+                        watches.entry(name).or_insert_with(|| {
+                            let mut watch = JoinSet::new();
+                            watch.spawn(follow(client.clone(), Arc::new(kind), graph.clone(), queue.clone()));
+                            watch
+                        });
+                    }
+                    KINDS_AGAIN
+                }
+                Err(error) => {
+                    warn!(%error, "can't find out which kinds there are");
+                    std::time::Duration::from_secs(1)
+                }
+            };
+            tokio::time::sleep(again).await;
         }
-        while watches.join_next().await.is_some() {}
     });
+}
+
+/// Pause between two looks at which kinds there are.
+const KINDS_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What a kind is told from others by.
+fn name_of(kind: &ApiResource) -> String {
+    format!("{}/{}", kind.api_version, kind.plural)
 }
 
 /// Every kind that can be watched and deleted. Events own nothing and are owned by nothing, and there are many.

@@ -110,8 +110,13 @@ impl FieldError {
     }
 
     /// The same error without its value.
-    pub(crate) fn without_value(self) -> Self {
+    pub fn without_value(self) -> Self {
         Self { shown: Shown::Nothing, ..self }
+    }
+
+    /// The same error of another field.
+    pub fn at(self, field: impl Into<String>) -> Self {
+        Self { field: field.into(), ..self }
     }
 
     /// `Invalid value`.

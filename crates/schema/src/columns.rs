@@ -20,6 +20,8 @@ pub(crate) mod storage;
 mod tests;
 pub(crate) mod workload;
 
+pub use age::since as age_since;
+
 /// One column of a kind's table.
 #[derive(Debug)]
 pub struct Column {
@@ -147,6 +149,10 @@ impl Column {
 
     const fn boolean(name: &'static str, description: &'static str, cell: fn(&Value, i64) -> Value) -> Self {
         Self { cell_type: CellType::Boolean, ..Self::text(name, description, cell) }
+    }
+
+    const fn date(name: &'static str, description: &'static str, cell: fn(&Value, i64) -> Value) -> Self {
+        Self { cell_type: CellType::Date, ..Self::text(name, description, cell) }
     }
 
     /// Shown with `-o wide` only.

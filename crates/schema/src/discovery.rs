@@ -21,8 +21,11 @@ pub const AGGREGATED_GROUP: &str = "apidiscovery.k8s.io";
 /// Version of the aggregated document.
 pub const AGGREGATED_VERSION: &str = "v2";
 
+/// The rows that are served: those of a group together, its preferred version first.
+pub type Rows<'a> = &'a [&'static Kind];
+
 /// `/api`: the versions of the core group, and where the server is, per family of the client.
-pub fn api_versions(servers: impl IntoIterator<Item = SocketAddr>) -> Value {
+pub fn api_versions(rows: Rows<'_>, servers: impl IntoIterator<Item = SocketAddr>) -> Value {
     let servers: Vec<Value> = servers
         .into_iter()
         .map(|server| {
@@ -32,28 +35,29 @@ pub fn api_versions(servers: impl IntoIterator<Item = SocketAddr>) -> Value {
             })
         })
         .collect();
-    json!({"kind": "APIVersions", "versions": versions_of(""), "serverAddressByClientCIDRs": servers})
+    json!({"kind": "APIVersions", "versions": versions_of(rows, ""), "serverAddressByClientCIDRs": servers})
 }
 
 /// `/apis`: every named group.
-pub fn group_list() -> Value {
-    let groups: Vec<Value> = groups().filter(|group| !group.is_empty()).map(group_entry).collect();
+pub fn group_list(rows: Rows<'_>) -> Value {
+    let named = groups(rows).filter(|group| !group.is_empty());
+    let groups: Vec<Value> = named.map(|group| group_entry(rows, group)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`; `None` if there is no such group.
-pub fn group(name: &str) -> Option<Value> {
-    let name = groups().find(|group| *group == name && !group.is_empty())?;
-    let mut entry = group_entry(name);
+pub fn group(rows: Rows<'_>, name: &str) -> Option<Value> {
+    let name = groups(rows).find(|group| *group == name && !group.is_empty())?;
+    let mut entry = group_entry(rows, name);
     entry["kind"] = "APIGroup".into();
     entry["apiVersion"] = "v1".into();
     Some(entry)
 }
 
 /// `/api/v1` (group `""`) or `/apis/<group>/<version>`; `None` if there is no such version.
-pub fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let rows = sorted_rows(group, version)?;
-    let resources: Vec<Value> = rows.into_iter().flat_map(resource_entries).collect();
+pub fn resource_list(rows: Rows<'_>, group: &str, version: &str) -> Option<Value> {
+    let sorted = sorted_rows(rows, group, version)?;
+    let resources: Vec<Value> = sorted.into_iter().flat_map(resource_entries).collect();
     let mut list = json!({
         "kind": "APIResourceList",
         "groupVersion": kinds::api_version(group, version),
@@ -66,13 +70,13 @@ pub fn resource_list(group: &str, version: &str) -> Option<Value> {
 }
 
 /// Aggregated `/api`: the core group with all its resources.
-pub fn aggregated_core() -> Value {
-    aggregated(groups().filter(|group| group.is_empty()))
+pub fn aggregated_core(rows: Rows<'_>) -> Value {
+    aggregated(rows, groups(rows).filter(|group| group.is_empty()))
 }
 
 /// Aggregated `/apis`: every named group with all its resources.
-pub fn aggregated_groups() -> Value {
-    aggregated(groups().filter(|group| !group.is_empty()))
+pub fn aggregated_groups(rows: Rows<'_>) -> Value {
+    aggregated(rows, groups(rows).filter(|group| !group.is_empty()))
 }
 
 /// The prefix that all addresses of a family are in.
@@ -85,15 +89,15 @@ fn everyone(family: IpFamily) -> IpNet {
 }
 
 /// Groups in the order of the table, which keeps each together.
-fn groups() -> impl Iterator<Item = &'static str> {
+fn groups(rows: Rows<'_>) -> impl Iterator<Item = &'static str> {
     let mut last = None;
-    kinds::all().iter().map(|row| row.group).filter(move |group| last.replace(*group) != Some(*group))
+    rows.iter().map(|row| row.group).filter(move |group| last.replace(*group) != Some(*group))
 }
 
 /// Versions of a group, the preferred one first.
-fn versions_of(group: &str) -> Vec<&'static str> {
+fn versions_of(rows: Rows<'_>, group: &str) -> Vec<&'static str> {
     let mut versions = Vec::new();
-    for row in kinds::all().iter().filter(|row| row.group == group) {
+    for row in rows.iter().filter(|row| row.group == group) {
         if !versions.contains(&row.version) {
             versions.push(row.version);
         }
@@ -102,15 +106,15 @@ fn versions_of(group: &str) -> Vec<&'static str> {
 }
 
 /// The rows of a version, by name; `None` if there are none.
-fn sorted_rows(group: &str, version: &str) -> Option<Vec<&'static Kind>> {
+fn sorted_rows(rows: Rows<'_>, group: &str, version: &str) -> Option<Vec<&'static Kind>> {
     let mut rows: Vec<_> =
-        kinds::all().iter().filter(|row| row.group == group && row.version == version).collect();
+        rows.iter().copied().filter(|row| row.group == group && row.version == version).collect();
     rows.sort_unstable_by_key(|row| row.plural);
     (!rows.is_empty()).then_some(rows)
 }
 
-fn group_entry(group: &str) -> Value {
-    let versions: Vec<Value> = versions_of(group)
+fn group_entry(rows: Rows<'_>, group: &str) -> Value {
+    let versions: Vec<Value> = versions_of(rows, group)
         .into_iter()
         .map(|version| json!({"groupVersion": kinds::api_version(group, version), "version": version}))
         .collect();
@@ -145,13 +149,14 @@ fn resource_entries(row: &'static Kind) -> Vec<Value> {
     entries
 }
 
-fn aggregated(groups: impl Iterator<Item = &'static str>) -> Value {
+fn aggregated(rows: Rows<'_>, groups: impl Iterator<Item = &'static str>) -> Value {
     let items: Vec<Value> = groups
         .map(|group| {
             let metadata =
                 if group.is_empty() { Map::new() } else { Map::from_iter([("name".into(), group.into())]) };
+            let versions = versions_of(rows, group).into_iter();
             let versions: Vec<Value> =
-                versions_of(group).into_iter().map(|version| aggregated_version(group, version)).collect();
+                versions.map(|version| aggregated_version(rows, group, version)).collect();
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
@@ -163,8 +168,8 @@ fn aggregated(groups: impl Iterator<Item = &'static str>) -> Value {
     })
 }
 
-fn aggregated_version(group: &str, version: &str) -> Value {
-    let rows = sorted_rows(group, version).unwrap_or_default();
+fn aggregated_version(rows: Rows<'_>, group: &str, version: &str) -> Value {
+    let rows = sorted_rows(rows, group, version).unwrap_or_default();
     let resources: Vec<Value> = rows.into_iter().map(aggregated_resource).collect();
     json!({"version": version, "freshness": "Current", "resources": resources})
 }

@@ -1,7 +1,7 @@
 //! The table of fields: every struct of the built-in kinds, as Kubernetes 1.36 declares it.
 //!
 //! The table is text (`data/fields.txt`, written by `cargo xtask schema`, and `data/policy.txt` for kinds that are custom
-//! resources elsewhere) and is read once. One line each:
+//! resources elsewhere, and `data/definitions.txt` for what defines those) and is read once. One line each:
 //!
 //! ```text
 //! package core/v1 io.k8s.api.core.v1            short name, prefix of the OpenAPI names
@@ -58,6 +58,8 @@ pub enum Kind {
     IntOrString,
     /// `runtime.RawExtension`: any object.
     RawExtension,
+    /// Any JSON: a default, or a schema where there may be something else than one.
+    Json,
     /// `metav1.FieldsV1`: a tree of field names.
     FieldsV1,
     /// A struct of this table.
@@ -201,7 +203,11 @@ impl Table {
     pub fn get() -> &'static Self {
         static TABLE: OnceLock<Table> = OnceLock::new();
         TABLE.get_or_init(|| {
-            let text = concat!(include_str!("../data/fields.txt"), include_str!("../data/policy.txt"));
+            let text = concat!(
+                include_str!("../data/fields.txt"),
+                include_str!("../data/policy.txt"),
+                include_str!("../data/definitions.txt")
+            );
             read::table(text).expect("the table of fields is checked by a test")
         })
     }

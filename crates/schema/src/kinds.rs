@@ -5,6 +5,7 @@
 
 use crate::columns::Column;
 
+pub mod defined;
 pub mod event;
 mod table;
 #[cfg(test)]
@@ -24,8 +25,10 @@ pub struct Kind {
     pub group: &'static str,
     /// Version, e.g. `v1`.
     pub version: &'static str,
-    /// Kind, e.g. `Pod`. Lists are this and `List`.
+    /// Kind, e.g. `Pod`.
     pub kind: &'static str,
+    /// Kind of a list, where it is not the kind and `List`.
+    pub list_kind: Option<&'static str>,
     /// Resource name in paths, e.g. `pods`.
     pub plural: &'static str,
     /// Resource name for one, e.g. `pod`.
@@ -97,6 +100,7 @@ impl Kind {
             group,
             version: "v1",
             kind,
+            list_kind: None,
             plural,
             singular,
             short_names: &[],
@@ -129,16 +133,16 @@ impl Kind {
         Self { short_names, ..self }
     }
 
-    /// Shown by `kubectl get all`.
-    const fn in_all(self) -> Self {
-        Self { categories: &["all"], ..self }
-    }
-
-    /// Only asked and never stored.
     const fn in_category(self, categories: &'static [&'static str]) -> Self {
         Self { categories, ..self }
     }
 
+    /// Shown by `kubectl get all`.
+    const fn in_all(self) -> Self {
+        self.in_category(&["all"])
+    }
+
+    /// Only asked and never stored.
     const fn review(self) -> Self {
         Self { verbs: &["create"], ..self }
     }
@@ -166,7 +170,7 @@ impl Kind {
 
     /// Kind of a list of the objects.
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+        self.list_kind.map_or_else(|| format!("{}List", self.kind), str::to_owned)
     }
 
     /// The type of an object, or of a list, in the internal version of Kubernetes, which some refusals name.

@@ -4,7 +4,7 @@
 //! operation of a kind has the parameter `fieldValidation` and names strategic merge among its content types.
 //! Descriptions are not part of the table; whoever has some hands them in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -92,7 +92,7 @@ impl From<&kinds::Kind> for Resource<'static> {
 }
 
 /// The document of one group and version of the table of kinds; `None` if none of its kinds is there.
-pub fn built_in(group: &str, version: &str, options: Options) -> Option<Value> {
+pub fn built_in(group: &str, version: &str, options: Options<'_>) -> Option<Value> {
     let rows = kinds::all().iter().filter(|row| (row.group, row.version) == (group, version));
     let resources: Vec<_> = rows.map(Resource::from).collect();
     (!resources.is_empty()).then(|| document(group, version, &resources, options))
@@ -100,16 +100,18 @@ pub fn built_in(group: &str, version: &str, options: Options) -> Option<Value> {
 
 /// What a document says beyond the tables.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'a> {
     /// Patches that are understood, besides apply. Without strategic merge among them kubectl goes back to the old document.
     pub patch_types: &'static [PatchType],
     /// Description of a schema (field empty) or of one of its fields, by their names in the document.
     pub descriptions: Option<fn(schema: &str, field: &str) -> Option<&'static str>>,
+    /// Schemas of kinds that are not in the table, by their names in the document.
+    pub custom: Option<&'a BTreeMap<String, Value>>,
 }
 
-impl Default for Options {
+impl Default for Options<'_> {
     fn default() -> Self {
-        Self { patch_types: &PatchType::ALL, descriptions: None }
+        Self { patch_types: &PatchType::ALL, descriptions: None, custom: None }
     }
 }
 
@@ -119,7 +121,7 @@ pub fn path_of(group: &str, version: &str) -> String {
 }
 
 /// The document of one group and version. Kinds without fields in the table appear as open objects.
-pub fn document(group: &str, version: &str, resources: &[Resource<'_>], options: Options) -> Value {
+pub fn document(group: &str, version: &str, resources: &[Resource<'_>], options: Options<'_>) -> Value {
     let mut writer = Writer { options, group, version, wanted: BTreeSet::new() };
     let paths = paths::all(&mut writer, resources);
     let schemas = schemas::all(&mut writer);
@@ -156,7 +158,7 @@ pub fn hash(document: &[u8]) -> String {
 
 /// State while a document is written.
 struct Writer<'a> {
-    options: Options,
+    options: Options<'a>,
     group: &'a str,
     version: &'a str,
     /// Names of the schemas that something refers to.
@@ -172,9 +174,13 @@ impl Writer<'_> {
 
     /// A reference to the schema of a kind.
     fn kind(&mut self, kind: &GroupVersionKind<'_>) -> Value {
+        let custom = schemas::open_name(kind);
+        if self.options.custom.is_some_and(|schemas| schemas.contains_key(&custom)) {
+            return self.reference(&custom);
+        }
         let name = match Schema::for_kind(kind.group, kind.version, kind.kind) {
             Some(schema) => schema.root().openapi.clone(),
-            None => schemas::open_name(kind),
+            None => custom,
         };
         self.reference(&name)
     }

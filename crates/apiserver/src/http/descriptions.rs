@@ -9,6 +9,7 @@ use k8s_openapi::api::{
     admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates,
     coordination, core, discovery, events, networking, node, policy, rbac, resource, scheduling, storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -35,6 +36,7 @@ fn collect() -> HashMap<String, Fields> {
         };
     }
     kinds! {
+        apiextensions::v1::CustomResourceDefinition,
         apps::v1::ControllerRevision, apps::v1::DaemonSet, apps::v1::Deployment, apps::v1::ReplicaSet,
         apps::v1::StatefulSet, authentication::v1::SelfSubjectReview, authentication::v1::TokenRequest, authentication::v1::TokenReview,
         authorization::v1::LocalSubjectAccessReview, authorization::v1::SelfSubjectAccessReview,

@@ -1,10 +1,12 @@
-//! Discovery and `/version` (J1, J2, J3): documents that never change while the server runs.
+//! Discovery and `/version` (J1, J2, J3): documents that change only when a kind is defined.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use dyad_schema::{discovery, kinds};
+use dyad_schema::discovery;
+use dyad_schema::kinds::{self, Kind};
 use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
@@ -13,11 +15,49 @@ use sha2::{Digest, Sha256};
 use super::figures;
 use super::negotiate::{self, Format};
 use super::respond::{self, Body};
+use crate::registry::CustomKinds;
 use crate::status::ApiError;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// The Kubernetes version whose behaviour this is.
 pub(crate) const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0+dyad");
+
+/// The documents as of what is defined.
+pub(crate) struct Discovery {
+    servers: Vec<SocketAddr>,
+    now: RwLock<(Arc<CustomKinds>, Arc<Documents>)>,
+}
+
+impl Discovery {
+    /// `servers` is where the server can be reached.
+    pub(crate) fn new(servers: &[SocketAddr]) -> Self {
+        let custom = Arc::<CustomKinds>::default();
+        let documents = Arc::new(Documents::new(servers, &custom));
+        Self { servers: servers.to_vec(), now: RwLock::new((custom, documents)) }
+    }
+
+    /// The documents with what is defined now, written anew if that is not what it was.
+    pub(crate) fn now(&self, custom: &Arc<CustomKinds>) -> Arc<Documents> {
+        let known = self.now.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if Arc::ptr_eq(&known.0, custom) {
+            return known.1;
+        }
+        let documents = Arc::new(Documents::new(&self.servers, custom));
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) =
+            (Arc::clone(custom), Arc::clone(&documents));
+        documents
+    }
+}
+
+/// The rows of the table with those that were defined: a group of the table that gets more kinds stays where it is.
+fn rows(custom: &CustomKinds) -> Vec<&'static Kind> {
+    let mut rows: Vec<&'static Kind> = kinds::all().iter().collect();
+    for row in custom.rows() {
+        let end = rows.iter().rposition(|known| known.group == row.group).map_or(rows.len(), |last| last + 1);
+        rows.insert(end, row);
+    }
+    rows
+}
 
 /// Every document, written once.
 pub(crate) struct Documents {
@@ -27,11 +67,12 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    /// `servers` is where the server can be reached.
-    pub(crate) fn new(servers: &[SocketAddr]) -> Self {
+    /// `servers` is where the server can be reached, `custom` what is defined besides the kinds of the table.
+    fn new(servers: &[SocketAddr], custom: &CustomKinds) -> Self {
+        let rows = &rows(custom);
         let mut plain = HashMap::from([
-            ("/api".to_owned(), discovery::api_versions(servers.iter().copied())),
-            ("/apis".to_owned(), with_item(discovery::group_list(), "groups", figures_group())),
+            ("/api".to_owned(), discovery::api_versions(rows, servers.iter().copied())),
+            ("/apis".to_owned(), with_item(discovery::group_list(rows), "groups", figures_group())),
             ("/version".to_owned(), version()),
         ]);
         let figures = format!("/apis/{}", figures::GROUP);
@@ -40,12 +81,12 @@ impl Documents {
         group["kind"] = "APIGroup".into();
         group["apiVersion"] = "v1".into();
         plain.insert(figures, group);
-        for row in kinds::all() {
+        for row in rows {
             let base = if row.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", row.group) };
-            if let Some(list) = discovery::resource_list(row.group, row.version) {
+            if let Some(list) = discovery::resource_list(rows, row.group, row.version) {
                 plain.entry(format!("{base}/{}", row.version)).or_insert(list);
             }
-            if let Some(group) = discovery::group(row.group) {
+            if let Some(group) = discovery::group(rows, row.group) {
                 plain.entry(base).or_insert(group);
             }
         }
@@ -63,8 +104,11 @@ impl Documents {
         Self {
             plain,
             aggregated: HashMap::from([
-                ("/api", written(discovery::aggregated_core())),
-                ("/apis", written(with_item(discovery::aggregated_groups(), "items", figures_aggregated()))),
+                ("/api", written(discovery::aggregated_core(rows))),
+                (
+                    "/apis",
+                    written(with_item(discovery::aggregated_groups(rows), "items", figures_aggregated())),
+                ),
             ]),
         }
     }

@@ -55,8 +55,8 @@ pub(crate) struct Api {
     pub(crate) metrics: Metrics,
     flow: Flow,
     pub(crate) health: health::Health,
-    pub(crate) discovery: discovery::Documents,
-    pub(crate) openapi: openapi::Documents,
+    pub(crate) discovery: discovery::Discovery,
+    pub(crate) openapi: openapi::OpenApi,
     openid: openid::Documents,
     pub(crate) reach: Reach,
     audit: Option<Arc<Audit>>,
@@ -132,8 +132,8 @@ impl Api {
             metrics: Metrics::default(),
             flow: Flow::default(),
             health: health::Health::default(),
-            discovery: discovery::Documents::new(servers),
-            openapi: openapi::Documents::default(),
+            discovery: discovery::Discovery::new(servers),
+            openapi: openapi::OpenApi::default(),
             openid,
             reach,
             audit,
@@ -223,10 +223,8 @@ impl Api {
                 if path.group == figures::GROUP {
                     return self.figures(call, &path, verb).await;
                 }
-                let served = self
-                    .registry
-                    .served(&path.group, &path.version, &path.plural)
-                    .ok_or_else(ApiError::no_such_path)?;
+                let served = self.registry.served(&path.group, &path.version, &path.plural);
+                let served = &served.ok_or_else(ApiError::no_such_path)?;
                 // A cluster-scoped kind is in no namespace, and an object of the other sort is in one.
                 let misplaced = if served.row.namespaced {
                     path.namespace.is_empty() && !path.name.is_empty()
@@ -321,8 +319,11 @@ impl Api {
         if let Some(answer) = self.health.answer(path, &call.query, &self.registry) {
             return Ok(answer);
         }
-        if let Some(answer) = self.openapi.answer(path, call.accept, call.headers)? {
-            return Ok(answer);
+        if path.starts_with("/openapi/") {
+            let documents = self.openapi.now(&self.registry.custom());
+            if let Some(answer) = documents.answer(path, call.accept, call.headers)? {
+                return Ok(answer);
+            }
         }
         if let Some(answer) = self.openid.answer(path) {
             return Ok(answer);
@@ -331,7 +332,8 @@ impl Api {
             let lost = self.audit.as_ref().map(|audit| audit.lost());
             return Ok(self.metrics.answer(&self.registry, lost));
         }
-        self.discovery.answer(path, call.accept, call.headers)?.ok_or_else(ApiError::no_such_path)
+        let discovery = self.discovery.now(&self.registry.custom());
+        discovery.answer(path, call.accept, call.headers)?.ok_or_else(ApiError::no_such_path)
     }
 }
 

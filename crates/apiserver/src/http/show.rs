@@ -8,7 +8,7 @@ use dyad_schema::protobuf;
 use serde_json::{Value, json};
 
 use super::negotiate::{Form, Format};
-use crate::registry::{Listed, Served, Stored, Watch, WatchEvent};
+use crate::registry::{Fields, Listed, Served, Stored, Watch, WatchEvent};
 use crate::status::ApiError;
 
 /// How objects are shown.
@@ -50,6 +50,19 @@ fn in_version(mut table: Value, version: &str) -> Value {
     table
 }
 
+/// The table of some objects.
+fn table<'a>(
+    served: &Served,
+    objects: impl IntoIterator<Item = &'a Value>,
+    metadata: Value,
+    options: TableOptions,
+) -> Value {
+    match &served.fields {
+        Fields::Table(_) => columns::table(served.row, objects, metadata, options),
+        Fields::Custom(custom) => dyad_custom::table(custom.version.columns(), objects, metadata, options),
+    }
+}
+
 /// The object as the client knows its kind.
 fn seen(served: &Served, stored: &Stored, rev: u64) -> Value {
     let mut object = stored.value_at(rev);
@@ -89,7 +102,7 @@ fn in_form(served: &Served, show: Show, object: Value, headers: bool) -> Value {
         Form::Metadata(version) => partial(&object, version),
         Form::Table(version) => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            in_version(columns::table(served.row, [&object], metadata, table_options(show, headers)), version)
+            in_version(table(served, [&object], metadata, table_options(show, headers)), version)
         }
     }
 }
@@ -112,7 +125,7 @@ pub(crate) fn list(served: &Served, show: Show, listed: &Listed) -> Vec<u8> {
         Form::Table(version) => {
             let objects: Vec<Value> =
                 listed.items.iter().map(|stored| seen(served, stored, stored.rev)).collect();
-            let table = columns::table(served.row, &objects, metadata, table_options(show, true));
+            let table = table(served, &objects, metadata, table_options(show, true));
             write(&in_version(table, version), &mut out);
             return out;
         }
@@ -133,7 +146,11 @@ pub(crate) fn list(served: &Served, show: Show, listed: &Listed) -> Vec<u8> {
             out.push(b',');
         }
         if show.form == Form::Whole && served.as_stored() {
-            stored.write_item_to(&mut out);
+            // What was defined repeats its kind, as what is not known to the server does in Kubernetes.
+            match served.defined() {
+                Some(_) => stored.write_to(stored.rev, &mut out),
+                None => stored.write_item_to(&mut out),
+            }
         } else {
             write_object(served, show, stored, stored.rev, false, &mut out);
         }

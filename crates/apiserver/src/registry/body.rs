@@ -3,19 +3,21 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use dyad_custom::Version;
+use dyad_model::FieldError;
 use dyad_schema::apply::ownerless;
 use dyad_schema::fields::Schema;
 use dyad_schema::kinds;
-use dyad_schema::normalize::{Decoded, shown, strict_message};
+use dyad_schema::normalize::{Decoded, find_duplicates, shown, strict_message, syntax_error};
 use dyad_schema::protobuf::{self, Envelope};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::options::FieldValidation;
-use super::resource::Served;
+use super::resource::{Fields, Served};
 use super::write::{Scope, meta_text};
-use crate::status::ApiError;
+use crate::status::{About, ApiError};
 
 /// Content types of bodies that can be read.
 const READABLE: [&str; 3] = ["application/json", "application/yaml", protobuf::CONTENT_TYPE];
@@ -152,7 +154,7 @@ impl Body {
             Media::Protobuf if is_object => {
                 let expected = (row.group, row.version, row.kind);
                 let object =
-                    self.decode_as(&served.schema, expected, FieldValidation::Ignore, &mut Vec::new());
+                    self.decode_as(served.schema()?, expected, FieldValidation::Ignore, &mut Vec::new());
                 object.ok()?
             }
             Media::Protobuf => return None,
@@ -173,9 +175,88 @@ impl Body {
     ) -> Result<Value, ApiError> {
         let row = served.row;
         let expected = (row.group, row.version, row.kind);
-        let mut object = self.decode_as(&served.schema, expected, validation, warnings)?;
+        let mut object = match &served.fields {
+            Fields::Table(schema) => self.decode_as(schema, expected, validation, warnings)?,
+            Fields::Custom(custom) => self.decode_custom(&custom.version, expected, validation, warnings)?,
+        };
         served.to_stored(&mut object);
         Ok(object)
+    }
+
+    /// Reads an object of a kind that was defined.
+    fn decode_custom(
+        &self,
+        version: &Version,
+        (group, number, kind): (&str, &str, &str),
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, ApiError> {
+        if self.media == Media::Protobuf {
+            return Err(ApiError::unsupported_media_type(&READABLE[..2]));
+        }
+        let json = self.json()?;
+        let unrecognized = |why: &str| {
+            let shown = shown(&json);
+            ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): {why} ({shown})"
+            ))
+        };
+        const NO_TYPE: &str = "couldn't get version/kind; json parse error: ";
+        let object: Value = serde_json::from_slice(&json)
+            .map_err(|error| unrecognized(&format!("{NO_TYPE}{}", syntax_error(&error, &json))))?;
+        let is = match &object {
+            Value::Object(_) => "",
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            Value::Null | Value::Number(_) => "number",
+        };
+        if !is.is_empty() {
+            return Err(unrecognized(&format!(
+                "{NO_TYPE}json: cannot unmarshal {is} into Go value of type struct {{ APIVersion string \
+                 \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+            )));
+        }
+        let api_version = kinds::api_version(group, number);
+        let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+        let (given_kind, given_version) = (text("kind"), text("apiVersion"));
+        for (what, given) in [("Kind", &given_kind), ("apiVersion", &given_version)] {
+            if given.is_empty() {
+                let body = String::from_utf8_lossy(&json);
+                return Err(unrecognized(&format!("Object '{what}' is missing in '{body}'")));
+            }
+        }
+        if given_version != api_version {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+            )));
+        }
+        if given_kind != kind {
+            let error = FieldError::invalid("kind", given_kind.as_str(), format!("must be {kind}"));
+            let name = meta_text(&object, "name").to_owned();
+            let about = About { group, resource: "", kind: &given_kind, name: &name };
+            return Err(ApiError::invalid(about, &[error]));
+        }
+        let twice = find_duplicates(&json).unwrap_or_default();
+        let decoded = version.decode(object).map_err(|why| {
+            ApiError::bad_request(format!(
+                "{kind} in version {number:?} cannot be handled as a {kind}: {why}"
+            ))
+        })?;
+        let strict: Vec<String> = twice.into_iter().chain(decoded.strict).collect();
+        if !strict.is_empty() {
+            match validation {
+                FieldValidation::Ignore => {}
+                FieldValidation::Warn => warnings.extend(strict),
+                FieldValidation::Strict => {
+                    return Err(ApiError::bad_request(format!(
+                        "{kind} in version {number:?} cannot be handled as a {kind}: {}",
+                        strict_message(&strict)
+                    )));
+                }
+            }
+        }
+        Ok(decoded.object)
     }
 
     /// Reads an object of a kind that is not stored, `(group, version, kind)`, such as a Binding.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::watch;
@@ -61,6 +61,8 @@ pub(crate) struct Cache {
     end: watch::Sender<u64>,
     /// Watches of clients that are open.
     watches: AtomicUsize,
+    /// Whether nothing comes any more: the kind is gone, or is served anew.
+    retired: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +80,12 @@ struct Inner {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { inner: RwLock::default(), end: watch::Sender::new(0), watches: AtomicUsize::new(0) }
+        Self {
+            inner: RwLock::default(),
+            end: watch::Sender::new(0),
+            watches: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
+        }
     }
 }
 
@@ -172,6 +179,16 @@ impl Cache {
     /// Is told whenever there are new changes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.end.subscribe()
+    }
+
+    /// Ends all watches.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        self.end.send_modify(|_| {});
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::SeqCst)
     }
 
     /// How many objects there are.

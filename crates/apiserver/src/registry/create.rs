@@ -44,7 +44,8 @@ impl Registry {
         options: &WriteOptions,
         warnings: &mut Vec<String>,
     ) -> Result<Written, ApiError> {
-        scope.resource().strategy.default(&mut object);
+        scope.check_open()?;
+        scope.strategy().default(&mut object);
         wipe(&mut object);
         ownership::update(scope, None, &mut object, &options.manager, &values::now());
         self.create_owned(scope, object, options, warnings).await
@@ -146,7 +147,8 @@ impl Registry {
         check_name(scope, &object)?;
         may_create()?;
         scope.served.to_stored(&mut object);
-        scope.resource().strategy.default(&mut object);
+        scope.check_open()?;
+        scope.strategy().default(&mut object);
         given_rev(&object)?;
         meta_mut(&mut object).remove("resourceVersion");
         self.create_owned(scope, object, options, warnings).await
@@ -160,7 +162,7 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Attempt, ApiError> {
         let resource = scope.resource();
-        let strategy = resource.strategy;
+        let strategy = scope.strategy();
         let now = values::now();
         let cx = scope.context(self, &now);
         let versioned = fill_meta(&mut new);

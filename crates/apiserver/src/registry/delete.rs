@@ -78,6 +78,8 @@ impl Registry {
         let options = &DeleteOptions { propagation: options.propagation.or(default), ..options.clone() };
         let step = if resource.is("", "namespaces") {
             namespace_step(value, options)
+        } else if resource.is(dyad_custom::GROUP, dyad_custom::PLURAL) && is_alive(&value) {
+            definition_step(value)
         } else {
             step(value, options, resource.is("", "pods"))
         };
@@ -197,6 +199,16 @@ fn step(mut object: Value, options: &DeleteOptions, graceful: bool) -> Step {
         Some(secs) if secs > 0 => Step::Mark(object),
         _ => Step::Remove(object),
     }
+}
+
+fn is_alive(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// A definition stays until its objects are gone, whatever else was asked for.
+fn definition_step(mut definition: Value) -> Step {
+    dyad_custom::mark_deleted(&mut definition, &values::now());
+    Step::Mark(definition)
 }
 
 /// Namespaces are marked first and go when what they hold has gone: then their spec has no finalizers left.

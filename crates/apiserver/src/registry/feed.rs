@@ -1,6 +1,6 @@
 //! Keeps the caches, and what is allocated, up with the store.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use dyad_store::{Event, Kv, StoreError, WatchStream};
@@ -8,13 +8,29 @@ use futures::StreamExt;
 
 use super::Registry;
 use super::allocations::PORTS_PREFIX;
+use super::resource::Resource;
 use super::stored::Stored;
 use crate::status::ApiError;
 
 /// Everything the registry stores.
 const EVERYTHING: &[u8] = b"/registry/";
 
-type Changes = BTreeMap<usize, Vec<(Box<str>, Option<Arc<Stored>>)>>;
+/// What became of the objects of some resources.
+#[derive(Default)]
+struct Changes(Vec<(Arc<Resource>, Changed)>);
+
+type Changed = Vec<(Box<str>, Option<Arc<Stored>>)>;
+
+impl Changes {
+    fn of(&mut self, resource: &Arc<Resource>) -> &mut Changed {
+        let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, resource));
+        let index = known.unwrap_or_else(|| {
+            self.0.push((Arc::clone(resource), Changed::new()));
+            self.0.len() - 1
+        });
+        &mut self.0[index].1
+    }
+}
 
 impl Registry {
     /// The newest revision that every cache has.
@@ -32,27 +48,34 @@ impl Registry {
     /// Fills the caches and starts to follow the store. Once, before anything is served.
     pub(crate) fn start_feed(self: &Arc<Self>) -> Result<tokio::task::JoinHandle<()>, StoreError> {
         let (kvs, rev) = self.store.range(EVERYTHING, None, None, 0)?;
-        let mut items: HashMap<usize, Vec<_>> = HashMap::new();
+        let mut items: HashMap<*const Resource, Vec<_>> = HashMap::new();
         for kv in &kvs {
-            if let Some((index, key, stored)) = self.load(kv) {
-                items.entry(index).or_default().push((key, stored));
+            if let Some((resource, key, stored)) = self.load(kv) {
+                items.entry(Arc::as_ptr(&resource)).or_default().push((key, stored));
             } else {
                 self.observe_port(&kv.key, true);
             }
         }
-        for (index, resource) in self.resources.iter().enumerate() {
-            resource.cache.load(items.remove(&index).unwrap_or_default(), rev);
+        for resource in &self.resources {
+            resource.cache.load(items.remove(&Arc::as_ptr(resource)).unwrap_or_default(), rev);
         }
+        self.redefine(rev);
         self.allocations.load(self);
         self.applied.send_replace(rev);
         let stream = self.store.watch(EVERYTHING, rev)?;
         Ok(tokio::spawn(follow(Arc::downgrade(self), stream)))
     }
 
-    fn load(&self, kv: &Kv) -> Option<(usize, Box<str>, Arc<Stored>)> {
-        let (index, key) = self.resource_of(&kv.key)?;
-        match Stored::load(&self.resources[index], &kv.key, &kv.value, kv.mod_rev, &self.cluster) {
-            Ok(stored) => Some((index, key.into(), Arc::new(stored))),
+    pub(super) fn load(&self, kv: &Kv) -> Option<(Arc<Resource>, Box<str>, Arc<Stored>)> {
+        let (resource, key) = self.resource_of(&kv.key)?;
+        let stored = self.load_as(&resource, kv)?;
+        Some((resource, key.into(), stored))
+    }
+
+    /// An object of a resource, if it can be read.
+    pub(super) fn load_as(&self, resource: &Resource, kv: &Kv) -> Option<Arc<Stored>> {
+        match Stored::load(resource, &kv.key, &kv.value, kv.mod_rev, &self.cluster) {
+            Ok(stored) => Some(Arc::new(stored)),
             Err(error) => {
                 // It stays in the store as it is; an update or a delete of it answers that it is not there.
                 tracing::error!(%error, "left out");
@@ -62,14 +85,17 @@ impl Registry {
     }
 
     /// Which resource a key belongs to, and the object's key in its cache.
-    fn resource_of<'a>(&self, key: &'a [u8]) -> Option<(usize, &'a str)> {
+    fn resource_of<'a>(&self, key: &'a [u8]) -> Option<(Arc<Resource>, &'a str)> {
         let key = std::str::from_utf8(key).ok()?;
         let rest = key.strip_prefix("/registry/")?;
         let (group, rest) = rest.split_once('/')?;
         let (plural, object) = rest.split_once('/')?;
         let group = if group == "core" { "" } else { group };
-        let index = *self.by_name.get(&(group.to_owned(), plural.to_owned()))?;
-        Some((index, object))
+        let resource = match self.by_name.get(&(group.to_owned(), plural.to_owned())) {
+            Some(index) => Arc::clone(&self.resources[*index]),
+            None => self.custom.now().resource(group, plural)?,
+        };
+        Some((resource, object))
     }
 
     fn observe_port(&self, key: &[u8], reserved: bool) {
@@ -82,31 +108,32 @@ impl Registry {
     /// Applies the events of one revision.
     fn apply(&self, events: &[Event]) {
         let Some(rev) = events.first().map(|event| event.rev) else { return };
-        let mut changes = Changes::new();
+        let mut changes = Changes::default();
         for event in events {
-            let Some((index, key)) = self.resource_of(&event.key) else {
+            let Some((resource, key)) = self.resource_of(&event.key) else {
                 self.observe_port(&event.key, event.value.is_some());
                 continue;
             };
-            let now = event.value.as_ref().and_then(|kv| self.load(kv)).map(|(_, _, stored)| stored);
-            changes.entry(index).or_default().push((key.into(), now));
+            let now = event.value.as_ref().and_then(|kv| self.load_as(&resource, kv));
+            changes.of(&resource).push((key.into(), now));
         }
         self.apply_changes(rev, changes);
     }
 
-    fn apply_changes(&self, rev: u64, changes: Changes) {
-        let follows = |index: &usize| self.allocations.follows(&self.resources[*index]);
-        let observed: Changes = changes
-            .iter()
-            .filter(|(index, _)| follows(index))
-            .map(|(index, changes)| (*index, changes.clone()))
-            .collect();
-        for (index, changes) in changes {
-            self.resources[index].cache.apply(rev, changes);
+    fn apply_changes(&self, rev: u64, Changes(changes): Changes) {
+        let follows = |(resource, _): &&(Arc<Resource>, Changed)| self.allocations.follows(resource);
+        let observed: Vec<(Arc<Resource>, Changed)> = changes.iter().filter(follows).cloned().collect();
+        let mut defined = false;
+        for (resource, changed) in changes {
+            defined |= resource.is(dyad_custom::GROUP, dyad_custom::PLURAL);
+            resource.cache.apply(rev, changed);
         }
         // After all caches: what is allocated is computed from several of them.
-        for (index, changes) in observed {
-            self.allocations.observe(self, &self.resources[index], &changes);
+        for (resource, changed) in observed {
+            self.allocations.observe(self, &resource, &changed);
+        }
+        if defined {
+            self.redefine(rev);
         }
         self.applied.send_replace(rev);
     }
@@ -114,25 +141,25 @@ impl Registry {
     /// Catches up by comparing, after events have been missed.
     fn resync(&self) -> Result<u64, StoreError> {
         let (kvs, rev) = self.store.range(EVERYTHING, None, None, 0)?;
-        let mut changes = Changes::new();
-        let mut seen: HashSet<(usize, Box<str>)> = HashSet::new();
+        let mut changes = Changes::default();
+        let mut seen: HashSet<(*const Resource, Box<str>)> = HashSet::new();
         let mut ports = HashSet::new();
         for kv in &kvs {
-            if let Some((index, key, stored)) = self.load(kv) {
-                if self.resources[index].cache.get(&key).is_none_or(|cached| cached.rev != stored.rev) {
-                    changes.entry(index).or_default().push((key.clone(), Some(stored)));
+            if let Some((resource, key, stored)) = self.load(kv) {
+                if resource.cache.get(&key).is_none_or(|cached| cached.rev != stored.rev) {
+                    changes.of(&resource).push((key.clone(), Some(stored)));
                 }
-                seen.insert((index, key));
+                seen.insert((Arc::as_ptr(&resource), key));
             } else {
                 self.observe_port(&kv.key, true);
                 ports.insert(kv.key.clone());
             }
         }
-        for (index, resource) in self.resources.iter().enumerate() {
+        for resource in self.resources() {
             for stored in resource.cache.snapshot("").items {
-                let key = stored.key(resource).into_boxed_str();
-                if !seen.contains(&(index, key.clone())) {
-                    changes.entry(index).or_default().push((key, None));
+                let key = stored.key(&resource).into_boxed_str();
+                if !seen.contains(&(Arc::as_ptr(&resource), key.clone())) {
+                    changes.of(&resource).push((key, None));
                 }
             }
         }

@@ -5,7 +5,6 @@ use dyad_model::{ErrorType, FieldError};
 use serde_json::Value;
 
 use super::resource::Served;
-use super::selectable;
 use super::stored::Selection;
 use crate::http::query::{Query, parse_version};
 use crate::status::{About, ApiError};
@@ -61,7 +60,7 @@ impl ListOptions {
                 stored.clone_into(&mut term.field);
             }
         }
-        selectable::check(served.resource.selectable, &fields).map_err(|e| bad(&e))?;
+        served.check_selector(&fields).map_err(|e| bad(&e))?;
         if !name.is_empty() {
             if fields.required("metadata.name").is_some_and(|wanted| wanted != name) {
                 return Err(ApiError::bad_request(format!(

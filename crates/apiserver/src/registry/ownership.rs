@@ -1,11 +1,12 @@
 //! Who owns which field of an object (J45): the field managers of the kinds that are served.
 
-use dyad_schema::apply::{ApplyError, FieldManager, OneVersion, Reset, builtin, encode};
+use dyad_schema::apply::{ApplyError, FieldManager, OneVersion, Reset, Structure, Versions, builtin, encode};
 use dyad_schema::fields::Schema;
 use serde_json::Value;
 
 use super::body::{Applied, schema_of};
 use super::options::WriteOptions;
+use super::resource::{Custom, Fields};
 use super::write::{Scope, meta_mut};
 use crate::status::ApiError;
 
@@ -13,17 +14,44 @@ use crate::status::ApiError;
 fn with_manager<T>(scope: Scope<'_>, now: &str, with: impl FnOnce(&FieldManager<'_>) -> T) -> T {
     let row = scope.served.row;
     let version = row.api_version();
-    // Kinds have one version here. Views are of another group, and such owners do not know of each other upstream either.
-    let versions = OneVersion { name: &version, structure: builtin(&scope.served.schema) };
-    with(&FieldManager {
-        versions: &versions,
-        version: &version,
-        kind: row.kind,
-        empty: &scope.served.empty,
-        subresource: scope.subresource,
-        reset: &Reset::of(row.group, row.kind, scope.subresource),
-        now,
-    })
+    let manager = |versions: &dyn Versions, reset: &Reset| {
+        with(&FieldManager {
+            versions,
+            version: &version,
+            kind: row.kind,
+            empty: &scope.served.empty,
+            subresource: scope.subresource,
+            reset,
+            now,
+        })
+    };
+    match &scope.served.fields {
+        // Kinds of the table have one version. Views are of another group, and such owners do not know of each other
+        // upstream either.
+        Fields::Table(schema) => {
+            let versions = OneVersion { name: &version, structure: builtin(schema) };
+            manager(&versions, &Reset::of(row.group, row.kind, scope.subresource))
+        }
+        Fields::Custom(custom) => {
+            manager(&Defined(custom), &Reset::Paths(custom.version.reset(scope.subresource)))
+        }
+    }
+}
+
+/// The versions of a kind that was defined: they differ in name, and in what they make of an object.
+struct Defined<'a>(&'a Custom);
+
+impl Versions for Defined<'_> {
+    fn structure(&self, version: &str) -> Option<Structure<'_>> {
+        let mut all = self.0.all.iter();
+        all.find(|known| known.api_version() == version).map(|known| known.structure())
+    }
+
+    fn convert(&self, object: &Value, _from: &str, to: &str) -> Value {
+        let mut object = object.clone();
+        object["apiVersion"] = to.into();
+        object
+    }
 }
 
 /// Puts the owners into an object in stored form that is written other than by apply.
@@ -78,7 +106,10 @@ pub(super) fn apply(
     now: &str,
 ) -> Result<Value, ApiError> {
     let served = scope.served;
-    let finish = |merged: Value| finish(&served.schema, &merged);
+    let finish = |merged: Value| match &served.fields {
+        Fields::Table(schema) => finish(schema, &merged),
+        Fields::Custom(custom) => custom.version.decode(merged).map(|decoded| decoded.object),
+    };
     let object = with_manager(scope, now, |fields| {
         fields.apply(live, &applied.config, &options.manager, options.force, &finish)
     });

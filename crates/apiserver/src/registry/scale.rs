@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Registry;
 use super::body::{Body, schema_of};
 use super::options::{FieldValidation, WriteOptions};
+use super::resource::Served;
 use super::update::{Compute, patch_error};
 use super::write::{Scope, meta_text};
 use super::{ownership, values};
@@ -19,21 +20,55 @@ use crate::status::{About, ApiError};
 const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 const VERSION: &str = "autoscaling/v1";
 
-/// The Scale of an object.
-pub(crate) fn of(object: &Value) -> Value {
+/// The Scale of an object of a kind.
+pub(crate) fn of(served: &Served, object: &Value) -> Result<Value, ApiError> {
+    match paths(served) {
+        None => Ok(of_builtin(object)),
+        Some(paths) => of_custom(object, paths),
+    }
+}
+
+/// Where the scale is in a kind that was defined.
+fn paths(served: &Served) -> Option<&dyad_custom::Scale> {
+    served.defined()?.version.scale()
+}
+
+/// A Scale that says nothing but of what it is, and how many there are.
+fn empty(object: &Value, replicas: i64) -> Value {
     let meta = &object["metadata"];
     let mut scale = json!({
         "kind": KIND.2,
-        "apiVersion": "autoscaling/v1",
+        "apiVersion": VERSION,
         "metadata": {},
         "spec": {},
-        "status": { "replicas": object["status"]["replicas"].as_i64().unwrap_or(0) },
+        "status": { "replicas": replicas },
     });
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if !meta[key].is_null() {
             scale["metadata"][key] = meta[key].clone();
         }
     }
+    scale
+}
+
+fn of_custom(object: &Value, paths: &dyad_custom::Scale) -> Result<Value, ApiError> {
+    let count = |path: &str| dyad_custom::at(object, path).and_then(Value::as_i64);
+    let wanted = count(&paths.spec).ok_or_else(|| {
+        ApiError::internal(format!("the spec replicas field {:?} does not exist", paths.spec))
+    })?;
+    let mut scale = empty(object, count(&paths.status).unwrap_or(0));
+    if wanted != 0 {
+        scale["spec"]["replicas"] = wanted.into();
+    }
+    let selector = paths.selector.as_deref().and_then(|path| dyad_custom::at(object, path)?.as_str());
+    if let Some(selector) = selector.filter(|selector| !selector.is_empty()) {
+        scale["status"]["selector"] = selector.into();
+    }
+    Ok(scale)
+}
+
+fn of_builtin(object: &Value) -> Value {
+    let mut scale = empty(object, object["status"]["replicas"].as_i64().unwrap_or(0));
     if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
@@ -54,7 +89,7 @@ pub(crate) fn of(object: &Value) -> Value {
 }
 
 /// Puts the replicas of a Scale into the object it belongs to.
-fn put(object: &mut Value, scale: &Value) -> Result<(), ApiError> {
+fn put(served: &Served, object: &mut Value, scale: &Value) -> Result<(), ApiError> {
     let name = meta_text(object, "name").to_owned();
     let about = About { group: KIND.0, resource: "scales", kind: KIND.2, name: &name };
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -71,7 +106,15 @@ fn put(object: &mut Value, scale: &Value) -> Result<(), ApiError> {
     if !given.is_empty() && given != current {
         return Err(ApiError::modified(about));
     }
-    object["spec"]["replicas"] = replicas.into();
+    let path = paths(served).map_or(".spec.replicas", |paths| &paths.spec);
+    let mut place = object;
+    for key in path.trim_start_matches('.').split('.') {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        place = &mut place[key];
+    }
+    *place = replicas.into();
     Ok(())
 }
 
@@ -94,12 +137,19 @@ fn through_scale(
         now: &now,
     };
     let owners = |object: &Value| decode(object).map_err(|error| ApiError::unknown(error.to_string()));
-    let path = |of: &str| (of == version).then(|| vec![Step::field("spec"), Step::field("replicas")]);
+    let served = scope.served;
+    let path = |of: &str| -> Option<Vec<Step>> {
+        let Some(custom) = served.defined() else {
+            return (of == version).then(|| vec![Step::field("spec"), Step::field("replicas")]);
+        };
+        let known = custom.all.iter().find(|known| known.api_version() == of)?;
+        Some(known.scale()?.spec.trim_start_matches('.').split('.').map(Step::field).collect())
+    };
     let before = owners(object)?;
-    let mut live = of(object);
+    let mut live = of(served, object)?;
     encode(&mut live, &to_scale(&before, &path));
     let scale = write(&fields, &live)?;
-    put(object, &scale)?;
+    put(served, object, &scale)?;
     encode(object, &from_scale(&before, owners(&scale)?, &version, &path));
     Ok(())
 }
@@ -175,7 +225,9 @@ impl Registry {
         let main = Scope { subresource: "", ..scope };
         let change = |object: &mut Value| through_scale(scope, object, write);
         let written = self.update(main, Compute::Owned(&change), options, warnings).await?;
-        Ok(of(&written.stored.value()))
+        let mut object = written.stored.value();
+        scope.served.show(&mut object);
+        of(scope.served, &object)
     }
 }
 
@@ -190,14 +242,17 @@ mod tests {
             "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}},
             "status": {"replicas": 2},
         });
-        let scale = of(&deployment);
+        let scale = of_builtin(&deployment);
         assert_eq!(scale["spec"]["replicas"], 3);
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "a=b"}));
+        let row = dyad_schema::kinds::by_kind("apps", "Deployment").unwrap();
+        let served = Served::new(row, std::sync::Arc::new(super::super::Resource::new(row)));
         let mut changed = deployment.clone();
-        put(&mut changed, &json!({"spec": {"replicas": 5}})).unwrap();
+        put(&served, &mut changed, &json!({"spec": {"replicas": 5}})).unwrap();
         assert_eq!(changed["spec"]["replicas"], 5);
-        assert_eq!(put(&mut changed, &json!({"spec": {"replicas": -1}})).unwrap_err().code(), 422);
+        let negative = json!({"spec": {"replicas": -1}});
+        assert_eq!(put(&served, &mut changed, &negative).unwrap_err().code(), 422);
         let stale = json!({"metadata": {"resourceVersion": "6"}, "spec": {"replicas": 1}});
-        assert_eq!(put(&mut changed, &stale).unwrap_err().reason(), "Conflict");
+        assert_eq!(put(&served, &mut changed, &stale).unwrap_err().reason(), "Conflict");
     }
 }

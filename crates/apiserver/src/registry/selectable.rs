@@ -127,6 +127,18 @@ pub(crate) fn check(fields: &[Selectable], selector: &FieldSelector) -> Result<(
     Ok(())
 }
 
+/// The same for a kind that was defined.
+pub(crate) fn check_names(known: &[&str], namespaced: bool, selector: &FieldSelector) -> Result<(), String> {
+    for term in &selector.terms {
+        let name = term.field.as_str();
+        let of_every_kind = name == "metadata.name" || (namespaced && name == "metadata.namespace");
+        if !of_every_kind && !known.contains(&name) {
+            return Err(format!("field label not supported: {name}"));
+        }
+    }
+    Ok(())
+}
+
 fn text(object: &Value, path: &str) -> String {
     let value = path.split('.').try_fold(object, |value, key| value.get(key));
     match value {

@@ -10,7 +10,7 @@ use dyad_model::selector::{FieldSelector, LabelSelector};
 use serde_json::Value;
 
 use super::resource::Resource;
-use super::selectable::{self, Selected};
+use super::selectable::Selected;
 
 /// Revision of what a dry run would have created.
 pub(crate) const UNWRITTEN: u64 = 0;
@@ -78,7 +78,7 @@ impl Meta {
             labels: labels
                 .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()))
                 .collect(),
-            selected: selectable::read(resource.selectable, object),
+            selected: resource.selected(object),
         }
     }
 

@@ -15,6 +15,7 @@ use super::create::check_namespace;
 use super::delete::is_held_by_spec;
 use super::options::{FieldValidation, WriteOptions};
 use super::ownership;
+use super::resource::{Fields, Served};
 use super::stored::Stored;
 use super::values;
 use super::write::{
@@ -93,7 +94,7 @@ impl Registry {
             let Some(old) = current else {
                 return match compute {
                     Compute::Replace(object)
-                        if scope.subresource.is_empty() && resource.strategy.create_on_update() =>
+                        if scope.subresource.is_empty() && scope.strategy().create_on_update() =>
                     {
                         self.create_by_put(scope, object, options, warnings).await
                     }
@@ -131,7 +132,7 @@ impl Registry {
         warnings: &mut Vec<String>,
     ) -> Result<Attempt, ApiError> {
         let resource = scope.resource();
-        let strategy = resource.strategy;
+        let strategy = scope.strategy();
         let about = scope.about();
         let old_value = old.value();
         let now = values::now();
@@ -214,7 +215,7 @@ impl Registry {
             Compute::Patch { kind, patch } => {
                 let mut shown = old.clone();
                 served.show(&mut shown);
-                let patched = patch::apply(&served.schema, *kind, &shown, patch).map_err(patch_error)?;
+                let patched = patched(served, *kind, &shown, patch)?;
                 let mut object = match options.field_validation {
                     FieldValidation::Strict => patched.require_strict().map_err(patch_error)?,
                     FieldValidation::Warn => {
@@ -249,7 +250,7 @@ impl Registry {
                 object
             }
         };
-        scope.resource().strategy.default(&mut new);
+        scope.strategy().default(&mut new);
         if !matches!(compute, Compute::Apply { .. } | Compute::Owned(_)) {
             ownership::update(scope, Some(old), &mut new, &options.manager, now);
         }
@@ -298,6 +299,28 @@ impl Attempt {
     fn done(stored: Stored) -> Self {
         Self::Done(Written { stored: Arc::new(stored), created: false })
     }
+}
+
+/// An object after a patch, with what a strict reader has against it.
+fn patched(
+    served: &Served,
+    kind: PatchType,
+    shown: &Value,
+    patch: &Bytes,
+) -> Result<patch::Patched, ApiError> {
+    let custom = match &served.fields {
+        Fields::Table(schema) => return patch::apply(schema, kind, shown, patch).map_err(patch_error),
+        Fields::Custom(custom) => custom,
+    };
+    let mut patched = patch::apply_untyped(kind, shown, patch).map_err(patch_error)?;
+    let text = patched.object.to_string();
+    let decoded = custom
+        .version
+        .decode(std::mem::take(&mut patched.object))
+        .map_err(|why| patch_error(PatchError::Invalid { value: text, detail: why }))?;
+    patched.object = decoded.object;
+    patched.strict.extend(decoded.strict);
+    Ok(patched)
 }
 
 /// What became of a removal.

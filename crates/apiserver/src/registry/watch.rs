@@ -158,6 +158,10 @@ impl Watch {
                 }
                 continue;
             }
+            if self.resource.cache.is_retired() {
+                self.over = true;
+                return None;
+            }
             let bookmark = |this: &Self| {
                 vec![WatchEvent::Bookmark { rev: applied.max(this.after), initial_events_end: false }]
             };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dyad_model::{Context, FieldError};
+use dyad_model::{Context, FieldError, Strategy};
 use dyad_store::{Compare, Kv, Op, TxnOutcome};
 use serde_json::Value;
 
@@ -40,8 +40,22 @@ impl<'a> Scope<'a> {
         &self.served.resource
     }
 
+    /// What the kind means in the form in which it is asked for.
+    pub(crate) fn strategy(&self) -> &'a dyn Strategy {
+        self.served.strategy()
+    }
+
     pub(crate) fn about(&self) -> About<'a> {
         self.served.about(self.name)
+    }
+
+    /// Nothing is created of a kind whose definition is going.
+    pub(crate) fn check_open(&self) -> Result<(), ApiError> {
+        if self.served.defined().is_none_or(|custom| !custom.terminating) {
+            return Ok(());
+        }
+        let why = "create not allowed while custom resource definition is terminating";
+        Err(ApiError::forbidden(self.about(), why))
     }
 
     /// What is asked for, as authorizers know it.

@@ -5,6 +5,7 @@ mod allocation;
 mod apply;
 mod audit;
 mod bootstrap;
+mod custom;
 mod deletion;
 mod harness;
 mod histories;

@@ -8,7 +8,7 @@ const DAY: i64 = 24 * HOUR;
 const YEAR: i64 = 365 * DAY;
 
 /// How long before `now` (seconds since 1970) a time was, or `<unknown>` if there is none.
-pub(super) fn since(time: &Value, now: i64) -> String {
+pub fn since(time: &Value, now: i64) -> String {
     match seconds(time) {
         Some(then) => human(now - then),
         None => "<unknown>".to_owned(),

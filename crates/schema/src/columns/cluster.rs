@@ -47,6 +47,13 @@ pub(crate) const NODE: &[Column] = &[
     .wide(),
 ];
 
+pub(crate) const CUSTOM_RESOURCE_DEFINITION: &[Column] = &[
+    NAME,
+    Column::date("Created At", "When it was created.", |object, _| {
+        object["metadata"]["creationTimestamp"].clone()
+    }),
+];
+
 pub(crate) const NAMESPACE: &[Column] = &[
     NAME,
     Column::text("Status", "Whether it is in use or being deleted.", |namespace, _| {

@@ -2,11 +2,15 @@ use serde_json::json;
 
 use super::*;
 
+fn rows() -> Vec<&'static Kind> {
+    kinds::all().iter().collect()
+}
+
 #[test]
 fn j1_api_names_an_address_for_clients_of_each_family() {
     let servers = ["10.0.0.1:6443", "[fd00::1]:6443"].map(|server| server.parse().unwrap());
     assert_eq!(
-        api_versions(servers),
+        api_versions(&rows(), servers),
         json!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -20,7 +24,7 @@ fn j1_api_names_an_address_for_clients_of_each_family() {
 
 #[test]
 fn j1_apis_lists_named_groups_only() {
-    let list = group_list();
+    let list = group_list(&rows());
     let names: Vec<&str> =
         list["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap()).collect();
     assert_eq!(
@@ -39,6 +43,7 @@ fn j1_apis_lists_named_groups_only() {
             "rbac.authorization.k8s.io",
             "storage.k8s.io",
             "admissionregistration.k8s.io",
+            "apiextensions.k8s.io",
             "scheduling.k8s.io",
             "coordination.k8s.io",
             "node.k8s.io",
@@ -52,7 +57,7 @@ fn j1_apis_lists_named_groups_only() {
 #[test]
 fn j1_a_group_names_its_versions() {
     assert_eq!(
-        group("apps").unwrap(),
+        group(&rows(), "apps").unwrap(),
         json!({
             "kind": "APIGroup",
             "apiVersion": "v1",
@@ -61,13 +66,13 @@ fn j1_a_group_names_its_versions() {
             "versions": [{"groupVersion": "apps/v1", "version": "v1"}],
         })
     );
-    assert_eq!(group(""), None);
-    assert_eq!(group("extensions"), None);
+    assert_eq!(group(&rows(), ""), None);
+    assert_eq!(group(&rows(), "extensions"), None);
 }
 
 #[test]
 fn j1_resources_and_subresources_are_listed_by_name() {
-    let list = resource_list("apps", "v1").unwrap();
+    let list = resource_list(&rows(), "apps", "v1").unwrap();
     assert_eq!((&list["apiVersion"], &list["groupVersion"]), (&json!("v1"), &json!("apps/v1")));
     let all = kinds::ALL_VERBS;
     let read_write = json!(["get", "patch", "update"]);
@@ -89,7 +94,7 @@ fn j1_resources_and_subresources_are_listed_by_name() {
         ]
     );
     for row in kinds::all() {
-        let list = resource_list(row.group, row.version).unwrap();
+        let list = resource_list(&rows(), row.group, row.version).unwrap();
         assert!(
             list["resources"]
                 .as_array()
@@ -97,13 +102,13 @@ fn j1_resources_and_subresources_are_listed_by_name() {
                 .is_sorted_by_key(|r| r["name"].as_str().unwrap().to_owned())
         );
     }
-    assert_eq!(resource_list("apps", "v2"), None);
-    assert_eq!(resource_list("", "v2"), None);
+    assert_eq!(resource_list(&rows(), "apps", "v2"), None);
+    assert_eq!(resource_list(&rows(), "", "v2"), None);
 }
 
 #[test]
 fn j1_the_core_list_has_no_api_version_of_its_own() {
-    let list = resource_list("", "v1").unwrap();
+    let list = resource_list(&rows(), "", "v1").unwrap();
     assert_eq!((list.get("apiVersion"), &list["groupVersion"]), (None, &json!("v1")));
 }
 
@@ -114,7 +119,7 @@ fn j2_the_aggregated_documents_hold_every_resource_once() {
         let versions = items.iter().flat_map(|item| item["versions"].as_array().unwrap());
         versions.map(|version| version["resources"].as_array().unwrap().len()).sum::<usize>()
     };
-    let (core, named) = (aggregated_core(), aggregated_groups());
+    let (core, named) = (aggregated_core(&rows()), aggregated_groups(&rows()));
     assert_eq!(count(&core) + count(&named), kinds::all().len());
     assert_eq!(core["items"][0]["metadata"], json!({}));
     assert_eq!(named["kind"], "APIGroupDiscoveryList");
@@ -124,7 +129,7 @@ fn j2_the_aggregated_documents_hold_every_resource_once() {
 
 #[test]
 fn j2_resources_carry_their_subresources() {
-    let document = aggregated_groups();
+    let document = aggregated_groups(&rows());
     let apps = &document["items"][0]["versions"][0];
     assert_eq!((&apps["version"], &apps["freshness"]), (&json!("v1"), &json!("Current")));
     assert_eq!(

@@ -209,6 +209,7 @@ fn shape(
         "Quantity" => plain(Kind::Quantity, "resource.Quantity"),
         "IntOrString" => plain(Kind::IntOrString, "intstr.IntOrString"),
         "RawExtension" => plain(Kind::RawExtension, "runtime.RawExtension"),
+        "JSON" => plain(Kind::Json, "v1.JSON"),
         "FieldsV1" => plain(Kind::FieldsV1, "v1.FieldsV1"),
         "UID" => plain(Kind::String, "types.UID"),
         name => {

@@ -306,6 +306,16 @@ pub(super) static KINDS: &[Kind] = &[
     )
     .in_category(&["api-extensions"]),
     Kind::cluster(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "customresourcedefinition",
+        cluster::CUSTOM_RESOURCE_DEFINITION,
+    )
+    .short(&["crd", "crds"])
+    .in_category(&["api-extensions"])
+    .below(&[STATUS]),
+    Kind::cluster(
         "scheduling.k8s.io",
         "PriorityClass",
         "priorityclasses",

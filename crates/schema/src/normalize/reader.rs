@@ -21,7 +21,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         match self.shape.kind {
-            Kind::RawExtension | Kind::FieldsV1 => serde::Deserialize::deserialize(deserializer),
+            Kind::RawExtension | Kind::FieldsV1 | Kind::Json => serde::Deserialize::deserialize(deserializer),
             _ => deserializer.deserialize_any(self),
         }
     }

@@ -61,6 +61,7 @@ pub(crate) fn zero(table: &'static Table, shape: &Shape) -> Value {
         | Kind::Time
         | Kind::MicroTime
         | Kind::RawExtension
+        | Kind::Json
         | Kind::FieldsV1
         | Kind::List(_)
         | Kind::Map(_) => Value::Null,

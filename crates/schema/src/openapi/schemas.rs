@@ -34,11 +34,32 @@ pub(super) fn all(writer: &mut Writer<'_>) -> Value {
         }
         let schema = match by_name.get(name.as_str()) {
             Some(item) => of_struct(writer, table, item),
-            None => special(writer, &name),
+            None => match writer.options.custom.and_then(|schemas| schemas.get(&name)) {
+                Some(schema) => {
+                    want_references(writer, schema);
+                    schema.clone()
+                }
+                None => special(writer, &name),
+            },
         };
         done.insert(name, schema);
     }
     Value::Object(done)
+}
+
+/// What a schema that is not of the table refers to is in the document too.
+fn want_references(writer: &mut Writer<'_>, schema: &Value) {
+    match schema {
+        Value::Object(map) => {
+            let reference = map.get("$ref").and_then(Value::as_str);
+            if let Some(name) = reference.and_then(|name| name.strip_prefix("#/components/schemas/")) {
+                writer.wanted.insert(name.to_owned());
+            }
+            map.values().for_each(|schema| want_references(writer, schema));
+        }
+        Value::Array(list) => list.iter().for_each(|schema| want_references(writer, schema)),
+        _ => {}
+    }
 }
 
 /// Types whose JSON is not that of a struct.
@@ -183,6 +204,7 @@ fn of_shape(writer: &mut Writer<'_>, table: &Table, shape: &Shape) -> Value {
         Kind::FieldsV1 => writer.meta("FieldsV1"),
         Kind::Quantity => writer.reference(QUANTITY),
         Kind::IntOrString => writer.reference(INT_OR_STRING),
+        Kind::Json => json!({"x-kubernetes-preserve-unknown-fields": true}),
         Kind::RawExtension => writer.reference(RAW_EXTENSION),
         Kind::Struct(id) => writer.reference(&table.at(*id).openapi),
         Kind::List(item) => {

@@ -93,9 +93,12 @@ impl Decoder {
                 Ok(Value::Object(map))
             }
             // What occurs twice counts the last time, and messages are merged: they are one after the other.
-            Kind::Struct(_) | Kind::IntOrString | Kind::Quantity | Kind::RawExtension | Kind::FieldsV1 => {
-                self.value(shape, &merged(payloads, name)?, name)
-            }
+            Kind::Struct(_)
+            | Kind::IntOrString
+            | Kind::Quantity
+            | Kind::RawExtension
+            | Kind::FieldsV1
+            | Kind::Json => self.value(shape, &merged(payloads, name)?, name),
             _ => payloads.iter().try_fold(Value::Null, |_, payload| self.single(shape, *payload, name)),
         }
     }
@@ -178,7 +181,7 @@ impl Decoder {
             Kind::MicroTime => read_time(bytes, Precision::Micros, name),
             Kind::Quantity => read_quantity(bytes, name),
             Kind::IntOrString => read_int_or_string(bytes, name),
-            Kind::RawExtension | Kind::FieldsV1 => read_json(bytes, name),
+            Kind::RawExtension | Kind::FieldsV1 | Kind::Json => read_json(bytes, name),
             Kind::Struct(id) => self.object(self.table.at(*id), bytes),
             Kind::List(item) => {
                 let mut list = Vec::new();

@@ -77,7 +77,7 @@ fn write_value(writer: &mut Writer, table: &Table, shape: &Shape, number: u32, v
         Kind::MicroTime => write_time(writer, value, Precision::Micros),
         Kind::Quantity => write_quantity(writer, value),
         Kind::IntOrString => write_int_or_string(writer, value),
-        Kind::RawExtension | Kind::FieldsV1 => write_json(writer, value),
+        Kind::RawExtension | Kind::FieldsV1 | Kind::Json => write_json(writer, value),
         Kind::Struct(id) => write_struct(writer, table, table.at(*id), value),
         // The only lists within lists or maps are those that are messages of their own.
         Kind::List(item) => write_items(writer, table, item, 1, value),

@@ -31,8 +31,15 @@ impl Api {
         warnings: &mut Vec<String>,
     ) -> Result<Response<ResponseBody>, ApiError> {
         let row = served.row;
+        if let Some(custom) = served.defined() {
+            if let Some(why) = &custom.unreadable {
+                return Err(ApiError::unknown(why.as_str()));
+            }
+            warnings.extend(custom.version.warning().map(str::to_owned));
+        }
         let allowed = match scope.subresource {
-            "" => row.allows(scope.verb),
+            // Discovery says less of what is going than is done.
+            "" => row.allows(scope.verb) || served.defined().is_some(),
             name => match row.subresource(name) {
                 Some(part) => part.verbs.contains(&scope.verb),
                 None => return Err(ApiError::no_such_path()),
@@ -82,7 +89,11 @@ impl Api {
             "watch" => None,
             _ => Some(false),
         };
-        let offer = Offer { protobuf: served.schema.has_protobuf(), list, kind: served.row };
+        let offer = Offer {
+            protobuf: served.schema().is_some_and(|schema| schema.has_protobuf()),
+            list,
+            kind: served.row,
+        };
         let (format, form) = negotiate::object(call.accept, offer)?;
         let include = IncludeObject::parse(call.query.get("includeObject")).map_err(ApiError::bad_request)?;
         let show = Show { format, form, include };
@@ -194,7 +205,9 @@ impl Api {
         let scale = match scope.verb {
             "get" => {
                 let stored = registry.get(scope, call.query.version()?).await?;
-                scale_of(&stored.value())
+                let mut object = stored.value();
+                scope.served.show(&mut object);
+                scale_of(scope.served, &object)?
             }
             "update" => {
                 let options = call.options(Write::Update)?;

@@ -77,7 +77,7 @@ impl Reading {
             Kind::Bool => Type::BOOLEAN,
             Kind::Int32 | Kind::Int64 | Kind::Float64 => Type::NUMERIC,
             Kind::Time | Kind::MicroTime | Kind::Quantity | Kind::IntOrString => Type::SCALAR,
-            Kind::RawExtension => Type::UNTYPED,
+            Kind::RawExtension | Kind::Json => Type::UNTYPED,
             Kind::FieldsV1 => self.map_of(Type::DEDUCED),
             Kind::Struct(id) => self.structs[id.position()],
             Kind::List(item) => {

@@ -74,7 +74,7 @@ fn value(table: &'static Table, shape: &Shape, random: &mut Random, depth: usize
         Kind::IntOrString => {
             random.pick(&[json!(0), json!(8080), json!("http"), json!("25%")].each_ref()).clone()
         }
-        Kind::RawExtension => json!({"kind": "Thing", "n": [1, 2.5, null, {"deep": "ü"}]}),
+        Kind::RawExtension | Kind::Json => json!({"kind": "Thing", "n": [1, 2.5, null, {"deep": "ü"}]}),
         Kind::FieldsV1 => json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}}),
         Kind::Struct(id) => fields(table, *id, random, depth),
         Kind::List(item) => {
