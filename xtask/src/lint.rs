@@ -23,7 +23,7 @@ const FORBIDDEN: [(&str, &str); 9] = [
 ];
 
 /// The floor of each crate: it may use crates of lower floors only.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("dyad-bench", 7),
     ("dyad-cli", 6),
     ("dyad-cluster", 5),
