@@ -130,8 +130,9 @@ impl Worker {
     pub(super) async fn terminate(mut self) {
         let is_gone = |worker: &Self| worker.wanted.borrow().is_none();
         let grace = if is_gone(&self) { Duration::ZERO } else { self.grace() };
-        self.tear_down(grace).await;
+        // Nothing of it is to run again, init containers included.
         self.over = true;
+        self.tear_down(grace).await;
         if !is_gone(&self) {
             self.publish();
             self.publisher.flush().await;
