@@ -159,11 +159,9 @@ impl PodGroups {
         }
         let lacks = limits.cpu.is_some() && !enforced[0] || limits.memory.is_some() && !enforced[1];
         if limits.any() && lacks {
-            let why = if problems.is_empty() {
-                "no control groups can be had".to_owned()
-            } else {
-                problems.join("; ")
-            };
+            // One says it; the others are mostly the same.
+            let why =
+                problems.into_iter().next().unwrap_or_else(|| "no control groups can be had".to_owned());
             groups.problem = Some(why);
         }
         groups
