@@ -19,8 +19,18 @@ pub struct Cluster {
     pub name: String,
     /// Holds its data directory and kubeconfig.
     pub home: tempfile::TempDir,
-    kubectl: Option<PathBuf>,
+    kubectl: Option<Kubectl>,
 }
+
+/// A kubectl, and the minor number of its version.
+struct Kubectl {
+    program: PathBuf,
+    minor: u32,
+}
+
+/// From this version on, kubectl makes its streams before it reads what comes on them over WebSockets (Kubernetes issue
+/// 131189); before, it loses what comes early.
+const STEADY_WEBSOCKETS: u32 = 34;
 
 impl Cluster {
     /// Room for a cluster with ranges that no other `number` (0 to 99) has; nothing is started.
@@ -105,7 +115,11 @@ impl Cluster {
 
     /// A `kubectl` command for this cluster, to run in another way.
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.kubectl.as_ref().expect("asked before"));
+        let kubectl = self.kubectl.as_ref().expect("asked before");
+        let mut command = Command::new(&kubectl.program);
+        if kubectl.minor < STEADY_WEBSOCKETS {
+            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false");
+        }
         // Before what `--` may separate.
         command.args(["--context", &format!("dyad-{}", self.name)]).args(args);
         command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.home.path());
@@ -259,20 +273,22 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn kubectl() -> Option<PathBuf> {
+fn kubectl() -> Option<Kubectl> {
     if let Some(path) = std::env::var_os("DYAD_KUBECTL").filter(|path| !path.is_empty()) {
-        return Some(path.into());
+        let program = PathBuf::from(path);
+        let minor = minor(&program).unwrap_or_default();
+        return Some(Kubectl { program, minor });
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| is_new_enough(file))
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).filter_map(|program| {
+        let minor = minor(&program)?;
+        Some(Kubectl { program, minor })
+    });
+    found.find(|kubectl| kubectl.minor >= 27)
 }
 
-fn is_new_enough(file: &Path) -> bool {
-    let Ok(output) = Command::new(file).args(["version", "--client", "-o", "json"]).output() else {
-        return false;
-    };
+fn minor(program: &Path) -> Option<u32> {
+    let output = Command::new(program).args(["version", "--client", "-o", "json"]).output().ok()?;
     let version: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let minor =
-        version["clientVersion"]["minor"].as_str().and_then(|minor| minor.trim_end_matches('+').parse().ok());
-    minor.is_some_and(|minor: u32| minor >= 27)
+    version["clientVersion"]["minor"].as_str()?.trim_end_matches('+').parse().ok()
 }
