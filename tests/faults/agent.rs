@@ -191,8 +191,9 @@ fn killed_under_traffic(name: &str, number: u8, dataplane: &str) {
         .map(|address| at(&address["address"].as_str().expect("an address").to_owned(), port))
         .collect();
     let pid = process_with(&format!("POD_ID={}-client", cluster.name)).expect("the client's process");
+    // At each of its addresses: those of the node need not come together with its own.
     cluster.eventually("the Service is there", || {
-        match vips.iter().all(|at| ask(at.parse().expect("one")).is_ok()) {
+        match vips.iter().chain(&node_ports).all(|at| ask(at.parse().expect("one")).is_ok()) {
             true => Ok(()),
             false => Err("not yet".into()),
         }
