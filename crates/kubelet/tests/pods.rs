@@ -297,7 +297,7 @@ fn an_image_is_a_root_of_its_own() {
             account: Some(Account { user: "admin".into(), group: None, merge_groups: true }),
             env: vec![("PATH".into(), "/bin".into())],
             mounts: vec![mount("/new/deep", false), mount("/link/v", true), mount("/up/v", true)],
-            working_dir: Some("/work/here".into()),
+            working_dir: Some("/srv/here".into()),
             log: dir.join(format!("{name}.log")),
             ..pod.spec(&["busybox", "sh", "-c", script])
         };
@@ -311,7 +311,7 @@ fn an_image_is_a_root_of_its_own() {
                 echo x > /data/x && echo x > /new/deep/written; (echo x > /up/v/x) 2>/dev/null || echo refused; \
                 $b ls / | $b tr '\\n' ' '; $b rm /bin/busybox; exit 3";
     let (code, said) = run("look", look, false);
-    let want = "1 /data /work/here\nvolume\nvolume\nvolume\nrefused\nbin data dev etc link new outside proc sys up work ";
+    let want = "1 /data /srv/here\nvolume\nvolume\nvolume\nrefused\nbin data dev etc link new outside proc srv sys up ";
     assert_eq!((code, said.as_str()), (3, want));
     assert!(path.join("bin/busybox").exists() && !path.join("data/x").exists(), "the image is as it was");
     assert!(volume.join("written").exists() && !Path::new("/outside").exists());
