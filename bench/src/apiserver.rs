@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::cluster::api::{Access, Api};
+use crate::cluster::WRITERS;
+use crate::cluster::api::{Access, in_parallel};
 use crate::figure::{Figure, quantile};
 use crate::process::{self, Cluster};
 use crate::{Plan, Report};
@@ -91,30 +92,6 @@ impl ControlPlane {
         }
         Ok(Self { cluster, access, pid })
     }
-
-    /// Does something for so many numbers, over several connections.
-    fn write(&self, count: u32, write: impl Fn(&mut Api, u32) -> Result<()> + Sync) -> Result<()> {
-        let next = AtomicU32::new(0);
-        let writer = || -> Result<()> {
-            let mut api = self.access.connect()?;
-            loop {
-                match next.fetch_add(1, Ordering::Relaxed) {
-                    number if number < count => write(&mut api, number)?,
-                    _ => return Ok(()),
-                }
-            }
-        };
-        in_parallel(8, writer).map(drop)
-    }
-}
-
-/// Runs the same in so many threads.
-fn in_parallel<T: Send>(threads: u32, work: impl Fn() -> Result<T> + Sync) -> Result<Vec<T>> {
-    std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
-        let joined = all.into_iter().map(|one| one.join());
-        joined.map(|result| result.unwrap_or_else(|_| Err(anyhow::anyhow!("a client has died")))).collect()
-    })
 }
 
 /// What clients saw in a while.
@@ -217,7 +194,7 @@ fn memory(plan: &Plan, work: Work, report: &mut Report) -> Result<()> {
     let ours = ControlPlane::up(plan, work)?;
     std::thread::sleep(REST);
     let before = process::proportional_megabytes(ours.pid)?;
-    ours.write(PODS, |api, number| api.create(PODS_PATH, &pod(number)).map(drop))?;
+    ours.access.write(WRITERS, PODS, |api, number| api.create(PODS_PATH, &pod(number)).map(drop))?;
     std::thread::sleep(REST);
     let each = (process::proportional_megabytes(ours.pid)? - before) * 1e6 / f64::from(PODS);
     let json = ours.access.connect()?.get(PODS_PATH)?.len() as f64 / f64::from(PODS);
@@ -228,9 +205,11 @@ fn memory(plan: &Plan, work: Work, report: &mut Report) -> Result<()> {
 
 fn lists(plan: &Plan, report: &mut Report) -> Result<()> {
     let ours = ControlPlane::up(plan, Work::ApiServer)?;
-    ours.write(SERVICES, |api, number| api.create(SERVICES_PATH, &service(&format!("s{number}"))).map(drop))?;
+    ours.access.write(WRITERS, SERVICES, |api, number| {
+        api.create(SERVICES_PATH, &service(&format!("s{number}"))).map(drop)
+    })?;
     list(&ours, SERVICES_PATH, "10k Services", Some(50.0), report)?;
-    ours.write(PODS, |api, number| api.create(PODS_PATH, &pod(number)).map(drop))?;
+    ours.access.write(WRITERS, PODS, |api, number| api.create(PODS_PATH, &pod(number)).map(drop))?;
     list(&ours, PODS_PATH, "30k pods", None, report)
 }
 

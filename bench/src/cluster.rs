@@ -1,7 +1,6 @@
 //! A local cluster of one node with many Services: from a change in the API to the kernel, and what its processes use.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,10 +18,10 @@ use crate::{Plan, Report, world};
 
 pub(crate) mod api;
 
-use api::{Access, Api};
+use api::Access;
 
 /// Connections that create and change objects at the same time.
-const WRITERS: usize = 8;
+pub(crate) const WRITERS: u32 = 8;
 /// Endpoints of each family behind each Service.
 const ENDPOINTS: u32 = 2;
 const NODE: &str = "node1";
@@ -55,7 +54,7 @@ impl Loaded {
         let namespace = netns::of_process(node)?;
         let changes = netns::within(namespace.as_fd(), Changes::open)??;
         let mut loaded = Self { cluster, access, node, namespace, changes };
-        loaded.write(services, |api, number| {
+        loaded.access.write(WRITERS, services, |api, number| {
             api.create(SERVICES, &service(number))?;
             IpFamily::BOTH
                 .into_iter()
@@ -68,25 +67,6 @@ impl Loaded {
             "the node serves {held} frontends, not {services} in each family"
         );
         Ok(loaded)
-    }
-
-    /// Does something for so many numbers, over several connections.
-    fn write(&self, count: u32, write: impl Fn(&mut Api, u32) -> Result<()> + Sync) -> Result<()> {
-        let next = AtomicU32::new(0);
-        let writer = || -> Result<()> {
-            let mut api = self.access.connect()?;
-            loop {
-                match next.fetch_add(1, Ordering::Relaxed) {
-                    number if number < count => write(&mut api, number)?,
-                    _ => return Ok(()),
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(writer)).collect();
-            let mut joined = writers.into_iter().map(|writer| writer.join());
-            joined.try_for_each(|result| result.unwrap_or_else(|_| bail!("a writer has died")))
-        })
     }
 
     /// Waits until the node changes nothing any more; when it last did.
@@ -222,7 +202,7 @@ pub(crate) fn agent(plan: &Plan, report: &mut Report) -> Result<()> {
     process::forget_peak(node)?;
     let cpu = process::cpu_seconds(node)?;
     let begun = Instant::now();
-    loaded.write(BURST, |api, number| {
+    loaded.access.write(WRITERS, BURST, |api, number| {
         let path = format!("{SLICES}/{}", slice_name(number % services, IpFamily::V6));
         api.patch(&path, &port(10_000 + (number / services) as u16))
     })?;

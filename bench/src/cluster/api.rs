@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
@@ -71,6 +72,37 @@ impl Access {
         let stream = BufReader::with_capacity(64 << 10, StreamOwned::new(connection, stream));
         Ok(Api { stream, host: self.host().into() })
     }
+}
+
+impl Access {
+    /// Does something for so many numbers, over several connections.
+    pub(crate) fn write(
+        &self,
+        connections: u32,
+        count: u32,
+        write: impl Fn(&mut Api, u32) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let next = AtomicU32::new(0);
+        let writer = || -> Result<()> {
+            let mut api = self.connect()?;
+            loop {
+                match next.fetch_add(1, Ordering::Relaxed) {
+                    number if number < count => write(&mut api, number)?,
+                    _ => return Ok(()),
+                }
+            }
+        };
+        in_parallel(connections, writer).map(drop)
+    }
+}
+
+/// Runs the same in so many threads.
+pub(crate) fn in_parallel<T: Send>(threads: u32, work: impl Fn() -> Result<T> + Sync) -> Result<Vec<T>> {
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let joined = all.into_iter().map(|one| one.join());
+        joined.map(|result| result.unwrap_or_else(|_| bail!("a client has died"))).collect()
+    })
 }
 
 /// A connection to the API.

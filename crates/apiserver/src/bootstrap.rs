@@ -42,7 +42,7 @@ const PRIORITY_CLASSES: [(&str, u32, &str); 2] = [
     ),
 ];
 /// Everything is looked at again this often, also if nothing has changed.
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(60);
 
 /// Since when uses of tokens in Secrets are known of: the cleaner of such tokens in kube-controller-manager asks for it.
 fn legacy_tokens() -> Value {

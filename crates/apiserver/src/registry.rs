@@ -14,6 +14,7 @@ mod delete;
 mod eviction;
 mod expiry;
 mod feed;
+mod kept;
 pub(crate) mod legacy_tokens;
 mod list;
 mod node_tokens;

@@ -1,6 +1,6 @@
 //! Tables of custom resources: the name, and what the definition says is shown (J14).
 
-use dyad_schema::columns::{IncludeObject, TableOptions, age_since};
+use dyad_schema::columns::{IncludeObject, TableOptions, age_since, assembled};
 use serde_json::{Value, json};
 
 use crate::path::Path;
@@ -76,15 +76,8 @@ pub fn table<'a>(
     metadata: Value,
     options: TableOptions,
 ) -> Value {
-    let rows: Vec<Value> = objects.into_iter().map(|object| row(columns, object, options)).collect();
-    let definitions = if options.headers { definitions(columns) } else { Value::Null };
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": definitions,
-        "rows": rows,
-    })
+    let rows = objects.into_iter().map(|object| row(columns, object, options)).collect();
+    assembled(definitions(columns), rows, metadata, options)
 }
 
 fn definitions(columns: &[Column]) -> Value {

@@ -99,13 +99,17 @@ pub fn table<'a>(
     metadata: Value,
     options: TableOptions,
 ) -> Value {
-    let rows: Vec<Value> = objects.into_iter().map(|object| row(kind, object, options)).collect();
-    let definitions = if options.headers { definitions(kind) } else { Value::Null };
+    let rows = objects.into_iter().map(|object| row(kind, object, options)).collect();
+    assembled(definitions(kind), rows, metadata, options)
+}
+
+/// A table of these parts.
+pub fn assembled(definitions: Value, rows: Vec<Value>, metadata: Value, options: TableOptions) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": metadata,
-        "columnDefinitions": definitions,
+        "columnDefinitions": if options.headers { definitions } else { Value::Null },
         "rows": rows,
     })
 }

@@ -1,13 +1,14 @@
 //! Who may do what, by the roles and bindings that are stored, and what nobody may give away that has not got it.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::Arc;
 
 use dyad_model::rbac::{self as model, PolicyRule};
 use serde_json::{Value, json};
 
-use super::Registry;
-use super::cache::{Cache, Cursor};
+use super::cache::Cache;
+use super::kept::{Kept, Sum};
 use super::write::{Scope, meta_text};
+use super::{Registry, Stored};
 use crate::auth::defaults::RBAC;
 use crate::auth::grants::{Grants, rules};
 use crate::auth::rbac::{Verdict, decide, rules_for};
@@ -16,19 +17,8 @@ use crate::status::ApiError;
 
 /// What grants come from.
 const SOURCES: [&str; 4] = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"];
-/// Changes taken in at once.
-const STEP: usize = 1000;
-
-/// Grants, as far as the caches have been read.
-#[derive(Debug, Default)]
-pub(super) struct Authority(RwLock<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    grants: Grants,
-    /// Where the next change of each source is; `None` before the first look.
-    read: Option<[Cursor; 4]>,
-}
+/// Grants, as far as their sources have been read.
+pub(super) type Authority = Kept<Grants, 4>;
 
 impl Registry {
     fn rbac_caches(&self) -> [&Cache; 4] {
@@ -37,19 +27,7 @@ impl Registry {
 
     /// Calls `with` with the grants of this moment.
     fn with_grants<T>(&self, with: impl FnOnce(&Grants) -> T) -> T {
-        let caches = self.rbac_caches();
-        {
-            let state = self.authority.0.read().unwrap_or_else(PoisonError::into_inner);
-            let current = |cursors: &[Cursor; 4]| {
-                caches.iter().zip(cursors).all(|(cache, cursor)| !cache.has_after(*cursor))
-            };
-            if state.read.as_ref().is_some_and(current) {
-                return with(&state.grants);
-            }
-        }
-        let mut state = self.authority.0.write().unwrap_or_else(PoisonError::into_inner);
-        state.catch_up(caches);
-        with(&state.grants)
+        self.authority.with(self.rbac_caches(), with)
     }
 
     /// What a review of `attributes` answers: whether it is allowed, and why.
@@ -160,56 +138,15 @@ impl Authorizer for Registry {
     }
 }
 
-impl State {
-    /// Takes in what has changed since the last time, or everything if that is too long ago.
-    fn catch_up(&mut self, caches: [&Cache; 4]) {
-        let kept = self.read.take().and_then(|mut cursors| {
-            let mut steps = caches.iter().zip(&mut cursors).enumerate();
-            steps.all(|(source, (cache, cursor))| self.follow(source, cache, cursor)).then_some(cursors)
-        });
-        let cursors = kept.unwrap_or_else(|| {
-            self.grants = Grants::default();
-            let mut source = 0..;
-            caches.map(|cache| {
-                let (source, snapshot) = (source.next().unwrap_or_default(), cache.snapshot(""));
-                for stored in snapshot.items {
-                    self.set(source, &stored.meta.namespace, &stored.meta.name, None, Some(&stored.bare()));
-                }
-                snapshot.cursor
-            })
-        });
-        self.read = Some(cursors);
-    }
-
-    /// False if the changes are no longer there.
-    fn follow(&mut self, source: usize, cache: &Cache, cursor: &mut Cursor) -> bool {
-        loop {
-            let Ok(changes) = cache.changes(cursor, STEP) else { return false };
-            if changes.is_empty() {
-                return true;
-            }
-            for change in changes {
-                let (now, before) = (change.now.as_ref(), change.before.as_ref());
-                let Some(meta) = now.or(before).map(|stored| &stored.meta) else { continue };
-                let value = |stored: &std::sync::Arc<super::Stored>| stored.bare();
-                let (now, before) = (now.map(value), before.map(value));
-                self.set(source, &meta.namespace, &meta.name, before.as_ref(), now.as_ref());
-            }
-        }
-    }
-
-    fn set(
-        &mut self,
-        source: usize,
-        namespace: &str,
-        name: &str,
-        before: Option<&Value>,
-        now: Option<&Value>,
-    ) {
+impl Sum for Grants {
+    fn change(&mut self, source: usize, before: Option<&Arc<Stored>>, now: Option<&Arc<Stored>>) {
+        let Some(meta) = now.or(before).map(|stored| &stored.meta) else { return };
+        let (namespace, name) = (&*meta.namespace, &*meta.name);
+        let [before, now] = [before, now].map(|stored| stored.map(|stored| stored.bare()));
         if SOURCES[source].ends_with("bindings") {
-            return self.grants.set_binding(namespace, name, before, now);
+            return self.set_binding(namespace, name, before.as_ref(), now.as_ref());
         }
         let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
-        self.grants.set_role(&key, now);
+        self.set_role(&key, now.as_ref());
     }
 }

@@ -123,6 +123,26 @@ pub(super) fn schema_of((group, version, kind): (&str, &str, &str)) -> Result<Sc
         .ok_or_else(|| ApiError::internal(format!("the table of fields has no {kind}")))
 }
 
+/// Does with what a strict reader would refuse in an object of the kind and version what the client asked for.
+fn heed(
+    strict: Vec<String>,
+    (kind, version): (&str, &str),
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    match validation {
+        FieldValidation::Strict if !strict.is_empty() => Err(ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {}",
+            strict_message(&strict)
+        ))),
+        FieldValidation::Warn => {
+            warnings.extend(strict);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Body {
     /// The body as JSON text.
     pub(crate) fn json(&self) -> Result<Cow<'_, [u8]>, ApiError> {
@@ -244,18 +264,7 @@ impl Body {
             ))
         })?;
         let strict: Vec<String> = twice.into_iter().chain(decoded.strict).collect();
-        if !strict.is_empty() {
-            match validation {
-                FieldValidation::Ignore => {}
-                FieldValidation::Warn => warnings.extend(strict),
-                FieldValidation::Strict => {
-                    return Err(ApiError::bad_request(format!(
-                        "{kind} in version {number:?} cannot be handled as a {kind}: {}",
-                        strict_message(&strict)
-                    )));
-                }
-            }
-        }
+        heed(strict, (kind, number), validation, warnings)?;
         Ok(decoded.object)
     }
 
@@ -318,18 +327,7 @@ impl Body {
         let Decoded { mut object, strict } = schema
             .decode(&json)
             .map_err(|error| ApiError::bad_request(error.bad_request(kind, version, &json)))?;
-        if !strict.is_empty() {
-            match validation {
-                FieldValidation::Ignore => {}
-                FieldValidation::Warn => warnings.extend(strict),
-                FieldValidation::Strict => {
-                    return Err(ApiError::bad_request(format!(
-                        "{kind} in version {version:?} cannot be handled as a {kind}: {}",
-                        strict_message(&strict)
-                    )));
-                }
-            }
-        }
+        heed(strict, (kind, version), validation, warnings)?;
         ownerless::keep_from_body(&json, &mut object);
         object["kind"] = kind.into();
         object["apiVersion"] = api_version.into();
