@@ -15,13 +15,13 @@ const BATCH_GENERATION: u16 = 1;
 
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
-const NEW_CHAIN: u16 = 3;
+pub(crate) const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
-const NEW_RULE: u16 = 6;
+pub(crate) const NEW_RULE: u16 = 6;
 const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const DELETE_SET: u16 = 11;
-const NEW_ELEMENT: u16 = 12;
+pub(crate) const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
 
 /// The same attribute in the objects of all kinds.
@@ -218,6 +218,15 @@ impl Changes {
         let run = self.run.as_ref().map_or(0, Run::size);
         if self.bytes + run + SLACK > self.limit {
             self.end_run();
+            self.batches.push(Vec::new());
+            self.bytes = 0;
+        }
+    }
+
+    /// Says that a batch ends here: what comes is to find this in the kernel.
+    pub(crate) fn cut(&mut self) {
+        self.end_run();
+        if self.batches.last().is_some_and(|batch| !batch.is_empty()) {
             self.batches.push(Vec::new());
             self.bytes = 0;
         }

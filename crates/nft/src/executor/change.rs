@@ -215,11 +215,20 @@ pub(super) fn change(
         let shape = SetShape::new(set, family, state.sizes.get(&set).copied());
         changes.new_set(family, set.name().into_owned(), shape);
     }
+    for id in &plan.new_chains {
+        changes.new_rules(family, &chain_name(*id), rules.policy(&table.chains[id]));
+    }
+    let has_new_chains = !plan.new_chains.is_empty() || !new_picks.is_empty();
     for pick in new_picks {
         changes.new_chain(family, &pick.chain(), None);
         changes.new_rules(family, &pick.chain(), rules.pick(pick));
         let (set, key, data) = pick.action();
         changes.element(true, family, set, Element::new(key, data));
+    }
+    if has_new_chains {
+        // A packet among the rules from before a batch can find elements from after it, and a chain that is new in that
+        // batch has no rules for it: it would pass.
+        changes.cut();
     }
     change_elements(changes, family, table, &plan, ops);
     // They may lead to one another.
@@ -266,12 +275,11 @@ fn change_elements(changes: &mut Changes, family: IpFamily, table: &Table, plan:
         // As a whole, and as it is in the end.
         if let Entry::Chain(id, _) = entry
             && let Some(chain) = table.chains.get(id)
+            && !plan.new_chains.contains(id)
             && chains.insert(*id)
         {
             changes.may_cut();
-            if !plan.new_chains.contains(id) {
-                changes.delete_rules(family, &chain_name(*id));
-            }
+            changes.delete_rules(family, &chain_name(*id));
             changes.new_rules(family, &chain_name(*id), rules.policy(chain));
         }
         if let Some(set) = set(entry).filter(|set| set.is_of_ranges() && !is_old(*set, plan))
@@ -303,4 +311,51 @@ fn fill_ranges(changes: &mut Changes, family: IpFamily, table: &Table, set: SetI
         _ => Vec::new(),
     };
     elements.into_iter().for_each(|element| changes.element(true, family, set, element));
+}
+
+#[cfg(test)]
+mod tests {
+    use dyad_program::rule::{Decision, Direction, Peers, Ports, Rule};
+    use dyad_program::{Action, Endpoint, Frontend, Protocol, Scope, diff};
+
+    use super::*;
+    use crate::attribute::messages;
+    use crate::batch::{NEW_CHAIN, NEW_ELEMENT, NEW_RULE, subsystem};
+
+    #[test]
+    fn chains_are_there_before_what_leads_to_them() {
+        let pod = IpAddr::from([10, 0, 0, 1]);
+        let at = Frontend::NodePort(Protocol::Tcp, 30001);
+        let policy = Id::of("policy");
+        let rule = Rule {
+            direction: Direction::Ingress,
+            peers: Peers::Any,
+            ports: Ports::Any,
+            decision: Decision::Accept,
+            because: "it is so".into(),
+        };
+        let entries = [
+            Entry::Chain(policy, [rule].into()),
+            Entry::Isolated(Direction::Ingress, pod, policy),
+            Entry::Endpoint(Scope::Cluster, at, 0, Endpoint { ip: pod, port: 80 }),
+            Entry::Frontend(Scope::Cluster, at, Action::forward(1)),
+        ];
+        for (name, entries) in [("policy", &entries[..2]), ("pick", &entries[2..]), ("both", &entries)] {
+            let (mut table, family) = (Table::default(), IpFamily::V4);
+            let mut state = TableState::of(&table, TableState::generous(&table));
+            entries.iter().for_each(|entry| table.insert(entry.clone()));
+            let ops = diff(family, &Table::default(), &table);
+            let mut changes = Changes::new(usize::MAX);
+            assert!(change(&mut changes, &mut state, family, &table, &ops));
+            let batches = changes.seal(1, 1);
+            let kinds: Vec<BTreeSet<u16>> = batches
+                .iter()
+                .map(|batch| messages(&batch.bytes).map(|message| message.kind).collect())
+                .collect();
+            let has = |batch: usize, kind| kinds[batch].contains(&subsystem(kind));
+            assert_eq!(kinds.len(), 2, "{name}");
+            assert!(has(0, NEW_CHAIN) && has(0, NEW_RULE), "{name}");
+            assert!(has(1, NEW_ELEMENT) && !has(1, NEW_CHAIN) && !has(1, NEW_RULE), "{name}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dyad_program::{Action, Protocol, Refusal, Verdict};
 
@@ -202,4 +203,47 @@ fn connections_live_through_adoption_and_changes() {
     within(&lab.node, || Executor::open().unwrap().cleanup().unwrap());
     successor.apply(&before).unwrap();
     still_there("after a flush and a repair");
+}
+
+/// A packet among the rules from before a batch can find elements from after it.
+#[test]
+fn new_connections_are_served_while_chains_come_and_go() {
+    if !privileged("packets::new_connections_are_served_while_chains_come_and_go") {
+        return;
+    }
+    let lab = Lab::new();
+    let one = service("one", 1, json!({}));
+    let ready = |lasts: &[&str]| {
+        let slices = ["10.244.1.", "fd00:10:244:1::"].map(|prefix| {
+            let ips: Vec<String> = lasts.iter().map(|last| format!("{prefix}{last}")).collect();
+            let endpoints: Vec<_> = ips.iter().map(|ip| (ip.as_str(), "node1")).collect();
+            slice("one", &endpoints)
+        });
+        compile(&inputs(std::slice::from_ref(&one), &slices))
+    };
+    let programs = [ready(&["2"]), ready(&["2", "3"])];
+    within(&lab.node, || Executor::open().unwrap().apply(&programs[0]).unwrap());
+    let stop = AtomicBool::new(false);
+    let counts = std::thread::scope(|scope| {
+        let clients = ["192.0.2.1", "2001:db8::1"].map(|ip| {
+            let (lab, stop, to) = (&lab, &stop, at(ip, 30001));
+            scope.spawn(move || {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    lab.answer(Who::Node, Protocol::Tcp, to);
+                    count += 1;
+                }
+                count
+            })
+        });
+        within(&lab.node, || {
+            // Each begins without what the one before it knew, and deletes the chains that nothing leads to.
+            for program in programs.iter().cycle().skip(1).take(200) {
+                Executor::open().unwrap().apply(program).unwrap();
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        clients.map(|client| client.join().expect("every connection is served"))
+    });
+    assert!(counts.iter().all(|count| *count > 50), "{counts:?} connections only");
 }
