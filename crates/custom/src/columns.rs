@@ -1,6 +1,6 @@
 //! Tables of custom resources: the name, and what the definition says is shown (J14).
 
-use dyad_schema::columns::{IncludeObject, TableOptions, age_since, assembled};
+use dyad_schema::columns::{TableOptions, age_since, assembled};
 use serde_json::{Value, json};
 
 use crate::path::Path;
@@ -97,14 +97,5 @@ fn definitions(columns: &[Column]) -> Value {
 fn row(columns: &[Column], object: &Value, options: TableOptions) -> Value {
     let cells = columns.iter().map(|column| column.cell(object, options.now));
     let cells: Vec<Value> = std::iter::once(object["metadata"]["name"].clone()).chain(cells).collect();
-    let object = match options.include {
-        IncludeObject::None => Value::Null,
-        IncludeObject::Metadata => json!({
-            "kind": "PartialObjectMetadata",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": object["metadata"],
-        }),
-        IncludeObject::Object => object.clone(),
-    };
-    json!({ "cells": cells, "object": object })
+    json!({ "cells": cells, "object": options.include.of(object) })
 }

@@ -65,6 +65,19 @@ pub enum IncludeObject {
 }
 
 impl IncludeObject {
+    /// What goes with the row of an object.
+    pub fn of(self, object: &Value) -> Value {
+        match self {
+            Self::None => Value::Null,
+            Self::Metadata => json!({
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": object["metadata"],
+            }),
+            Self::Object => object.clone(),
+        }
+    }
+
     /// Reads the query parameter `includeObject`; the error is what a 400 says about it.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -125,15 +138,7 @@ pub fn row(kind: &Kind, object: &Value, options: TableOptions) -> Value {
     if let Some(condition) = pod::completed(kind, object) {
         row["conditions"] = json!([condition]);
     }
-    row["object"] = match options.include {
-        IncludeObject::None => Value::Null,
-        IncludeObject::Metadata => json!({
-            "kind": "PartialObjectMetadata",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": object["metadata"],
-        }),
-        IncludeObject::Object => object.clone(),
-    };
+    row["object"] = options.include.of(object);
     row
 }
 

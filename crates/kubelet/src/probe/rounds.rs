@@ -177,18 +177,24 @@ mod tests {
         }
     }
 
-    /// The probe's answers so far: of the container, and beside it.
-    async fn answers(ips: [&str; 2], at: [bool; 2]) -> (Option<bool>, Vec<(IpFamily, bool)>) {
-        let (port, _listeners) = listeners(at).await;
-        let probe = json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 1});
-        let target = Target {
+    const LOOPBACKS: [&str; 2] = ["127.0.0.1", "::1"];
+
+    fn target(ips: [&str; 2], alive_everywhere: bool) -> Target {
+        Target {
             container: "c".into(),
             attempt: 0,
             ips: ips.map(|ip| ip.parse().unwrap()).to_vec(),
             sandbox: "/does/not/exist".into(),
             ports: Vec::new(),
-            alive_everywhere: false,
-        };
+            alive_everywhere,
+        }
+    }
+
+    /// The probe's answers so far: of the container, and beside it.
+    async fn answers(ips: [&str; 2], at: [bool; 2]) -> (Option<bool>, Vec<(IpFamily, bool)>) {
+        let (port, _listeners) = listeners(at).await;
+        let probe = json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 1});
+        let target = target(ips, false);
         let (tell, mut told) = mpsc::channel(16);
         let asking = tokio::spawn(run(Kind::Readiness, serde_json::from_value(probe).unwrap(), target, tell));
         let (mut verdict, mut beside) = (None, Vec::new());
@@ -232,14 +238,7 @@ mod tests {
         ] {
             let (port, _listeners) = listeners(at).await;
             let probe = json!({"tcpSocket": {"port": port}, "periodSeconds": 60, "failureThreshold": 1});
-            let target = Target {
-                container: "c".into(),
-                attempt: 0,
-                ips: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
-                sandbox: "/does/not/exist".into(),
-                ports: Vec::new(),
-                alive_everywhere,
-            };
+            let target = target(LOOPBACKS, alive_everywhere);
             let (tell, mut told) = mpsc::channel(16);
             let asking =
                 tokio::spawn(run(Kind::Liveness, serde_json::from_value(probe).unwrap(), target, tell));
@@ -254,14 +253,7 @@ mod tests {
     async fn a_silent_address_does_not_hold_up_the_first_one() {
         let (port, listeners) = listeners([true, true]).await;
         let probe = json!({"httpGet": {"port": port}, "timeoutSeconds": 60, "periodSeconds": 60});
-        let target = Target {
-            container: "c".into(),
-            attempt: 0,
-            ips: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
-            sandbox: "/does/not/exist".into(),
-            ports: Vec::new(),
-            alive_everywhere: false,
-        };
+        let target = target(LOOPBACKS, false);
         let (tell, mut told) = mpsc::channel(16);
         let asking = tokio::spawn(run(Kind::Readiness, serde_json::from_value(probe).unwrap(), target, tell));
         // The other one accepts, and says nothing.
