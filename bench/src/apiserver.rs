@@ -38,10 +38,6 @@ const BURST: u32 = 1000;
 const BURST_BYTES: usize = 8192;
 /// A control plane that has nothing to do for so long has forgotten what it needed for a while only.
 const REST: Duration = Duration::from_secs(5);
-/// Who holds this leads the controllers.
-const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/dyad-controllers";
-/// Controllers that led look at their lease this often at least.
-const RESIGNED: Duration = Duration::from_secs(8);
 
 pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     for work in Work::BOTH {
@@ -81,15 +77,13 @@ struct ControlPlane {
 
 impl ControlPlane {
     fn up(plan: &Plan, work: Work) -> Result<Self> {
-        let cluster = Cluster::up(&plan.dyad, 0)?;
+        let controllers = match work {
+            Work::ApiServer => "-*",
+            Work::WithControllers => "*",
+        };
+        let cluster = Cluster::up(&plan.dyad, 0, &[&format!("--controllers={controllers}")])?;
         let access = Access::read(&cluster.kubeconfig())?;
         let pid = cluster.node("control-plane")?;
-        if work == Work::ApiServer {
-            let ours =
-                json!({"spec": {"holderIdentity": "bench", "renewTime": "2100-01-01T00:00:00.000000Z"}});
-            access.connect()?.patch(LEASE, &ours)?;
-            std::thread::sleep(RESIGNED);
-        }
         Ok(Self { cluster, access, pid })
     }
 }

@@ -48,7 +48,7 @@ struct Loaded {
 
 impl Loaded {
     fn new(plan: &Plan, services: u32) -> Result<Self> {
-        let cluster = Cluster::up(&plan.dyad, 1)?;
+        let cluster = Cluster::up(&plan.dyad, 1, &[])?;
         let access = Access::read(&cluster.kubeconfig())?;
         let node = cluster.node(NODE)?;
         let namespace = netns::of_process(node)?;

@@ -20,7 +20,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn up(dyad: &Path, nodes: usize) -> Result<Self> {
+    pub(crate) fn up(dyad: &Path, nodes: usize, flags: &[&str]) -> Result<Self> {
         let dyad = dyad.canonicalize().with_context(|| {
             format!("{}: build it by `cargo build --release`, or name it by --dyad", dyad.display())
         })?;
@@ -28,7 +28,7 @@ impl Cluster {
         let others = running(&dyad)?;
         let mut cluster = Self { dyad, home, others, status: Value::Null, took: Duration::ZERO };
         let begun = Instant::now();
-        let output = cluster.run(&["up", "--nodes", &nodes.to_string(), "-o", "json"])?;
+        let output = cluster.run(&[&["up", "--nodes", &nodes.to_string(), "-o", "json"], flags].concat())?;
         cluster.took = begun.elapsed();
         if !output.status.success() {
             bail!("dyad up: {}", String::from_utf8_lossy(&output.stderr));

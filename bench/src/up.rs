@@ -15,7 +15,7 @@ pub(crate) fn run(plan: &Plan, report: &mut Report) -> Result<()> {
     let (mut total, mut memory, mut idle) = (Vec::new(), Vec::new(), Vec::new());
     let mut phases: Vec<(String, Vec<f64>)> = Vec::new();
     for _ in 0..plan.rounds {
-        let cluster = Cluster::up(&plan.dyad, 3)?;
+        let cluster = Cluster::up(&plan.dyad, 3, &[])?;
         total.push(cluster.took.as_secs_f64());
         let processes = cluster.processes()?;
         let megabytes = processes.iter().map(|pid| process::proportional_megabytes(*pid));

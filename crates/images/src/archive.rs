@@ -63,7 +63,8 @@ pub fn load(
     mut progress: impl FnMut(&str, u64),
 ) -> Result<Vec<Image>> {
     let _lock = store.hold()?;
-    let archive = decompress(archive).map_err(reading)?;
+    let archive =
+        decompress(archive).map_err(|error| Error::content(format!("reading the archive: {error}")))?;
     let files = take_in(store, archive, &mut progress)?;
     let layout = files.read("index.json")?.map(|bytes| Document::read(&bytes)).transpose()?;
     let named =
@@ -94,8 +95,19 @@ pub fn load(
 /// A name, or why there is none; and the manifest.
 type Found = (Result<Name>, Digest);
 
-fn reading(error: io::Error) -> Error {
-    Error::content(format!("reading the archive: {error}"))
+/// An error of what reads archives: in its words, which may quote the bytes that it took for a header, only if it is
+/// not about the archive.
+fn reading(files: usize) -> impl Fn(io::Error) -> Error {
+    move |error| match error.kind() {
+        kind if error.raw_os_error().is_some() || kind == io::ErrorKind::Interrupted => {
+            Error::content(format!("reading the archive: {error}"))
+        }
+        _ if files == 0 => Error::content(
+            "this is no archive of images: that is a tar file, plain or compressed by gzip or zstd, as `docker save` and \
+             `skopeo copy` write",
+        ),
+        _ => Error::content(format!("the archive is damaged or cut off in file {files} or behind it")),
+    }
 }
 
 fn take_in<'a>(
@@ -106,16 +118,16 @@ fn take_in<'a>(
     let mut files = Files { store, all: BTreeMap::new(), links: BTreeMap::new() };
     let mut archive = tar::Archive::new(archive);
     let mut long = None;
-    for (count, entry) in archive.entries().map_err(reading)?.raw(true).enumerate() {
+    for (count, entry) in archive.entries().map_err(reading(0))?.raw(true).enumerate() {
         if count > ENTRIES {
             return Err(Error::content(format!("the archive has more than {ENTRIES} files")));
         }
-        let mut entry = entry.map_err(reading)?;
+        let mut entry = entry.map_err(reading(count))?;
         let name = long.take().unwrap_or_else(|| String::from_utf8_lossy(&entry.path_bytes()).into_owned());
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::Continuous => {
                 let mut writer: Writer = store.writer()?;
-                io::copy(&mut entry, &mut writer).map_err(reading)?;
+                io::copy(&mut entry, &mut writer).map_err(reading(count + 1))?;
                 let size = writer.size();
                 progress(&name, size);
                 files.all.insert(clean(&name), (writer.finish(store, None)?, size));
@@ -130,7 +142,7 @@ fn take_in<'a>(
             }
             EntryType::GNULongName => {
                 let mut bytes = Vec::new();
-                (&mut entry).take(PATH_BYTES as u64).read_to_end(&mut bytes).map_err(reading)?;
+                (&mut entry).take(PATH_BYTES as u64).read_to_end(&mut bytes).map_err(reading(count + 1))?;
                 long = Some(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned());
             }
             // Its names are short and its files small enough that these say nothing of interest.

@@ -16,6 +16,12 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("images")).unwrap();
@@ -105,7 +111,10 @@ fn what_is_wrong_with_an_archive_is_named() {
     let two = json!([{"Config": "c", "RepoTags": ["a"], "Layers": []}]).to_string();
     for (what, bytes, want) in [
         ("empty", tar(&[]), "this is no image"),
-        ("not a tar", vec![7; 4096], "reading the archive"),
+        ("not a tar", vec![7; 4096], "no archive of images"),
+        ("text", b"root:x:0:0:root:/root:/bin/bash\n".repeat(100), "no archive of images"),
+        ("cut off", docker(&["a"], "x")[..700].to_vec(), "cut off in file 1"),
+        ("cut off, compressed", gzip(&docker(&["a"], "x"))[..200].to_vec(), "cut off"),
         ("no name", docker(&[], "x"), "--as NAME"),
         ("bad name", docker(&["A b"], "x"), "must be lowercase"),
         ("lacks a layer", tar(&[("c", &config), ("manifest.json", manifest("c").as_bytes())]), "\"l\""),
@@ -120,6 +129,7 @@ fn what_is_wrong_with_an_archive_is_named() {
         let (_folder, store) = store();
         let problem = load(&store, &bytes[..], None, |_, _| {}).unwrap_err().to_string();
         assert!(problem.contains(want), "{what}: {problem}");
+        assert!(!problem.contains("root:x"), "{what}: the file itself is nobody's business: {problem}");
         assert_eq!(store.images().unwrap(), [], "{what}");
     }
 }
