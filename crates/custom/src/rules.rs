@@ -10,6 +10,7 @@ use crate::old::Old;
 use crate::schema::{Additional, Schema};
 
 mod check;
+mod culprit;
 mod meter;
 mod program;
 mod values;

@@ -8,6 +8,7 @@ use kube_cel::KubeCelExt;
 use kube_cel::cel::{self, Context, ExecutionError, IdedExpr, Value};
 
 use super::check::{self, Shape};
+use super::culprit;
 use super::meter::{self, Meter};
 use super::values::{self, Answer, Scope};
 
@@ -104,7 +105,16 @@ impl Program {
             if let Some(old) = scope.old(optional) {
                 context.add_variable_from_value("oldSelf", old);
             }
-            context.resolve(&self.expression)
+            context.resolve(&self.expression).map_err(|error| match error {
+                ExecutionError::MissingArgumentOrTarget => {
+                    let steps = meter.steps.load(Ordering::Relaxed);
+                    let culprit = culprit::find(&context, &self.expression);
+                    // Looking for it is nothing that the rule spends.
+                    meter.steps.store(steps, Ordering::Relaxed);
+                    culprit.unwrap_or(error)
+                }
+                error => error,
+            })
         };
         // The engine panics where it is unfinished; nothing of it outlives this.
         let result = panic::catch_unwind(AssertUnwindSafe(run));
