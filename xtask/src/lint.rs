@@ -23,11 +23,12 @@ const FORBIDDEN: [(&str, &str); 9] = [
 ];
 
 /// The floor of each crate: it may use crates of lower floors only.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 21] = [
     ("dyad-bench", 7),
     ("dyad-cli", 6),
     ("dyad-cluster", 5),
     ("dyad-inspect", 5),
+    ("dyad-install", 5),
     ("dyad-agent", 4),
     ("dyad-kubelet", 4),
     ("dyad-apiserver", 4),

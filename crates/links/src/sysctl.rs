@@ -4,11 +4,18 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::{Error, Result};
 
+/// Where they are, if not in `/proc/sys`, which containers see read-only: another mount of it, of which `net` is enough.
+const ROOT: &str = "DYAD_SYSCTLS";
+
 fn path(key: &str) -> PathBuf {
-    PathBuf::from("/proc/sys").join(key)
+    static OF_NETWORK: OnceLock<PathBuf> = OnceLock::new();
+    let of_network =
+        OF_NETWORK.get_or_init(|| std::env::var_os(ROOT).unwrap_or_else(|| "/proc/sys".into()).into());
+    if key.starts_with("net/") { of_network.join(key) } else { PathBuf::from("/proc/sys").join(key) }
 }
 
 /// The value of `key`, written as a path: `net/ipv4/ip_forward`.

@@ -1,0 +1,85 @@
+//! The kinds of objects that an installation has.
+
+use kube::api::{ApiResource, DynamicObject};
+use kube::{Api, Client};
+use serde_json::Value;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) is_namespaced: bool,
+}
+
+const fn kind(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    is_namespaced: bool,
+) -> Kind {
+    Kind { group, version, kind, plural, is_namespaced }
+}
+
+pub(crate) const NAMESPACE: Kind = kind("", "v1", "Namespace", "namespaces", false);
+pub(crate) const CONFIG_MAP: Kind = kind("", "v1", "ConfigMap", "configmaps", true);
+pub(crate) const SERVICE: Kind = kind("", "v1", "Service", "services", true);
+pub(crate) const DAEMON_SET: Kind = kind("apps", "v1", "DaemonSet", "daemonsets", true);
+pub(crate) const DEPLOYMENT: Kind = kind("apps", "v1", "Deployment", "deployments", true);
+pub(crate) const CRD: Kind =
+    kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false);
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// All, in the order in which they are applied: what others need comes first, what runs comes last.
+pub(crate) const ALL: [Kind; 11] = [
+    NAMESPACE,
+    CRD,
+    kind("", "v1", "ServiceAccount", "serviceaccounts", true),
+    kind(RBAC, "v1", "ClusterRole", "clusterroles", false),
+    kind(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", false),
+    kind(RBAC, "v1", "Role", "roles", true),
+    kind(RBAC, "v1", "RoleBinding", "rolebindings", true),
+    CONFIG_MAP,
+    SERVICE,
+    DEPLOYMENT,
+    DAEMON_SET,
+];
+
+impl Kind {
+    /// That of an object.
+    pub(crate) fn of(object: &Value) -> Option<Self> {
+        ALL.into_iter()
+            .find(|kind| object["kind"] == kind.kind && object["apiVersion"] == kind.api_version().as_str())
+    }
+
+    /// As objects write it.
+    pub(crate) fn api_version(self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// Its objects, in `namespace` if they are in namespaces.
+    pub(crate) fn api(self, client: &Client, namespace: &str) -> Api<DynamicObject> {
+        let resource = self.resource();
+        match self.is_namespaced {
+            true => Api::namespaced_with(client.clone(), namespace, &resource),
+            false => Api::all_with(client.clone(), &resource),
+        }
+    }
+
+    fn resource(self) -> ApiResource {
+        ApiResource {
+            group: self.group.into(),
+            version: self.version.into(),
+            api_version: self.api_version(),
+            kind: self.kind.into(),
+            plural: self.plural.into(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Dyad on any cluster: one chart, from which come the objects that `dyad install` applies, the kustomize base, and what
+//! Helm makes of it; and their life: install, upgrade, uninstall, status.
+//!
+//! [`manifests`] is a pure function of what somebody chose ([`Values`]) and what the cluster is ([`Facts`]). What talks to
+//! the API takes its result, so that the objects of a dry run are those that are applied.
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod facts;
+mod kinds;
+pub mod manifests;
+mod template;
+pub mod values;
+
+pub use apply::apply;
+pub use facts::{Endpoint, Facts};
+pub use manifests::manifests;
+pub use values::{Chosen, Values};
+
+/// Who owns fields of what is installed, and the `app.kubernetes.io/managed-by` of it.
+pub const MANAGER: &str = "dyad-install";
+
+/// The label that all objects of an installation have, with [`PART_OF_VALUE`].
+pub const PART_OF: &str = "app.kubernetes.io/part-of";
+/// Its value.
+pub const PART_OF_VALUE: &str = "dyad";
+/// The label that says who looks after an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// What can't be installed, and why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Values make no sense.
+    #[error(transparent)]
+    Values(#[from] values::ValuesError),
+    /// A template of the chart does not render, which is a bug.
+    #[error("template {0}: {1}")]
+    Template(&'static str, #[source] template::TemplateError),
+    /// What a template makes is no object, which is a bug or a value that says more than a value.
+    #[error("template {0} makes no object: {1}")]
+    Object(&'static str, String),
+    /// The API refused or failed a request.
+    #[error("can't {what}: {source}")]
+    Api {
+        /// What was being done.
+        what: String,
+        /// The cause.
+        #[source]
+        source: kube::Error,
+    },
+    /// The cluster is not one to install on as things are.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A shorthand for errors of the API.
+fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Error {
+    let what = what.into();
+    |source| Error::Api { what, source }
+}
