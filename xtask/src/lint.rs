@@ -23,17 +23,18 @@ const FORBIDDEN: [(&str, &str); 9] = [
 ];
 
 /// The floor of each crate: it may use crates of lower floors only.
-const FLOORS: [(&str, u8); 21] = [
-    ("dyad-bench", 7),
-    ("dyad-cli", 6),
-    ("dyad-cluster", 5),
-    ("dyad-inspect", 5),
-    ("dyad-install", 5),
-    ("dyad-agent", 4),
-    ("dyad-kubelet", 4),
-    ("dyad-apiserver", 4),
-    ("dyad-controllers", 4),
-    ("dyad-dns", 4),
+const FLOORS: [(&str, u8); 22] = [
+    ("dyad-bench", 8),
+    ("dyad-cli", 7),
+    ("dyad-cluster", 6),
+    ("dyad-inspect", 6),
+    ("dyad-install", 6),
+    ("dyad-agent", 5),
+    ("dyad-kubelet", 5),
+    ("dyad-apiserver", 5),
+    ("dyad-controllers", 5),
+    ("dyad-dns", 5),
+    ("dyad-cni", 4),
     ("dyad-nft", 3),
     ("dyad-ebpf", 3),
     ("dyad-links", 3),
@@ -46,6 +47,9 @@ const FLOORS: [(&str, u8); 21] = [
     ("dyad-model", 1),
     ("dyad-net", 0),
 ];
+
+/// The packages of the programs we ship.
+const SHIPPED: [&str; 2] = ["dyad-cli", "dyad-cni"];
 
 /// Licences that may be part of the product; of an `OR` one suffices, of an `AND` all are needed.
 const LICENCES: [&str; 15] = [
@@ -171,7 +175,7 @@ fn reach<'a>(from: &'a str, edges: &BTreeMap<&'a str, Vec<&'a str>>) -> BTreeSet
 fn licences(metadata: &Value) -> Result<Vec<String>> {
     let (edges, names) = graph(metadata)?;
     let shipped: BTreeSet<&str> =
-        edges.keys().filter(|id| names[*id] == "dyad-cli").flat_map(|id| reach(id, &edges)).collect();
+        edges.keys().filter(|id| SHIPPED.contains(&names[*id])).flat_map(|id| reach(id, &edges)).collect();
     let mut faults = Vec::new();
     for package in list(metadata, "packages")? {
         let (name, id) =

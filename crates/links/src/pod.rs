@@ -50,6 +50,21 @@ pub struct PodLink<'a> {
     pub mtu: u32,
 }
 
+/// How the pod's end is to look, where somebody else says so (CNI).
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its Ethernet address; one that follows from the key if not given.
+    pub mac: Option<Mac>,
+}
+
+impl Default for End<'_> {
+    fn default() -> Self {
+        Self { name: POD_LINK, mac: None }
+    }
+}
+
 /// A pod link that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Existing {
@@ -75,7 +90,7 @@ fn hash(key: &str) -> u64 {
 }
 
 /// The Ethernet addresses of the node's and the pod's end: locally administered, and alike but for one bit.
-fn macs(key: &str) -> (Mac, Mac) {
+pub fn macs(key: &str) -> (Mac, Mac) {
     let [_, _, _, a, b, c, d, e] = hash(key).to_be_bytes();
     (Mac([0x0a, a, b, c, d, e]), Mac([0x0e, a, b, c, d, e]))
 }
@@ -89,27 +104,34 @@ fn link_local(mac: Mac) -> Ipv6Net {
 
 /// Makes the link, or repairs it. `node` is a handle to the node's namespace.
 pub fn add(node: &mut Handle, pod: &PodLink<'_>) -> Result<()> {
+    add_as(node, pod, End::default())
+}
+
+/// The same with a pod's end that looks as it is told to.
+pub fn add_as(node: &mut Handle, pod: &PodLink<'_>, end: End<'_>) -> Result<()> {
     let name = name(pod.key);
     let (near_mac, far_mac) = macs(pod.key);
+    let far_mac = end.mac.unwrap_or(far_mac);
     let near = NewLink { mac: Some(near_mac), mtu: Some(pod.mtu), group: GROUP, ..NewLink::named(&name) };
     let far = NewLink {
         mac: Some(far_mac),
         mtu: Some(pod.mtu),
         netns: Some(pod.netns),
-        ..NewLink::named(POD_LINK)
+        ..NewLink::named(end.name)
     };
     match node.add_veth(&near, &far) {
         Err(error) if error.is_exists() => {
             // Ours from before, or what is left of one whose pod end is elsewhere.
-            if !netns::within(pod.netns, || has_pod_end(far_mac))?? {
+            if !netns::within(pod.netns, || has_pod_end(end.name, far_mac))?? {
                 node.delete_link(&name)?;
                 node.add_veth(&near, &far)?;
             }
         }
         made => made?,
     }
-    netns::within(pod.netns, || configure_pod_end(pod, near_mac, far_mac))??;
-    let result = configure_node_end(node, pod, &name, far_mac);
+    let far = || configure_pod_end(pod, end.name, near_mac, far_mac);
+    let result =
+        netns::within(pod.netns, far).flatten().and_then(|()| configure_node_end(node, pod, &name, far_mac));
     if result.is_err() {
         // Nothing half-made stays behind; the first error is the one that counts.
         let _ = node.delete_link(&name);
@@ -117,21 +139,21 @@ pub fn add(node: &mut Handle, pod: &PodLink<'_>) -> Result<()> {
     result
 }
 
-fn has_pod_end(mac: Mac) -> Result<bool> {
-    Ok(Handle::open()?.link(POD_LINK)?.is_some_and(|link| link.mac == Some(mac)))
+fn has_pod_end(name: &str, mac: Mac) -> Result<bool> {
+    Ok(Handle::open()?.link(name)?.is_some_and(|link| link.mac == Some(mac)))
 }
 
-fn configure_pod_end(pod: &PodLink<'_>, near_mac: Mac, far_mac: Mac) -> Result<()> {
+fn configure_pod_end(pod: &PodLink<'_>, name: &str, near_mac: Mac, far_mac: Mac) -> Result<()> {
     let mut handle = Handle::open()?;
     // Routers advertise nothing here; without this the pod would solicit them, and believe any that answered. A
     // kernel without IPv6, or a `/proc` that cannot be written, has no such switch, and needs none.
-    let _ = sysctl::write(&format!("net/ipv6/conf/{POD_LINK}/accept_ra"), "0");
+    let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
     let links = handle.links()?;
     for link in links.iter().filter(|link| link.name == "lo" && !link.up) {
         handle.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     }
-    let Some(link) = links.iter().find(|link| link.name == POD_LINK) else {
-        return handle.index(POD_LINK).map(drop);
+    let Some(link) = links.iter().find(|link| link.name == name) else {
+        return handle.index(name).map(drop);
     };
     let index = link.index;
     set_up(&mut handle, index, &LinkChange { mtu: Some(pod.mtu), ..LinkChange::default() })?;

@@ -1,0 +1,192 @@
+//! The plugin `dyad`, by itself and with somebody at the socket.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+
+use dyad_cni::{Version, wire};
+use dyad_links::{Handle, pod};
+use serde_json::{Value, json};
+
+use crate::lab::{Family, HOST, Lab, Namespace, Network, WORLD, ips, is_root, talk};
+
+const RANGES: [&str; 2] = ["10.244.1.0/24", "fd00:10:244:1::/64"];
+
+fn list(lab: &Lab, version: &str, ranges: &[&str]) -> Value {
+    let ranges: Vec<_> = ranges.iter().map(|subnet| json!([{ "subnet": subnet }])).collect();
+    let socket = lab.dir.path().join("cni.sock");
+    json!({
+        "cniVersion": version,
+        "name": "dyad",
+        "plugins": [{ "type": "dyad", "socket": socket, "ipam": { "dataDir": lab.data_dir(), "ranges": ranges } }],
+    })
+}
+
+#[test]
+fn pods_talk_in_both_families_whichever_comes_first() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    for (ranges, version) in [
+        (vec![RANGES[0], RANGES[1]], "1.1.0"),
+        (vec![RANGES[1], RANGES[0]], "1.0.0"),
+        (vec![RANGES[0]], "0.4.0"),
+        (vec![RANGES[1]], "0.3.1"),
+    ] {
+        let network = Network::new(&lab, list(&lab, version, &ranges));
+        let (a, b) = (lab.container(), lab.container());
+        let result = network.add("a", &a).unwrap();
+        let other = network.add("b", &b).unwrap();
+        assert_eq!(result["cniVersion"], version);
+        let first = ips(&result)[0];
+        assert_eq!(
+            first.starts_with("10."),
+            ranges[0].starts_with("10."),
+            "the first range's comes first: {result}"
+        );
+        assert_eq!(ips(&result).len(), ranges.len());
+        for address in ips(&other) {
+            let ip = address.split_once('/').unwrap().0;
+            talk(&a, &b, ip.parse().unwrap());
+            talk(&lab.host, &b, ip.parse().unwrap());
+        }
+        let mut wanted: Vec<_> = ips(&result).into_iter().map(str::to_owned).collect();
+        wanted.sort();
+        assert_eq!(a.addresses("eth0"), wanted);
+        // Beyond the node, as far as somebody knows the way back.
+        lab.world.route_to(&ranges, HOST);
+        for to in WORLD.iter().filter(|to| ranges.iter().any(|range| range.contains(':') == to.contains(':')))
+        {
+            let source = talk(&a, &lab.world, to.split_once('/').unwrap().0.parse().unwrap());
+            assert!(wanted.iter().any(|own| own.starts_with(&source.to_string())), "from {source}");
+        }
+        if version >= "0.4.0" {
+            network.check("a", &a).unwrap();
+        }
+        for (id, container) in [("a", &a), ("b", &b)] {
+            network.del(id, &container.path).unwrap();
+            network.del(id, &container.path).unwrap();
+        }
+        assert!(network.noted().is_empty());
+        assert_eq!(lab.host.links(), ["lo", "uplink"]);
+        assert_eq!(a.links(), ["lo"]);
+    }
+}
+
+#[test]
+fn again_and_after_everything_is_gone() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    let network = Network::new(&lab, list(&lab, "1.1.0", &RANGES));
+    let a = lab.container();
+    let first = network.add("a", &a).unwrap();
+    assert_eq!(network.add("a", &a).unwrap(), first, "ADD twice repairs what is there");
+    // Another link of the same pod, and one that was asked for.
+    let mut other = Network::new(&lab, list(&lab, "1.1.0", &RANGES));
+    other.args = "IgnoreUnknown=1;IP=10.244.1.99".into();
+    assert_eq!(ips(&other.add_as("b", &lab.container().path, "net0").unwrap())[0], "10.244.1.99/32");
+    // The namespace is gone, and with it the link: as after a reboot.
+    let path = a.path.clone();
+    drop(a);
+    network.del("a", &path).unwrap();
+    network.del("a", std::path::Path::new("")).unwrap();
+    assert_eq!(network.noted().len(), 2, "those of b");
+    let error =
+        network.add("a", &Namespace { path, fd: lab.container().fd.try_clone().unwrap() }).unwrap_err();
+    assert_eq!(error["code"], 3, "{error}");
+    assert_eq!(network.noted().len(), 2, "what fails takes nothing");
+    network.gc(&[]).unwrap();
+    assert!(network.noted().is_empty());
+    // A pod that lost its link is told by CHECK.
+    let c = lab.container();
+    network.add("c", &c).unwrap();
+    network.gc(&["c"]).unwrap();
+    network.check("c", &c).unwrap();
+    c.within(|| Handle::open().unwrap().delete_link("eth0")).unwrap();
+    let error = network.check("c", &c).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("eth0 of container c is not there"), "{error}");
+    network.gc(&[]).unwrap();
+    assert!(network.noted().is_empty());
+}
+
+#[test]
+fn what_cannot_be_done_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    let a = lab.container();
+    for (ranges, code, text) in [
+        (&[][..], 11, "nobody listens at"),
+        (&["10.244.1.0/24", "10.244.2.0/24"][..], 7, "one address of each family"),
+        (&["10.244.1.5/24"][..], 7, "bits set beyond its length"),
+    ] {
+        let error = Network::new(&lab, list(&lab, "1.1.0", ranges)).add("a", &a).unwrap_err();
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error["msg"].as_str().unwrap().contains(text), "{error}");
+    }
+    let network = Network::new(&lab, list(&lab, "1.1.0", &["10.244.1.0/31", "fd00::/64"]));
+    network.add("a", &a).unwrap();
+    let b = lab.container();
+    network.add("b", &b).unwrap();
+    let error = network.add("c", &lab.container()).unwrap_err();
+    assert_eq!(error["code"], 11, "{error}");
+    assert_eq!(network.noted().len(), 4);
+    // The host's own namespace is nobody's container.
+    let host = Namespace { path: lab.host.path.clone(), fd: lab.host.fd.try_clone().unwrap() };
+    let error = network.add("d", &host).unwrap_err();
+    std::mem::forget(host);
+    assert_eq!(error["code"], 4, "{error}");
+    // A link of that name is there already.
+    network.del("a", &a.path).unwrap();
+    a.within(|| Handle::open().unwrap().add_bridge(&dyad_links::NewLink::named("eth0"))).unwrap();
+    let error = network.add("a", &a).unwrap_err();
+    assert_eq!(error["code"], 100, "{error}");
+    assert_eq!(network.noted().len(), 2);
+    assert_eq!(lab.host.links().len(), 3, "lo, uplink, and that of b");
+}
+
+#[test]
+fn the_agent_is_asked_where_there_is_one() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    let network = Network::new(&lab, list(&lab, "1.0.0", &[]));
+    let listener = UnixListener::bind(lab.dir.path().join("cni.sock")).unwrap();
+    let (a, seen) = (lab.container(), std::sync::Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            for _ in 0..4 {
+                let mut stream = listener.accept().unwrap().0;
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).unwrap();
+                let request = wire::decode_request(&bytes).unwrap();
+                let count = seen.lock().unwrap().len();
+                seen.lock().unwrap().push((request.command.as_str(), request.container_id.clone()));
+                let answer = match count {
+                    0 => Ok(Some(dyad_cni::CniResult::default().to_json(Version::V1_0_0))),
+                    1 => Ok(None),
+                    2 => Err(dyad_cni::CniError::new(dyad_cni::Code::TryAgainLater, "not yet")),
+                    _ => return,
+                };
+                stream.write_all(&wire::encode_answer(&answer)).unwrap();
+            }
+        });
+        assert_eq!(network.add("a", &a).unwrap(), json!({ "cniVersion": "1.0.0", "dns": {} }));
+        network.del("a", &a.path).unwrap();
+        let error = network.add("b", &a).unwrap_err();
+        assert_eq!((&error["code"], &error["msg"]), (&json!(11), &json!("not yet")));
+        let error = network.add("c", &a).unwrap_err();
+        assert!(error["msg"].as_str().unwrap().contains("has gone without an answer"), "{error}");
+        server.join().unwrap();
+    });
+    let seen = seen.into_inner().unwrap();
+    assert_eq!(seen[..2], [("ADD", "a".to_owned()), ("DEL", "a".to_owned())]);
+    // It is there no more: what it made is still undone, by the plugin.
+    drop(listener);
+    network.del("a", &a.path).unwrap();
+    assert!(lab.host.within(|| pod::list(&mut Handle::open().unwrap()).unwrap()).is_empty());
+}
