@@ -6,9 +6,10 @@ use dyad_links::{Handle, OURS, Route};
 use dyad_nft::Executor;
 use tracing::info;
 
+use crate::routes::tunnels;
 use crate::{AgentError, claim, dataplane};
 
-/// Removes our tables, routes to nodes and Services, claimed addresses, and programs at the sockets of `cgroup`, and
+/// Removes our tables, tunnels, routes to nodes and Services, claimed addresses, and programs at the sockets of `cgroup`, and
 /// nothing else, from the network namespace of the calling thread. Links and routes of pods are whoever's who has made
 /// the pods.
 pub fn cleanup(cgroup: Option<&Path>) -> Result<(), AgentError> {
@@ -27,5 +28,7 @@ pub fn cleanup(cgroup: Option<&Path>) -> Result<(), AgentError> {
         links.delete_route(route)?;
         info!(destination = %route.destination, "route deleted");
     }
+    tunnels::cleanup(&mut links)?;
+    info!("tunnels deleted");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dyad_net::{DualStack, IpNet};
+use dyad_net::{DualStack, IpFamily, IpNet};
 
 /// What an agent is told.
 ///
@@ -22,8 +22,13 @@ pub struct Config {
     pub service_ranges: Option<Vec<IpNet>>,
     /// What counts as a pod of this node.
     pub own_pods: OwnPods,
-    /// Whether routes to the pods of other nodes and to Services are kept, and the node is made to forward.
-    pub routes: bool,
+    /// How packets come to the pods of other nodes. Unless that is somebody else's affair, routes to Services are kept,
+    /// too, and the node is made to forward.
+    pub routing: Routing,
+    /// Tunnels, where there are some.
+    pub tunnels: Tunnels,
+    /// The largest packet of pods in bytes; that of the links between nodes, if not given.
+    pub mtu: Option<u32>,
     /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside of it.
     pub masquerade_pods: bool,
     /// Whether everything that goes to a Service is masqueraded, that of own pods too.
@@ -67,7 +72,7 @@ impl Config {
 
     /// For a node whose pods somebody else connects: routes and the masquerade of what leaves the cluster are theirs.
     pub fn beside_cni(node_name: &str, pod_ranges: DualStack<IpNet>) -> Self {
-        Self { routes: false, masquerade_pods: false, ..Self::of_node(node_name, pod_ranges) }
+        Self { routing: Routing::None, masquerade_pods: false, ..Self::of_node(node_name, pod_ranges) }
     }
 
     fn of_node(node_name: &str, pod_ranges: DualStack<IpNet>) -> Self {
@@ -76,7 +81,9 @@ impl Config {
             pod_ranges,
             service_ranges: None,
             own_pods: OwnPods::OfNode,
-            routes: true,
+            routing: Routing::Direct,
+            tunnels: Tunnels::default(),
+            mtu: None,
             masquerade_pods: true,
             masquerade_all: false,
             open_pods: false,
@@ -92,6 +99,42 @@ impl Config {
         }
     }
 }
+
+/// How packets come to the pods of other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// Somebody else sees to it.
+    #[default]
+    None,
+    /// By routes through the other nodes' addresses, which must be on a link of this node.
+    Direct,
+    /// By routes to nodes whose addresses are on a link of this node, and in VXLAN to all others.
+    Auto,
+    /// In VXLAN.
+    Vxlan,
+}
+
+/// What tunnels between nodes are like; the same on all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnels {
+    /// The family of the packets outside; the first of the node's addresses that both ends have, if not given.
+    pub underlay: Option<IpFamily>,
+    /// The UDP port.
+    pub port: u16,
+    /// The number of the network (VNI).
+    pub id: u32,
+}
+
+impl Default for Tunnels {
+    fn default() -> Self {
+        Self { underlay: None, port: VXLAN_PORT, id: VXLAN_ID }
+    }
+}
+
+/// The UDP port of VXLAN, as Linux and flannel have it.
+pub const VXLAN_PORT: u16 = 8472;
+/// The number of our VXLAN network, which none of the others in use is likely to have.
+pub const VXLAN_ID: u32 = 214;
 
 /// What counts as a pod of this node: its traffic to Services keeps its source, and may go to endpoints anywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

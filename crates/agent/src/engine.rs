@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::checks::{self, Checks};
-use crate::config::{NodePorts, OwnPods};
+use crate::config::{NodePorts, OwnPods, Routing};
 use crate::gate::{Arrival, Pods};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -74,7 +74,7 @@ impl Engine {
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> Result<Self, AgentError> {
-        if config.routes {
+        if config.routing != Routing::None {
             prepare();
         }
         crate::sysctl::apply(&config.conntrack);
@@ -296,7 +296,7 @@ impl Engine {
     }
 
     fn route(&mut self) -> Result<(), AgentError> {
-        if !self.config.routes {
+        if self.config.routing == Routing::None {
             (self.routes_due, self.status.routed) = (false, true);
             return Ok(());
         }
@@ -304,7 +304,7 @@ impl Engine {
             let ranges = self.compiler.node().services.clone();
             let applied = routes::apply(&mut self.links, &self.config, &self.me, &self.nodes, &ranges);
             self.status.routed = applied.is_ok();
-            applied?;
+            self.status.mtu = applied?;
             self.routes_due = false;
             // Links come and go without a word of the API.
             self.pods_due = true;

@@ -43,7 +43,10 @@ pub use announce::{Announcement, DATAPLANE, DNS_CACHE};
 use checks::Checks;
 pub use claim::claim;
 pub use cleanup::cleanup;
-pub use config::{Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods};
+pub use config::{
+    Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods, Routing, Tunnels,
+    VXLAN_ID, VXLAN_PORT,
+};
 use engine::Engine;
 pub use gate::{Arrivals, Gate, NotReady, gate};
 use health::Health;
@@ -97,6 +100,8 @@ pub struct Status {
     pub repairs: u64,
     /// What went wrong last, if it still does.
     pub last_error: Option<String>,
+    /// The largest packet of pods in bytes, as far as it is known.
+    pub mtu: Option<u32>,
     /// What executes the program: `ebpf`, or `nftables` and why.
     pub dataplane: String,
     /// What the Node object says of that, and of [`intercepts`](Self::intercepts).

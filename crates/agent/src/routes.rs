@@ -1,9 +1,10 @@
-//! Routes: to the pod ranges of the other nodes, through their addresses of the same family; and to the cluster IPs,
-//! so that processes of the node itself have a way and a source address for them, whatever else it has a route for.
+//! Routes: to the pod ranges of the other nodes, through their addresses or through tunnels to them; and to the cluster
+//! IPs, so that processes of the node itself have a way and a source address for them, whatever else it has a route for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use dyad_links::vxlan::{self, Remote};
 use dyad_links::{Handle, OURS, Route};
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::Name;
@@ -12,6 +13,12 @@ use tracing::info;
 
 use crate::Config;
 use crate::announce::Announcement;
+
+pub(crate) mod tunnels;
+mod ways;
+
+use tunnels::{Made, Wanted};
+use ways::{Neighbourhood, Way};
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,28 +46,65 @@ impl Node {
     fn ip(&self, family: IpFamily) -> Option<IpAddr> {
         self.ips.iter().copied().find(|ip| IpFamily::from(*ip) == family)
     }
+
+    /// What the node is called by pods behind tunnels: the first address of its own range, which no pod has. Answers to
+    /// it take the tunnel, too, where answers to others of its addresses would not.
+    fn inside(&self, family: IpFamily) -> Option<IpAddr> {
+        self.pod_ranges.iter().find(|range| IpFamily::from(**range) == family).map(IpNet::network)
+    }
 }
 
-/// The routes there should be. A range whose family a node has no address of is left out.
-fn wanted(
-    me: &Name,
-    nodes: &BTreeMap<Name, Node>,
-    service_ranges: &[IpNet],
-    link_of: &BTreeMap<IpAddr, u32>,
-) -> Vec<Route> {
-    let others = nodes.iter().filter(|(name, _)| *name != me);
-    let to_nodes = others.flat_map(|(_, node)| {
-        node.pod_ranges.iter().filter_map(|range| {
-            // The kernel finds the link of the gateway.
-            Some(Route::via(*range, node.ip((*range).into())?, 0))
-        })
+/// Where pods of other nodes are, and what carries packets there.
+#[derive(Debug, Default)]
+struct Plan {
+    direct: Vec<Route>,
+    /// Ranges behind tunnels, by the family of the packets outside.
+    tunnelled: Vec<(IpNet, IpFamily)>,
+    tunnels: BTreeMap<IpFamily, Wanted>,
+}
+
+/// The ways there should be. A range that there is no way to is left out.
+fn plan(config: &Config, me: &Name, nodes: &BTreeMap<Name, Node>, neighbourhood: &Neighbourhood) -> Plan {
+    let mut plan = Plan::default();
+    let nobody = Node::default();
+    let mine = nodes.get(me).unwrap_or(&nobody);
+    for (name, other) in nodes.iter().filter(|(name, _)| *name != me) {
+        for range in &other.pod_ranges {
+            match ways::way(config, (*range).into(), mine, other, neighbourhood) {
+                None => {}
+                Some(Way::Direct(via, link)) => plan.direct.push(Route::via(*range, via, link)),
+                Some(Way::Tunnel(from, to)) => {
+                    let (underlay, mac) = (IpFamily::from(from), vxlan::mac(name.name()));
+                    let wanted = plan.tunnels.entry(underlay).or_default();
+                    wanted.local = Some(from);
+                    wanted.remotes.insert(Remote { mac, ip: to });
+                    wanted.gateways.insert(range.network(), mac);
+                    wanted.addresses.extend(mine.inside((*range).into()).map(IpNet::from));
+                    plan.tunnelled.push((*range, underlay));
+                }
+            }
+        }
+    }
+    plan
+}
+
+/// The routes of a plan, where its tunnels are these links.
+fn to_nodes(plan: &Plan, mine: Option<&Node>, made: &Made) -> Vec<Route> {
+    let through = plan.tunnelled.iter().filter_map(|(range, underlay)| {
+        let source = mine.and_then(|mine| mine.inside((*range).into()));
+        let route = Route::via(*range, range.network(), *made.index.get(underlay)?);
+        Some(route.onlink().from_source(source))
     });
-    let to_services = service_ranges.iter().filter_map(|range| {
-        let ip = nodes.get(me)?.ip((*range).into())?;
-        // The link matters for its MTU only: nothing is sent to a cluster IP itself.
+    plan.direct.iter().cloned().chain(through).collect()
+}
+
+/// The routes to cluster IPs there should be. The link matters for its MTU only: nothing is sent to a cluster IP itself.
+fn to_services(mine: Option<&Node>, service_ranges: &[IpNet], link_of: &BTreeMap<IpAddr, u32>) -> Vec<Route> {
+    let route = |range: &IpNet| {
+        let ip = mine?.ip((*range).into())?;
         Some(Route::on_link(*range, *link_of.get(&ip)?).from_source(Some(ip)))
-    });
-    to_nodes.chain(to_services).collect()
+    };
+    service_ranges.iter().filter_map(route).collect()
 }
 
 /// Whether a route that is there does what one that should be there does.
@@ -75,22 +119,30 @@ fn same(present: &Route, wanted: &Route) -> bool {
         && present_hops.iter().zip(&wanted_hops).all(agrees)
 }
 
-/// Makes our routes what they should be.
+/// Makes our routes and tunnels what they should be. The size of the largest packet that pods may send: that of the
+/// links between nodes, without what tunnels add where there are some; `None` while this node has no address.
 pub(crate) fn apply(
     kernel: &mut Handle,
     config: &Config,
     me: &Name,
     nodes: &BTreeMap<Name, Node>,
     service_ranges: &[IpNet],
-) -> dyad_links::Result<()> {
+) -> dyad_links::Result<Option<u32>> {
     let link_of = kernel.addresses()?.into_iter().map(|address| (address.net.addr(), address.link)).collect();
-    let wanted = wanted(me, nodes, service_ranges, &link_of);
+    let links = kernel.links()?;
+    let plan = plan(config, me, nodes, &Neighbourhood::of(kernel.all_routes()?));
+    let made = tunnels::make(kernel, &config.tunnels, me.name(), &plan.tunnels, &link_of, &links)?;
+    let mine = nodes.get(me);
+    let mut wanted = to_nodes(&plan, mine, &made);
+    wanted.extend(to_services(mine, service_ranges, &link_of));
     // The routes of this node's own pods, and the way out, are others' to keep.
     let is_ours = |route: &Route| {
         let through_a_node = || route.hops.iter().any(|hop| hop.via.is_some());
+        let through_a_tunnel = || route.hops.iter().any(|hop| made.index.values().any(|of| *of == hop.link));
+        let is_of_pods = || config.pod_ranges.iter().any(|(_, range)| range.contains(&route.destination));
         service_ranges.contains(&route.destination)
-            || config.pod_ranges.iter().any(|(_, range)| range.contains(&route.destination))
-                && through_a_node()
+            || route.destination.prefix_len() > 0 && is_of_pods() && through_a_node()
+            || through_a_tunnel()
     };
     let present: Vec<Route> = kernel.routes(OURS)?.into_iter().filter(is_ours).collect();
     let destinations: BTreeSet<IpNet> = wanted.iter().map(|route| route.destination).collect();
@@ -102,15 +154,25 @@ pub(crate) fn apply(
         if !present.iter().any(|present| same(present, &route)) {
             kernel.replace_route(&route)?;
             let via = route.hops.iter().find_map(|hop| hop.via).map(tracing::field::display);
-            info!(destination = %route.destination, via, "route set");
+            let link = route.hops.first().and_then(|hop| links.iter().find(|link| link.index == hop.link));
+            info!(destination = %route.destination, via, link = link.map(|link| &*link.name), "route set");
         }
     }
-    Ok(())
+    tunnels::prune(kernel, &plan.tunnels, &made, &links)?;
+    let mtu_of = |ip: &IpAddr| {
+        let index = link_of.get(ip)?;
+        links.iter().find(|link| link.index == *index).map(|link| link.mtu)
+    };
+    let underlay = mine.into_iter().flat_map(|node| &node.ips).filter_map(mtu_of).min();
+    Ok(config.mtu.or(made.mtu).or(underlay))
 }
 
 #[cfg(test)]
 mod tests {
+    use dyad_net::DualStack;
+
     use super::*;
+    use crate::config::Routing;
 
     #[test]
     fn each_range_goes_through_an_address_of_its_family() {
@@ -126,16 +188,23 @@ mod tests {
             (named("half"), node(&["172.30.1.13"], &["10.244.2.0/24", "fd01:2::/64"])),
             (named("new"), node(&["172.30.1.14"], &[])),
         ]);
-        let service_ranges = ["10.96.0.0/16", "fd02::/112"].map(|range| range.parse().unwrap());
         let links = [("172.30.1.11".parse().unwrap(), 7)].into();
+        let service_ranges = ["10.96.0.0/16", "fd02::/112"].map(|range| range.parse().unwrap());
         let text = |route: Route| {
             let hop = &route.hops[0];
             let via = hop.via.map_or(format!("link {}", hop.link), |via| via.to_string());
             let source = route.source.map(|source| format!(" from {source}")).unwrap_or_default();
             format!("{} {via}{source}", route.destination)
         };
-        let ways: Vec<String> =
-            wanted(&named("me"), &nodes, &service_ranges, &links).into_iter().map(text).collect();
+        let pods = DualStack::single(IpFamily::V4, IpFamily::V4.everything());
+        let config = Config { routing: Routing::Direct, ..Config::beside_cni("me", pods) };
+        let ways = |me: &str, nodes: &BTreeMap<Name, Node>| -> Vec<String> {
+            let me = named(me);
+            let plan = plan(&config, &me, nodes, &Neighbourhood::default());
+            let mut routes = to_nodes(&plan, nodes.get(&me), &Made::default());
+            routes.extend(to_services(nodes.get(&me), &service_ranges, &links));
+            routes.into_iter().map(text).collect()
+        };
         let expected = [
             "10.244.2.0/24 172.30.1.13",
             "10.244.1.0/24 172.30.1.12",
@@ -143,7 +212,7 @@ mod tests {
             // The other family's address is not on any link yet.
             "10.96.0.0/16 link 7 from 172.30.1.11",
         ];
-        assert_eq!(ways, expected);
-        assert!(wanted(&named("unknown"), &BTreeMap::new(), &service_ranges, &links).is_empty());
+        assert_eq!(ways("me", &nodes), expected);
+        assert!(ways("unknown", &BTreeMap::new()).is_empty());
     }
 }

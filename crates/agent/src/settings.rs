@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use dyad_net::{DualStack, IpFamily, IpNet, parse_cidr_sloppy};
 
-use crate::config::{Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods};
+use crate::config::{
+    Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods, Routing, Tunnels,
+};
 
 mod file;
 
@@ -68,8 +70,12 @@ pub struct Extras {
     pub open_pods: bool,
     /// Whether pods that leave the cluster are masqueraded.
     pub masquerade_pods: bool,
-    /// Whether routes to the pods of other nodes are kept.
-    pub routes: bool,
+    /// How packets come to the pods of other nodes.
+    pub routing: Routing,
+    /// Tunnels, where there are some.
+    pub tunnels: Tunnels,
+    /// The largest packet of pods, if it is not that of the links between nodes.
+    pub mtu: Option<u32>,
 }
 
 /// A setting that makes no sense.
@@ -159,7 +165,9 @@ impl Settings {
         };
         let config = Config {
             own_pods,
-            routes: extras.routes,
+            routing: extras.routing,
+            tunnels: extras.tunnels,
+            mtu: extras.mtu,
             masquerade_pods: extras.masquerade_pods,
             masquerade_all: self.masquerade_all.unwrap_or_default(),
             open_pods: extras.open_pods,

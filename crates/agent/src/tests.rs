@@ -27,6 +27,7 @@ use super::*;
 mod intercept;
 mod policies;
 mod proxy;
+mod tunnels;
 
 /// Longer than anything takes here, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -13,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::output::warning;
 
+mod network;
+
 /// The flags. Those that kube-proxy has, too, mean the same; a flag wins over `--config`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AgentArgs {
@@ -55,9 +57,8 @@ pub(crate) struct AgentArgs {
     /// Masquerade private pod addresses that leave the cluster, where the CNI does not
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
     masquerade_pods: bool,
-    /// Keep routes to the pods of other nodes, where the CNI does not
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
-    routes: bool,
+    #[command(flatten)]
+    network: network::NetworkArgs,
     /// Where /healthz and /livez are; empty for nowhere [default: 0.0.0.0:10256, and in IPv6]
     #[arg(long, value_name = "ADDRESS")]
     healthz_bind_address: Option<String>,
@@ -217,14 +218,16 @@ impl AgentArgs {
     }
 
     fn extras(&self) -> Extras {
-        Extras {
+        let mut extras = Extras {
             dataplane: self.dataplane.into(),
             cgroup: self.cgroup_root.clone(),
             no_network_policy: !self.network_policy,
             open_pods: self.open_pods,
             masquerade_pods: self.masquerade_pods,
-            routes: self.routes,
-        }
+            ..Extras::default()
+        };
+        self.network.fill(&mut extras);
+        extras
     }
 }
 
@@ -319,6 +322,8 @@ pub(crate) async fn terminated() {
 mod tests {
     use clap::Parser;
 
+    use dyad_agent::Routing;
+
     use super::*;
     use crate::args::{Args, Command};
 
@@ -342,9 +347,29 @@ mod tests {
         assert_eq!(settings.oom_score_adj, Some(-900));
         assert_eq!(settings.nodeport_addresses.unwrap().len(), 2);
         assert_eq!(settings.conntrack_tcp_established, Some(Duration::from_secs(5400)));
-        assert!(args.network_policy && !args.cleanup && !args.routes);
+        assert!(args.network_policy && !args.cleanup);
+        assert_eq!(args.extras().routing, Routing::None);
         let args = parse("dyad agent --network-policy=false --cleanup --routes=true");
-        assert!(!args.network_policy && args.cleanup && args.routes);
+        assert!(!args.network_policy && args.cleanup);
+        assert_eq!(args.extras().routing, Routing::Direct);
         assert_eq!(node_name(Some("Node1\n")).unwrap(), "node1");
+    }
+
+    #[test]
+    fn ways_between_nodes_are_chosen_or_refused_with_a_reason() {
+        let extras =
+            parse("dyad agent --routing=vxlan --tunnel-underlay=ipv6 --vxlan-port=4789 --mtu=1400").extras();
+        assert_eq!((extras.routing, extras.mtu), (Routing::Vxlan, Some(1400)));
+        assert_eq!((extras.tunnels.underlay, extras.tunnels.port), (Some(IpFamily::V6), 4789));
+        for (line, part) in [
+            ("--routing=wireguard", "WireGuard is not built in"),
+            ("--routing=bgp", "must be auto, direct, vxlan or none"),
+            ("--tunnel-underlay=IPv4", "must be auto, ipv4 or ipv6"),
+            ("--vxlan-id=16777216", "16777216 is not in"),
+            ("--mtu=1000", "1000 is not in 1280"),
+        ] {
+            let error = Args::try_parse_from(["dyad", "agent", line]).unwrap_err().to_string();
+            assert!(error.contains(part), "{line}: {error}");
+        }
     }
 }

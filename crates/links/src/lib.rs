@@ -3,7 +3,7 @@
 //! Blocking and small: no runtime and no thread of its own, so that a CNI plugin that lives for a millisecond can
 //! use it as well as a long-lived agent. A [`Handle`] is a netlink socket; a socket keeps the namespace it was
 //! opened in, so one process may hold handles to many namespaces. [`netns`] makes and enters namespaces, [`sysctl`]
-//! sets kernel switches, and [`pod`] is the routed link between a node and a pod.
+//! sets kernel switches, [`pod`] is the routed link between a node and a pod, and [`vxlan`] one between nodes.
 //!
 //! The codec (`wire`) knows only the attributes we use and steps over all others, so that a newer kernel cannot
 //! break a listing.
@@ -18,6 +18,7 @@ pub mod netns;
 pub mod pod;
 mod route;
 pub mod sysctl;
+pub mod vxlan;
 mod wire;
 
 pub use address::Address;

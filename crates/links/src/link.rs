@@ -7,25 +7,25 @@ use crate::error::absent_is_fine;
 use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_EXCL};
 use crate::{Handle, Result};
 
-const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
+pub(crate) const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_ADDRESS: u16 = 1;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_CARRIER: u16 = 33;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(crate) const IFLA_INFO_KIND: u16 = 1;
+pub(crate) const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
@@ -138,7 +138,7 @@ pub struct LinkChange<'a> {
     pub no_link_local: bool,
 }
 
-fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; FIXED] {
+pub(crate) fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; FIXED] {
     let mut bytes = [0; FIXED];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -234,7 +234,12 @@ impl Handle {
         self.add_link(link, "bridge", |_| {})
     }
 
-    fn add_link(&mut self, link: &NewLink<'_>, kind: &str, data: impl FnOnce(&mut Message)) -> Result<()> {
+    pub(crate) fn add_link(
+        &mut self,
+        link: &NewLink<'_>,
+        kind: &str,
+        data: impl FnOnce(&mut Message),
+    ) -> Result<()> {
         let what = || format!("adding {kind} {}", link.name);
         self.request(what, |flags| {
             let flags = flags | NLM_F_CREATE | NLM_F_EXCL;

@@ -8,12 +8,13 @@ use crate::error::absent_is_fine;
 use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_REPLACE};
 use crate::{Handle, Mac, Result};
 
-const RTM_NEWNEIGH: u16 = 28;
-const RTM_DELNEIGH: u16 = 29;
-const RTM_GETNEIGH: u16 = 30;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NUD_PERMANENT: u16 = 0x80;
+pub(crate) const RTM_NEWNEIGH: u16 = 28;
+pub(crate) const RTM_DELNEIGH: u16 = 29;
+pub(crate) const RTM_GETNEIGH: u16 = 30;
+pub(crate) const NDA_DST: u16 = 1;
+pub(crate) const NDA_LLADDR: u16 = 2;
+pub(crate) const NUD_NOARP: u16 = 0x40;
+pub(crate) const NUD_PERMANENT: u16 = 0x80;
 /// Length of `ndmsg`.
 const FIXED: usize = 12;
 

@@ -84,7 +84,7 @@ pub fn name(key: &str) -> String {
 }
 
 /// FNV-1a: stable over versions and machines, as the standard library's hash is not.
-fn hash(key: &str) -> u64 {
+pub(crate) fn hash(key: &str) -> u64 {
     key.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }

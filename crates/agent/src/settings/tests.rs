@@ -110,7 +110,10 @@ fn defaults_are_those_of_kube_proxy() {
     let (config, warnings) = config(&Settings::default()).unwrap();
     assert_eq!(config.own_pods, OwnPods::OfCluster);
     assert_eq!(config.node_ports, NodePorts::All);
-    assert_eq!((config.routes, config.masquerade_pods, config.masquerade_all), (false, false, false));
+    assert_eq!(
+        (config.routing, config.masquerade_pods, config.masquerade_all),
+        (Routing::None, false, false)
+    );
     assert!(config.network_policy && !config.open_pods);
     assert_eq!(config.service_ranges, None, "learnt from the API");
     assert_eq!(config.healthz, Some("0.0.0.0:10256".parse().unwrap()));
