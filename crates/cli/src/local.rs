@@ -81,6 +81,9 @@ fn show(steps: &mut Steps, step: Progress) {
             steps.done(&format!("Nodes ready ({ready} of {all})"));
             steps.waiting("cluster DNS");
         }
+        Progress::Bare(all) => {
+            steps.done(&format!("Nodes ({all}), ready once a CNI plugin is there"));
+        }
         Progress::Dns => steps.done("Cluster DNS"),
         Progress::Nodes(ready, all) => steps.waiting(&format!("nodes ({ready} of {all} ready)")),
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::audit::AuditSpec;
 use crate::paths::check_name;
-use crate::spec::{Dataplane, MAX_NODES, NodeSpec};
+use crate::spec::{Dataplane, MAX_NODES, NodeSpec, Shape};
 
 /// The families of a cluster, as `--ip-family` and `networking.ipFamily` name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct ClusterConfig {
     pub dns_search: Vec<String>,
     /// What carries Services on the nodes.
     pub dataplane: Dataplane,
+    /// What nodes bring along.
+    pub shape: Shape,
     /// The audit log of the API server.
     pub audit: Option<AuditSpec>,
     /// Which controllers run beside it.
@@ -130,6 +132,11 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         api_port: file.api_port,
         dns_search: file.dns_search,
         dataplane: flags.dataplane,
+        shape: match (file.without_cni, file.without_proxy) {
+            (false, _) => Shape::Whole,
+            (true, false) => Shape::Proxy,
+            (true, true) => Shape::Bare,
+        },
         audit: file.audit,
         controllers: flags.controllers.clone(),
     };
@@ -148,6 +155,8 @@ struct File {
     dns_search: Vec<String>,
     nodes: Option<Vec<NodeSpec>>,
     audit: Option<AuditSpec>,
+    without_cni: bool,
+    without_proxy: bool,
 }
 
 fn parse(text: &str, warnings: &mut Vec<String>) -> Result<File> {
@@ -170,6 +179,13 @@ fn parse(text: &str, warnings: &mut Vec<String>) -> Result<File> {
             "apiServer" => file.audit = AuditSpec::parse(value, warnings)?,
             other => warnings.push(ignored(other)),
         }
+    }
+    if file.without_proxy && !file.without_cni {
+        warnings.push(
+            "networking.kubeProxyMode 'none' is ignored without networking.disableDefaultCNI: true, as the built-in \
+             network is one with what carries Services"
+                .into(),
+        );
     }
     Ok(file)
 }
@@ -201,6 +217,13 @@ fn networking(value: &Value, file: &mut File, warnings: &mut Vec<String>) -> Res
                 let ip = text.parse().with_context(|| format!("{field}: {text:?} is not an IP address"))?;
                 file.api_address = Some(ip);
             }
+            "disableDefaultCNI" => {
+                let flag = value.as_bool();
+                file.without_cni =
+                    flag.with_context(|| format!("{field}: expected true or false, not {value}"))?;
+            }
+            // What carries Services is told by --dataplane, whatever a proxy would do it with.
+            "kubeProxyMode" => file.without_proxy = text_of(&field, value)? == "none",
             _ => warnings.push(ignored(&field)),
         }
     }

@@ -271,7 +271,7 @@ pub(crate) async fn wait(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Dataplane, NodeSpec};
+    use crate::spec::{Dataplane, NodeSpec, Shape};
 
     fn spec(services: &[&str], nodes: usize) -> ClusterSpec {
         let ranges: Vec<IpNet> = services.iter().map(|text| text.parse().unwrap()).collect();
@@ -293,6 +293,7 @@ mod tests {
             api_port_is_fixed: false,
             dns_search: Vec::new(),
             dataplane: Dataplane::Auto,
+            shape: Shape::Whole,
             host_is_joined: false,
         }
     }

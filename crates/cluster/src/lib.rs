@@ -18,6 +18,7 @@ mod node_cache;
 pub mod paths;
 mod process;
 mod renewal;
+mod rooms;
 pub mod shell;
 mod signer;
 pub mod spec;

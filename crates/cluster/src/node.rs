@@ -16,8 +16,9 @@ use crate::control_plane::{
 use crate::labels::is_reserved;
 use crate::paths::ClusterDir;
 use crate::renewal::{Renewing, Served, Serving};
-use crate::spec::{ClusterSpec, Dataplane, Place};
-use crate::stop::{MERGED_INTO, cgroup_controllers, cgroup_root};
+use crate::rooms;
+use crate::spec::{ClusterSpec, Dataplane, Place, Shape};
+use crate::stop::{MERGED_INTO, cgroup_controllers};
 
 /// Where kubelets are asked, as everywhere.
 const KUBELET_PORT: u16 = 10250;
@@ -33,6 +34,9 @@ pub(crate) fn main(dir: &Path, name: &str) -> Result<()> {
     let spec = ClusterSpec::load(&dir)?;
     let index =
         spec.nodes.iter().position(|node| node.name == name).context("no such node in cluster.json")?;
+    if spec.shape != Shape::Whole {
+        rooms::enter(&dir, name)?;
+    }
     let store = dyad_images::Store::open(&dir.images())?;
     // Registries are reached from where this process was started, and perhaps from nowhere else.
     let puller = Puller::start(store.clone(), Settings::of_user()).context("can't start a thread")?;
@@ -53,8 +57,7 @@ async fn run(
 ) -> Result<()> {
     let node = &spec.nodes[index];
     let own = wait_for_api(dir, &node.name).await?;
-    let agents = Renewing::open(&dir.agent_kubeconfig(&node.name), "dyad-agent").await?;
-    let (client, agents_client) = (own.client(), agents.client());
+    let client = own.client();
     let certificate = serving(&dir.node(&node.name))?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let shutdown = || {
@@ -64,51 +67,104 @@ async fn run(
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
-    let (gate, arrivals) = dyad_agent::gate();
-    let (intercepts, intercept) = tokio::sync::watch::channel(false);
-    let status = tokio::sync::watch::Sender::new(dyad_agent::Status::default());
-    let mut watched = status.subscribe();
-    if let Err(error) = dyad_agent::claim(&crate::dns::addresses(spec)) {
-        tracing::warn!("this node has no DNS cache: {error:#}");
-    }
-    // Tasks of their own: what wakes one is no work for the others.
-    let agent = tokio::spawn(dyad_agent::run_wired(
-        agents_client,
-        agent_config(dir, spec, index)?,
-        dyad_agent::Wires {
-            status,
-            arrivals: Some(arrivals),
-            intercept: Some(intercept),
-            announcer: Some(client.clone()),
-        },
-        shutdown(),
-    ));
     let mut config = kubelet_config(dir, spec, index, &certificate)?;
-    config.gate = Some(network_gate(gate));
     (config.images, config.puller) = (Some(store), Some(puller));
+    let carried = match spec.shape {
+        Shape::Bare => None,
+        Shape::Whole | Shape::Proxy => Some(Carried::start(dir, spec, index, &client, shutdown()).await?),
+    };
+    let mut carried = carried.map(|(carried, gate)| {
+        config.gate = gate.map(network_gate);
+        carried
+    });
+    // Tasks of their own: what wakes one is no work for the others.
     let kubelet = tokio::spawn(dyad_kubelet::run(client, config, shutdown()));
-    let cache = crate::node_cache::serve(spec, intercepts.clone(), shutdown());
     println!("ready");
-    let ended = async {
-        until_terminated().await;
-        // Nobody's query is lost: the agent gives them back before the server that answers them goes.
-        intercepts.send_replace(false);
-        let given_back = watched.wait_for(|status| !status.intercepts);
-        let _ = tokio::time::timeout(GIVE_BACK, given_back).await;
-        tokio::time::sleep(ANSWERS).await;
+    let serve = async {
+        match &mut carried {
+            Some(carried) => carried.run(spec, shutdown()).await,
+            None => {
+                until_terminated().await;
+                Ok(())
+            }
+        }
     };
     tokio::select! {
-        result = agent => result.context("the agent ended")?.context("agent")?,
+        result = serve => result?,
         result = kubelet => result.context("the kubelet ended")?.context("kubelet")?,
-        () = cache => {}
         never = own.keep() => match never {},
-        never = agents.keep() => match never {},
         never = certificate.keep() => match never {},
-        () = ended => {}
     }
     // Pods and packets go on without this process; what it was writing is dropped with it.
     drop(stop);
     Ok(())
+}
+
+/// What carries Services and policies on a node, and its DNS cache.
+struct Carried {
+    agent: tokio::task::JoinHandle<Result<(), dyad_agent::AgentError>>,
+    access: Option<Renewing>,
+    intercepts: tokio::sync::watch::Sender<bool>,
+    watched: tokio::sync::watch::Receiver<dyad_agent::Status>,
+}
+
+impl Carried {
+    async fn start(
+        dir: &ClusterDir,
+        spec: &ClusterSpec,
+        index: usize,
+        announcer: &kube::Client,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(Self, Option<dyad_agent::Gate>)> {
+        let access = Renewing::open(&dir.agent_kubeconfig(&spec.nodes[index].name), "dyad-agent").await?;
+        // Plugins connect pods before anybody else knows their addresses.
+        let (gate, arrivals) = (spec.shape == Shape::Whole).then(dyad_agent::gate).unzip();
+        let (intercepts, intercept) = tokio::sync::watch::channel(false);
+        let status = tokio::sync::watch::Sender::new(dyad_agent::Status::default());
+        let watched = status.subscribe();
+        if let Err(error) = dyad_agent::claim(&crate::dns::addresses(spec)) {
+            tracing::warn!("this node has no DNS cache: {error:#}");
+        }
+        let agent = tokio::spawn(dyad_agent::run_wired(
+            access.client(),
+            agent_config(dir, spec, index)?,
+            dyad_agent::Wires {
+                status,
+                arrivals,
+                intercept: Some(intercept),
+                announcer: Some(announcer.clone()),
+            },
+            shutdown,
+        ));
+        Ok((Self { agent, access: Some(access), intercepts, watched }, gate))
+    }
+
+    /// Until this process is told to end, or the agent does.
+    async fn run(&mut self, spec: &ClusterSpec, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let cache = crate::node_cache::serve(spec, self.intercepts.clone(), shutdown);
+        let access = self.access.take();
+        let keep = async {
+            match access {
+                Some(access) => access.keep().await,
+                None => std::future::pending().await,
+            }
+        };
+        let (intercepts, watched) = (&self.intercepts, &mut self.watched);
+        let ended = async {
+            until_terminated().await;
+            // Nobody's query is lost: the agent gives them back before the server that answers them goes.
+            intercepts.send_replace(false);
+            let given_back = watched.wait_for(|status| !status.intercepts);
+            let _ = tokio::time::timeout(GIVE_BACK, given_back).await;
+            tokio::time::sleep(ANSWERS).await;
+        };
+        tokio::select! {
+            result = &mut self.agent => result.context("the agent ended")?.context("agent"),
+            () = cache => Ok(()),
+            never = keep => match never {},
+            () = ended => Ok(()),
+        }
+    }
 }
 
 fn agent_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<dyad_agent::Config> {
@@ -120,9 +176,12 @@ fn agent_config(dir: &ClusterDir, spec: &ClusterSpec, index: usize) -> Result<dy
             Dataplane::Ebpf => dyad_agent::Dataplane::Ebpf,
         },
         // Where the kubelet puts pods that have not opted out.
-        cgroup: cgroup_root(dir, &spec.name).map(|root| root.join(&node.name).join("pods")),
+        cgroup: rooms::cgroup(dir, spec, &node.name).map(|root| root.join("pods")),
         intercept: crate::dns::addresses(spec),
-        ..dyad_agent::Config::new(&node.name, spec.pods()?, spec.services()?)
+        ..match spec.shape {
+            Shape::Whole => dyad_agent::Config::new(&node.name, spec.pods()?, spec.services()?),
+            Shape::Proxy | Shape::Bare => dyad_agent::Config::beside_cni(&node.name, spec.pods()?),
+        }
     })
 }
 
@@ -167,7 +226,8 @@ fn kubelet_config(
         node_name: node.name.clone(),
         node_ips: spec.addresses_by_family(Place::Node(index))?,
         root_dir: dir.node(&node.name),
-        cgroup_root: cgroup_root(dir, &spec.name).map(|root| root.join(&node.name)),
+        cgroup_root: rooms::cgroup(dir, spec, &node.name),
+        plugins: (spec.shape != Shape::Whole).then(dyad_kubelet::Plugins::default),
         cgroup_controllers: cgroup_controllers(dir, &spec.name)
             .into_iter()
             .map(|(controller, root)| (controller, root.join(&node.name)))

@@ -78,6 +78,11 @@ impl ClusterDir {
         self.0.join("nodes").join(node)
     }
 
+    /// The directories that a node without a built-in network has in place of the machine's.
+    pub fn node_root(&self, node: &str) -> PathBuf {
+        self.node(node).join("root")
+    }
+
     /// The images that all nodes share.
     pub fn images(&self) -> PathBuf {
         self.0.join("images")
@@ -113,6 +118,11 @@ impl ClusterDir {
     /// Where the supervisor's mount namespace pins the network namespaces.
     pub fn netns_dir(&self) -> PathBuf {
         self.0.join("netns")
+    }
+
+    /// The mount namespace of such a node; likewise only in the supervisor's.
+    pub fn mounts(&self, node: &str) -> PathBuf {
+        self.netns_dir().join(format!("@mounts-{node}"))
     }
 
     /// One network namespace; exists only in the supervisor's mount namespace.

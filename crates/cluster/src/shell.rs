@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::paths::ClusterDir;
-use crate::process;
-use crate::spec::ClusterSpec;
+use crate::spec::{ClusterSpec, Shape};
+use crate::{process, rooms};
 
 /// Becomes a shell (or `command`) in the network of `node`, or of the cluster's first node.
 ///
@@ -40,8 +40,13 @@ pub fn shell(name: &str, node: Option<&str>, command: &[String]) -> Result<std::
     }
     enter(&pid, LinkNameSpaceType::ProcessID)?;
     enter(&mount, LinkNameSpaceType::Mount)?;
+    let room =
+        (spec.shape != Shape::Whole && node != crate::fabric::OUTSIDE).then(|| rooms::open(&dir, node));
     let netns = File::open(dir.netns(node)).context("can't open the node's network namespace")?;
     enter(&netns, LinkNameSpaceType::Network)?;
+    if let Some(room) = room {
+        enter(&room?, LinkNameSpaceType::Mount)?;
+    }
     let default = vec![std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".into())];
     let words = if command.is_empty() { &default } else { command };
     // The PID namespace holds for children only; this process waits for one and becomes its exit code.

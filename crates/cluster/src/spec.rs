@@ -50,6 +50,19 @@ impl std::str::FromStr for Dataplane {
     }
 }
 
+/// What nodes bring along besides their kubelet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// The network of pods, Services and policies.
+    #[default]
+    Whole,
+    /// Services and policies; CNI plugins, which somebody else brings, connect the pods.
+    Proxy,
+    /// Nothing: all of it is somebody else's.
+    Bare,
+}
+
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
@@ -89,6 +102,9 @@ pub struct ClusterSpec {
     /// What carries Services on the nodes.
     #[serde(default)]
     pub dataplane: Dataplane,
+    /// What nodes bring along.
+    #[serde(default)]
+    pub shape: Shape,
     /// The audit log of the API server.
     #[serde(default)]
     pub audit: Option<AuditSpec>,
@@ -274,6 +290,7 @@ mod tests {
             audit: None,
             controllers: all_controllers(),
             dataplane: Dataplane::Auto,
+            shape: Shape::Whole,
             host_is_joined: true,
         }
     }

@@ -121,13 +121,15 @@ pub(crate) fn forget(dir: &ClusterDir, name: &str) -> Result<()> {
 /// Name of the file that says which kubeconfig the context was merged into.
 pub(crate) const MERGED_INTO: &str = "kubeconfig.path";
 
-/// The cgroups of a cluster's pods, in whichever hierarchy of version 2 there is.
+/// The hierarchy of control groups of version 2, if there is one.
+pub(crate) fn cgroup_mount() -> Option<&'static Path> {
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists())
+}
+
+/// The cgroups of a cluster's pods in it.
 pub(crate) fn cgroup_root(dir: &ClusterDir, name: &str) -> Option<PathBuf> {
-    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-        .into_iter()
-        .map(Path::new)
-        .find(|mount| mount.join("cgroup.controllers").exists())
-        .map(|mount| mount.join(cgroup_name(dir, name)))
+    cgroup_mount().map(|mount| mount.join(cgroup_name(dir, name)))
 }
 
 /// Controllers of version 1, as far as there are hierarchies of theirs, with the cluster's cgroup in each.

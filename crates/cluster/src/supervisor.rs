@@ -15,11 +15,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::fabric;
 use crate::launch::open_log;
 use crate::paths::ClusterDir;
 use crate::spec::ClusterSpec;
 use crate::status::Running;
+use crate::{fabric, rooms};
 
 /// A process that lived this long has its back-off forgotten.
 const STEADY: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ pub(crate) fn main(dir: &Path) -> Result<()> {
     let started = Instant::now();
     let dir = ClusterDir::at(dir);
     let mut running = Running::default();
-    let result = prepare(&dir, &mut running, started).and_then(|spec| {
+    let result = prepare(&dir, &mut running, started).and_then(|(spec, _rooms)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(Supervisor::new(dir.clone(), spec, &mut running, started).run())
     });
@@ -52,7 +52,11 @@ pub(crate) fn main(dir: &Path) -> Result<()> {
 }
 
 /// Mounts and network, before there is a second thread.
-fn prepare(dir: &ClusterDir, running: &mut Running, started: Instant) -> Result<ClusterSpec> {
+fn prepare(
+    dir: &ClusterDir,
+    running: &mut Running,
+    started: Instant,
+) -> Result<(ClusterSpec, Vec<std::fs::File>)> {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     let spec = ClusterSpec::load(dir)?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
@@ -63,9 +67,10 @@ fn prepare(dir: &ClusterDir, running: &mut Running, started: Instant) -> Result<
     mount("dyad", dir.netns_dir(), "tmpfs", plain, None)
         .context("can't mount a place for network namespaces")?;
     fabric::build(dir, &spec)?;
+    let rooms = rooms::build(dir, &spec)?;
     running.phases.push(("network".into(), millis(started)));
     running.save(dir)?;
-    Ok(spec)
+    Ok((spec, rooms))
 }
 
 /// How many arenas a process has for its memory. Work goes from thread to thread, and leaves some behind in each: a quarter

@@ -10,7 +10,7 @@ use dyad_net::IpFamily;
 
 use crate::config::ClusterConfig;
 use crate::paths::{ClusterDir, remove_tree};
-use crate::spec::{ClusterSpec, NodeSpec, choose_node_ranges};
+use crate::spec::{ClusterSpec, NodeSpec, Shape, choose_node_ranges};
 use crate::status::{self, Running, Status};
 use crate::stop::{self, Lock, MERGED_INTO, halt};
 use crate::{control_plane, dns, fabric, kubeconfig, process};
@@ -31,6 +31,8 @@ pub enum Progress {
     Api,
     /// So many of all nodes are ready.
     Nodes(usize, usize),
+    /// All nodes are there, so many; they are ready when somebody has brought a network.
+    Bare(usize),
     /// The cluster DNS answers.
     Dns,
 }
@@ -191,8 +193,9 @@ async fn run(
     let context_is_current = kubeconfig::merge(&file, &spec.context(), &access(dir)?)?;
     let client = control_plane::admin_client(dir).await?;
     let not_ready = wait_for_nodes(&client, spec, wait, &mut progress).await?;
+    let waits = spec.shape == Shape::Whole && !dns::addresses(spec).is_empty();
     let ready = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let not_ready = match not_ready.is_empty() && !dns::addresses(spec).is_empty() {
+    let not_ready = match not_ready.is_empty() && waits {
         true => dns::wait(&client, wait.saturating_sub(begun.elapsed()), &mut progress).await?,
         false => not_ready,
     };
@@ -216,6 +219,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         api_port,
         dns_search,
         dataplane,
+        shape,
         audit,
         controllers,
     } = config;
@@ -237,6 +241,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         api_addresses,
         dns_search,
         dataplane,
+        shape,
         audit,
         controllers: controllers.to_string(),
         host_is_joined: rustix::process::geteuid().is_root(),
@@ -365,14 +370,19 @@ async fn wait_for_nodes(
         let nodes = status::api_nodes(client).await?;
         let is_ready = |wanted: &NodeSpec| {
             let node = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&wanted.name));
-            node.is_some_and(|node| status::is_usable(node) && status::has_labels(node, &wanted.labels))
+            // Without a network of ours they are ready some time after this, or never.
+            let is_there = |node| spec.shape != Shape::Whole || status::is_usable(node);
+            node.is_some_and(|node| is_there(node) && status::has_labels(node, &wanted.labels))
         };
         let missing: Vec<String> =
             spec.nodes.iter().filter(|node| !is_ready(node)).map(|node| node.name.clone()).collect();
         let count = spec.nodes.len() - missing.len();
         if count != shown {
             shown = count;
-            progress(Progress::Nodes(count, spec.nodes.len()));
+            progress(match spec.shape {
+                Shape::Proxy | Shape::Bare if missing.is_empty() && count > 0 => Progress::Bare(count),
+                _ => Progress::Nodes(count, spec.nodes.len()),
+            });
         }
         if missing.is_empty() || Instant::now() >= deadline {
             return Ok(missing);

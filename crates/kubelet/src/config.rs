@@ -48,10 +48,37 @@ pub struct Config {
     pub images: Option<dyad_images::Store>,
     /// Who pulls those that are not there; nobody if not given.
     pub puller: Option<dyad_images::registry::Puller>,
+    /// Plugins that connect pods; without, the kubelet does it with addresses of the Node's `podCIDRs`.
+    pub plugins: Option<Plugins>,
     /// Waited for before a pod with a network of its own starts.
     pub gate: Option<NetworkGate>,
     /// How the kubelet is asked for logs, commands and figures; not at all if not given.
     pub serving: Option<Serving>,
+}
+
+/// CNI plugins, and where they and what they leave are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plugins {
+    /// Network configurations; the first one by name holds.
+    pub conf_dir: PathBuf,
+    /// Their programs.
+    pub bin_dirs: Vec<PathBuf>,
+    /// What they answered, for when they shall take it back.
+    pub cache_dir: PathBuf,
+    /// Where the pods' namespaces have paths.
+    pub netns_dir: PathBuf,
+}
+
+impl Default for Plugins {
+    /// The places that they have everywhere.
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into()],
+            cache_dir: "/var/lib/cni".into(),
+            netns_dir: "/var/run/netns".into(),
+        }
+    }
 }
 
 /// What the kubelet's HTTPS server is made of. It listens at each of the node's addresses.
@@ -145,6 +172,7 @@ impl Default for Config {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             images: None,
             puller: None,
+            plugins: None,
             gate: None,
             serving: None,
         }

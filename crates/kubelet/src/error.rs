@@ -31,6 +31,9 @@ pub enum Error {
         /// Its error.
         source: std::io::Error,
     },
+    /// Pods cannot be connected yet.
+    #[error("{0}")]
+    NetworkNotReady(String),
     /// The pod asks for something that is not there, or cannot be.
     #[error("{0}")]
     Pod(String),

@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::cni;
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::Events;
 use crate::files::Resolver;
-use crate::network::{Addresses, Network};
+use crate::network::{Addresses, Network, Wiring};
 use crate::node::{self, Machine};
 use crate::sandbox::{Sandbox, Spawner};
 use crate::seen::Seen;
@@ -57,7 +58,14 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
         Some(program) => program.clone(),
         None => std::env::current_exe().map_err(Error::file("finding this program"))?,
     };
-    let network = Network::open(config.node_ips.clone(), config.mtu)?;
+    let (network, unready) = match &config.plugins {
+        Some(paths) => {
+            let runtime = cni::Runtime::new(paths.clone(), config.node_ips.primary_family());
+            (Wiring::Plugins(runtime), cni::Runtime::unknown())
+        }
+        None => (Wiring::Own(Network::open(config.node_ips.clone(), config.mtu)?), node::without_ranges()),
+    };
+    let (readiness, ready) = watch::channel(unready);
     let (range_sender, ranges) = watch::channel(Vec::new());
     let (events, write_events) = Events::new(client.clone(), config.node_name.clone());
     let mut masked = config.masked_paths.clone();
@@ -68,7 +76,7 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
         host_ips: config.node_ips.iter().map(|(_, ip)| *ip).collect(),
         network,
         addresses: Mutex::new(None),
-        ranges: ranges.clone(),
+        ready,
         events,
         resolver: Resolver::parse(&fs::read_to_string(&config.resolv_conf).unwrap_or_default()),
         allocatable: machine.capacity.clone(),
@@ -78,7 +86,7 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
         config: config.clone(),
     });
     let server = server::Server::open(&shared)?;
-    while let Err(error) = node::register(&client, &config, &machine).await {
+    while let Err(error) = node::register(&client, &config, &machine, &readiness).await {
         warn!(error = %error.full(), "registering the node");
         tokio::time::sleep(RETRY).await;
     }
@@ -86,13 +94,21 @@ async fn serve(client: Client, config: Config) -> Result<(), Error> {
     tokio::join!(
         write_events,
         node::renew_lease(client.clone(), &config.node_name),
-        node::keep(client, &config, &machine, range_sender),
+        node::keep(client, &config, &machine, range_sender, readiness.clone()),
+        follow_configurations(&shared, readiness),
         open_ranges(Arc::clone(&shared), ranges),
         server.run(),
         collect_images(images),
-        watch_pods(shared),
+        watch_pods(Arc::clone(&shared)),
     );
     Ok(())
+}
+
+/// Where plugins connect pods, the node is ready when there is a configuration for them.
+async fn follow_configurations(shared: &Shared, readiness: watch::Sender<cni::Readiness>) {
+    if let Wiring::Plugins(runtime) = &shared.network {
+        match runtime.follow(readiness).await {}
+    }
 }
 
 /// Removes images that nobody needs, now and then.
@@ -114,6 +130,10 @@ async fn collect_images(store: Option<dyad_images::Store>) {
 
 /// Opens the pools when the ranges are known, with the addresses of running pods taken.
 async fn open_ranges(shared: Arc<Shared>, mut ranges: watch::Receiver<Vec<IpNet>>) {
+    if matches!(shared.network, Wiring::Plugins(_)) {
+        // Whose addresses pods have is theirs to know.
+        return;
+    }
     while ranges.changed().await.is_ok() {
         let found = ranges.borrow_and_update().clone();
         let Some(mut addresses) = Addresses::new(&found) else {
@@ -199,6 +219,14 @@ async fn remove_orphans(shared: &Arc<Shared>, listed: &[String], workers: &Worke
     let mut dirs = state_dirs(&shared.config);
     dirs.retain(|dir| !known(&uid_of(dir)));
     let keys: Vec<String> = listed.iter().cloned().chain(workers.keys().cloned()).collect();
+    if let Wiring::Plugins(runtime) = &shared.network {
+        for dir in &dirs {
+            if let Err(error) = runtime.detach(dir).await {
+                warn!(dir = %dir.display(), error = %error.full(), "taking a pod that is gone off the network");
+                runtime.abandon(dir);
+            }
+        }
+    }
     let own = Arc::clone(shared);
     let removed = tokio::task::spawn_blocking(move || {
         for dir in dirs {
@@ -217,7 +245,10 @@ async fn remove_orphans(shared: &Arc<Shared>, listed: &[String], workers: &Worke
                 warn!(dir = %dir.display(), %error, "removing the state of a pod that is gone");
             }
         }
-        own.network.remove_others(&keys)
+        match &own.network {
+            Wiring::Own(network) => network.remove_others(&keys),
+            Wiring::Plugins(_) => Ok(()),
+        }
     });
     match removed.await {
         Ok(Ok(())) => {}

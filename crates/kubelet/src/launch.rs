@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, SecurityContext, Servi
 
 use crate::env::{self, Sources};
 use crate::image::Ready;
-use crate::sandbox::{Account, ContainerSpec, ImageRoot, Mount, root};
+use crate::sandbox::{Account, ContainerSpec, ImageRoot, Mount, Propagation, root};
 
 /// Capabilities that container runtimes leave to root by default: chown, dac_override, fowner, fsetid, kill, setgid,
 /// setuid, setpcap, net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
@@ -240,6 +240,8 @@ fn mounts(input: &Input<'_>, env: &[(String, String)], writable: bool) -> Result
             source,
             target: PathBuf::from(&mount.mount_path),
             read_only: generated || mount.read_only == Some(true),
+            propagation: propagation(mount.mount_propagation.as_deref(), privileged(input.container))
+                .map_err(|problem| format!("volume {name:?}: {problem}"))?,
         });
     }
     let message = input.container.termination_message_path.as_deref().filter(|path| !path.is_empty());
@@ -252,10 +254,25 @@ fn mounts(input: &Input<'_>, env: &[(String, String)], writable: bool) -> Result
     for (source, target, read_only) in own {
         // A volume that the pod mounts there itself wins.
         if mounts.iter().all(|mount| mount.target != Path::new(target)) {
-            mounts.push(Mount { source, target: target.into(), read_only });
+            let target = target.into();
+            mounts.push(Mount { source, target, read_only, propagation: Propagation::None });
         }
     }
     Ok(mounts)
+}
+
+fn privileged(container: &Container) -> bool {
+    container.security_context.as_ref().and_then(|own| own.privileged) == Some(true)
+}
+
+/// `mountPropagation`; what a container mounts is shown to the node only if it is trusted with all of it.
+fn propagation(name: Option<&str>, privileged: bool) -> Result<Propagation, String> {
+    match name {
+        Some("HostToContainer") => Ok(Propagation::HostToContainer),
+        Some("Bidirectional") if privileged => Ok(Propagation::Bidirectional),
+        Some("Bidirectional") => Err("mountPropagation: Bidirectional is for privileged containers".into()),
+        _ => Ok(Propagation::None),
+    }
 }
 
 /// Whether a path is one of these, or below one.

@@ -10,12 +10,14 @@
 
 mod applet;
 mod cgroup;
+mod cni;
 mod config;
 mod env;
 mod error;
 mod event;
 mod figures;
 mod files;
+pub mod host;
 mod image;
 mod internal;
 mod kubelet;
@@ -32,7 +34,7 @@ mod volumes;
 mod worker;
 
 pub use applet::echo;
-pub use config::{Caller, Config, Identify, NetworkGate, Serving};
+pub use config::{Caller, Config, Identify, NetworkGate, Plugins, Serving};
 pub use error::Error;
 pub use internal::internal_main;
 pub use kubelet::run;

@@ -8,6 +8,7 @@ use dyad_links::{Handle, pod, sysctl};
 use dyad_net::{DualStack, IpFamily, IpNet, Pool, StaticBand};
 use tracing::warn;
 
+use crate::cni;
 use crate::error::Error;
 
 /// Used when the node's own link does not say otherwise, in bytes.
@@ -72,6 +73,15 @@ impl Addresses {
     fn pool(&mut self, family: IpFamily) -> Option<&mut Pool> {
         self.pools.iter_mut().find(|(known, _)| *known == family).map(|(_, pool)| pool)
     }
+}
+
+/// Who connects pods.
+#[derive(Debug)]
+pub(crate) enum Wiring {
+    /// The kubelet itself.
+    Own(Network),
+    /// Plugins that it calls.
+    Plugins(cni::Runtime),
 }
 
 /// Makes and removes pod links.

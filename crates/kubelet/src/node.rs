@@ -7,7 +7,7 @@ use dyad_net::IpNet;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::cni::Readiness;
 use crate::config::Config;
 use crate::error::Error;
 use crate::pod::status::time;
@@ -25,6 +26,8 @@ const VERSION: &str = "v1.36.0";
 const RENEWAL: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: u32 = 40;
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// How long to wait until the API is asked again.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// What the machine says about itself.
 #[derive(Clone, Debug, Default)]
@@ -102,11 +105,10 @@ fn addresses(config: &Config) -> Vec<Value> {
 }
 
 /// The Node's conditions; `old` gives the times of those that did not change.
-fn conditions(old: &Node, ready: bool, now: Timestamp) -> Vec<Value> {
-    let ready_text = if ready {
-        ("True", "KubeletReady", "kubelet is posting ready status")
-    } else {
-        ("False", "KubeletNotReady", "waiting for pod ranges (spec.podCIDRs)")
+fn conditions(old: &Node, ready: &Readiness, now: Timestamp) -> Vec<Value> {
+    let ready_text = match ready {
+        Ok(()) => ("True", "KubeletReady", "kubelet is posting ready status"),
+        Err(problem) => ("False", "KubeletNotReady", problem.as_str()),
     };
     let known = old.status.as_ref().and_then(|status| status.conditions.as_ref());
     [
@@ -135,7 +137,7 @@ fn conditions(old: &Node, ready: bool, now: Timestamp) -> Vec<Value> {
 
 /// The strategic merge patch that brings the Node's status up to date. Addresses are keyed by a type that is not
 /// unique, so the list is replaced as a whole (B35).
-fn status_patch(config: &Config, machine: &Machine, old: &Node, ready: bool, now: Timestamp) -> Value {
+fn status_patch(config: &Config, machine: &Machine, old: &Node, ready: &Readiness, now: Timestamp) -> Value {
     let mut list = addresses(config);
     list.push(json!({"$patch": "replace"}));
     json!({"status": {
@@ -149,12 +151,18 @@ fn status_patch(config: &Config, machine: &Machine, old: &Node, ready: bool, now
 }
 
 /// Creates the Node, or brings an old one up to date.
-pub(crate) async fn register(client: &Client, config: &Config, machine: &Machine) -> Result<(), Error> {
+pub(crate) async fn register(
+    client: &Client,
+    config: &Config,
+    machine: &Machine,
+    readiness: &watch::Sender<Readiness>,
+) -> Result<(), Error> {
     let api: Api<Node> = Api::all(client.clone());
     let now = Timestamp::now();
     let name = &config.node_name;
-    let fresh = |old: &Node, ready| {
-        let mut status = status_patch(config, machine, old, ready, now);
+    let unready = readiness.borrow().clone();
+    let fresh = |old: &Node| {
+        let mut status = status_patch(config, machine, old, &unready, now);
         status["status"]["addresses"] = addresses(config).into();
         status["metadata"] = json!({"name": name, "labels": labels(config, machine)});
         if config.control_plane_taint {
@@ -163,7 +171,7 @@ pub(crate) async fn register(client: &Client, config: &Config, machine: &Machine
         }
         serde_json::from_value::<Node>(status).map_err(|error| Error::Pod(error.to_string()))
     };
-    let node = fresh(&Node::default(), false)?;
+    let node = fresh(&Node::default())?;
     match api.create(&PostParams::default(), &node).await {
         Ok(_) => {
             info!(node = %name, "registered");
@@ -177,8 +185,9 @@ pub(crate) async fn register(client: &Client, config: &Config, machine: &Machine
     api.patch(name, &PatchParams::default(), &Patch::Strategic(change))
         .await
         .map_err(Error::api("labelling the Node"))?;
-    let ready = !pod_ranges(&old).is_empty();
-    let change = status_patch(config, machine, &old, ready, now);
+    note_ranges(config, &old, readiness);
+    let ready = readiness.borrow().clone();
+    let change = status_patch(config, machine, &old, &ready, now);
     api.patch_status(name, &PatchParams::default(), &Patch::Strategic(change))
         .await
         .map(drop)
@@ -193,44 +202,77 @@ fn pod_ranges(node: &Node) -> Vec<IpNet> {
     list.unwrap_or_default().iter().filter_map(|range| range.parse().ok()).collect()
 }
 
-/// Watches the Node: tells its pod ranges, and says that it is ready whenever the API does not.
+/// What a node says that has no pod ranges and needs some.
+pub(crate) fn without_ranges() -> Readiness {
+    Err("waiting for pod ranges (spec.podCIDRs)".into())
+}
+
+/// Where pods get addresses of the node's ranges, it is ready once it has some.
+fn note_ranges(config: &Config, node: &Node, readiness: &watch::Sender<Readiness>) {
+    if config.plugins.is_none() {
+        let now = if pod_ranges(node).is_empty() { without_ranges() } else { Ok(()) };
+        readiness.send_if_modified(|known| std::mem::replace(known, now.clone()) != now);
+    }
+}
+
+/// Watches the Node: tells its pod ranges, and says how it is whenever the API says something else.
 pub(crate) async fn keep(
     client: Client,
     config: &Config,
     machine: &Machine,
     ranges: watch::Sender<Vec<IpNet>>,
+    readiness: watch::Sender<Readiness>,
 ) {
     let api: Api<Node> = Api::all(client);
     let only = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
     let mut nodes = std::pin::pin!(watcher(api.clone(), only));
-    while let Some(event) = nodes.next().await {
-        let node = match event {
-            Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => node,
-            Ok(_) => continue,
-            Err(error) => {
-                warn!(%error, "watching the Node");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
-            }
-        };
-        let found = pod_ranges(&node);
-        let ready = !found.is_empty();
+    let mut changes = readiness.subscribe();
+    let mut last = None;
+    let mut failed = false;
+    loop {
+        tokio::select! {
+            event = nodes.next() => match event {
+                None => return,
+                Some(Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) => last = Some(node),
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => {
+                    warn!(%error, "watching the Node");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            },
+            // Its sender lives as long as this.
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(RETRY), if failed => {}
+        }
+        let Some(node) = &last else { continue };
+        let found = pod_ranges(node);
+        note_ranges(config, node, &readiness);
         ranges.send_if_modified(|known| {
-            let changed = *known != found && ready;
+            let changed = *known != found && !found.is_empty();
             if changed {
                 *known = found;
             }
             changed
         });
+        let ready = changes.borrow_and_update().clone();
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         let shown = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
-        let want = if ready { "True" } else { "False" };
-        if shown.is_none_or(|condition| condition.status != want) {
-            let change = status_patch(config, machine, &node, ready, Timestamp::now());
+        let says = |condition: &NodeCondition| match &ready {
+            Ok(()) => condition.status == "True",
+            Err(problem) => condition.status == "False" && condition.message.as_ref() == Some(problem),
+        };
+        failed = false;
+        if !shown.is_some_and(says) {
+            let change = status_patch(config, machine, node, &ready, Timestamp::now());
             let patched =
                 api.patch_status(&config.node_name, &PatchParams::default(), &Patch::Strategic(change)).await;
-            if let Err(error) = patched {
-                warn!(%error, "reporting the Node's status");
+            match patched {
+                Ok(node) => last = Some(node),
+                Err(error) => {
+                    warn!(%error, "reporting the Node's status");
+                    failed = true;
+                }
             }
         }
     }
@@ -281,7 +323,8 @@ mod tests {
         let node_ips =
             DualStack::dual(IpFamily::V6, "2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap());
         let config = Config { node_name: "n1".into(), node_ips, ..Config::default() };
-        let patch = status_patch(&config, &Machine::default(), &Node::default(), true, Timestamp::UNIX_EPOCH);
+        let patch =
+            status_patch(&config, &Machine::default(), &Node::default(), &Ok(()), Timestamp::UNIX_EPOCH);
         assert_eq!(
             patch["status"]["addresses"],
             json!([
@@ -310,9 +353,9 @@ mod tests {
     #[test]
     fn a_condition_keeps_the_time_of_its_last_change() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let status = json!({"conditions": conditions(&Node::default(), false, at(1))});
+        let status = json!({"conditions": conditions(&Node::default(), &without_ranges(), at(1))});
         let old: Node = serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap();
-        let now = conditions(&old, true, at(9));
+        let now = conditions(&old, &Ok(()), at(9));
         let of =
             |kind: &str| now.iter().find(|one| one["type"] == kind).unwrap()["lastTransitionTime"].clone();
         assert_eq!(of("Ready"), json!(time(at(9))));

@@ -28,7 +28,9 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-pub use protocol::{Account, ContainerSpec, ContainerState, Exit, ImageRoot, Mount, SandboxSpec};
+pub use protocol::{
+    Account, ContainerSpec, ContainerState, Exit, ImageRoot, Mount, Propagation, SandboxSpec,
+};
 use protocol::{MESSAGE_BYTES, Reply, Request, SOCKET};
 pub use spawner::Spawner;
 

@@ -3,6 +3,7 @@
 //! A loop that looks at everything it knows, does what the pure [`plan`](crate::pod::plan) says, and sleeps until
 //! something changes: the pod, a container, a probe's verdict, or the time.
 
+mod attach;
 mod image;
 mod publish;
 mod start;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dyad_net::{IpFamily, IpNet};
+use dyad_net::IpFamily;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec};
 use kube::Client;
@@ -23,11 +24,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::cni::Readiness;
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Events, Happening};
 use crate::files::Resolver;
-use crate::network::{Addresses, Network};
+use crate::network::{Addresses, Wiring};
 use crate::pod::plan::{Action, Plan, plan};
 use crate::pod::record::{Ended, Record, Records, recover, timestamp};
 use crate::pod::{self, RestartPolicy, containers, status, title};
@@ -45,10 +47,11 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) spawner: Spawner,
     pub(crate) host_ips: Vec<IpAddr>,
-    pub(crate) network: Network,
+    pub(crate) network: Wiring,
     /// Set when the node's ranges are known.
     pub(crate) addresses: Mutex<Option<Addresses>>,
-    pub(crate) ranges: watch::Receiver<Vec<IpNet>>,
+    /// Whether pods can be connected.
+    pub(crate) ready: watch::Receiver<Readiness>,
     pub(crate) events: Events,
     pub(crate) resolver: Resolver,
     pub(crate) allocatable: BTreeMap<String, String>,
@@ -256,7 +259,14 @@ impl Worker {
                 } else {
                     crate::kubelet::read_addresses(&self.dir())
                 };
-                self.attach(sandbox);
+                if self.ips.is_empty() {
+                    // Its maker was ended before it was connected; another one is made.
+                    let _ = sandbox.kill();
+                    alive.clear();
+                } else {
+                    self.attach(sandbox);
+                }
+                self.check_network();
             }
             Ok((None, _)) => {}
             Err(error) => {
@@ -447,15 +457,15 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
-        let mut ranges = self.shared.ranges.clone();
-        let needs_ranges = self.sandbox.is_none() && ranges.borrow_and_update().is_empty();
+        let mut ready = self.shared.ready.clone();
+        let needs_network = self.sandbox.is_none() && ready.borrow_and_update().is_err();
         tokio::select! {
             // Its sender lives as long as the node's: without it there is nobody to report to either.
             _ = self.wanted.changed() => {}
             Some(outcome) = self.outcomes.1.recv() => self.heed(outcome),
             Some(fetched) = self.fetched.1.recv() => self.note_image(fetched),
             states = read_states(&mut self.watch) => self.note(states),
-            _ = ranges.changed(), if needs_ranges => self.retry = Retry::default(),
+            _ = ready.changed(), if needs_network => self.retry = Retry::default(),
             () = sleep => {}
         }
     }

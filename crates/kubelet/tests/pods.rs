@@ -12,8 +12,8 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use dyad_kubelet::sandbox::{
-    Account, ContainerSpec, ContainerState, Exit, ImageRoot, Mount, Sandbox, SandboxError, SandboxSpec,
-    Spawner, root,
+    Account, ContainerSpec, ContainerState, Exit, ImageRoot, Mount, Propagation, Sandbox, SandboxError,
+    SandboxSpec, Spawner, root,
 };
 use dyad_links::{Handle, pod, sysctl};
 use dyad_net::{DualStack, IpFamily};
@@ -287,8 +287,12 @@ fn an_image_is_a_root_of_its_own() {
     let volume = dir.join("volume");
     std::fs::create_dir(&volume).unwrap();
     std::fs::write(volume.join("file"), "volume\n").unwrap();
-    let mount =
-        |target: &str, read_only: bool| Mount { source: volume.clone(), target: target.into(), read_only };
+    let mount = |target: &str, read_only: bool| Mount {
+        source: volume.clone(),
+        target: target.into(),
+        read_only,
+        propagation: Propagation::None,
+    };
     let run = |name: &str, script: &str, read_only: bool| {
         let scratch = dir.join(format!("scratch-{name}"));
         std::fs::create_dir(&scratch).unwrap();
@@ -331,6 +335,7 @@ fn volumes_appear_wherever_they_are_mounted() {
         source: source.into(),
         target: target.into(),
         read_only,
+        propagation: Propagation::None,
     };
     let mut spec = pod.spec(&[
         "/bin/sh",

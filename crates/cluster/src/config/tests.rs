@@ -82,20 +82,14 @@ fn refusals_name_the_field_and_the_value() {
 #[test]
 fn each_field_without_meaning_is_named_once() {
     let (_, warnings) = file(
-        "featureGates: {A: true}\nnetworking: {kubeProxyMode: ipvs, disableDefaultCNI: true}\n\
+        "featureGates: {A: true}\nnetworking: {kubeProxyMode: none}\n\
          nodes: [{role: worker, image: x, extraMounts: []}]",
     )
     .unwrap();
     let fields: Vec<&str> = warnings.iter().filter_map(|text| text.split(' ').next()).collect();
     assert_eq!(
         fields,
-        [
-            "featureGates",
-            "networking.disableDefaultCNI",
-            "networking.kubeProxyMode",
-            "nodes[0].extraMounts",
-            "nodes[0].image"
-        ]
+        ["featureGates", "nodes[0].extraMounts", "nodes[0].image", "networking.kubeProxyMode"]
     );
 }
 
@@ -131,4 +125,24 @@ fn flags_win_over_the_file() {
     assert_eq!(config.name, "b");
     assert_eq!(config.nodes, []);
     assert_eq!(texts(&config.pod_ranges), ["fd00:10:244::/56"]);
+}
+
+#[test]
+fn nodes_bring_along_what_kind_would_give_them() {
+    let shape = |networking: &str| file(networking).map(|(config, _)| config.shape);
+    for (networking, want) in [
+        ("", Shape::Whole),
+        ("kubeProxyMode: ipvs", Shape::Whole),
+        ("kubeProxyMode: none", Shape::Whole),
+        ("disableDefaultCNI: true", Shape::Proxy),
+        ("disableDefaultCNI: true, kubeProxyMode: nftables", Shape::Proxy),
+        ("disableDefaultCNI: true, kubeProxyMode: none", Shape::Bare),
+    ] {
+        assert_eq!(shape(&format!("networking: {{{networking}}}")).unwrap(), want, "{networking}");
+    }
+    let error = shape("networking: {disableDefaultCNI: 1}").unwrap_err();
+    assert!(
+        format!("{error:#}").contains("networking.disableDefaultCNI: expected true or false"),
+        "{error:#}"
+    );
 }

@@ -29,6 +29,18 @@ pub struct SandboxSpec {
     pub sysctls: Vec<(String, String)>,
 }
 
+/// Which mounts made later on one side of a volume are seen on the other, as `mountPropagation` has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// None.
+    #[default]
+    None,
+    /// Those of the node in the container.
+    HostToContainer,
+    /// Those of the container on the node, too.
+    Bidirectional,
+}
+
 /// Something mounted into a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
@@ -38,6 +50,9 @@ pub struct Mount {
     pub target: PathBuf,
     /// Whether writing is refused.
     pub read_only: bool,
+    /// Which later mounts are seen.
+    #[serde(default)]
+    pub propagation: Propagation,
 }
 
 /// The image that a container runs from.

@@ -14,6 +14,7 @@
 
 pub(super) mod image;
 mod system;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -22,6 +23,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::CWD;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
     unmount,
@@ -29,6 +31,7 @@ use rustix::mount::{
 
 use super::protocol::{ContainerSpec, Mount};
 use super::sys;
+use trees::Trees;
 
 /// Where this program is inside a container.
 pub const PROGRAM: &str = "/run/dyad/bin/dyad";
@@ -55,10 +58,11 @@ fn at<T, E: Into<io::Error>>(what: &str, path: &Path, result: std::result::Resul
 /// mount namespace of its own, and in the pid and network namespaces that `/proc` and `/sys` shall show.
 pub(super) fn enter(spec: &ContainerSpec, new_root: &Path) -> Result<()> {
     let slash = Path::new("/");
+    let trees = Trees::open(&spec.mounts)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     at("unsharing mounts below", slash, mount_change("/", private))?;
     if let Some(image) = &spec.image {
-        return image::enter(spec, image, new_root);
+        return image::enter(spec, image, new_root, &trees);
     }
     at("mounting a root at", new_root, tmpfs(new_root, "0755"))?;
 
@@ -84,7 +88,10 @@ pub(super) fn enter(spec: &ContainerSpec, new_root: &Path) -> Result<()> {
     for (target, mount) in &mounts {
         let inside = new_root.join(target);
         make_point(&inside, mount.source.is_file())?;
-        at("mounting a volume at", &mount.target, mount_bind_recursive(&mount.source, &inside))?;
+        match trees.of(mount) {
+            Some(tree) => at("mounting a volume at", &mount.target, tree.attach(CWD, &inside))?,
+            None => at("mounting a volume at", &mount.target, mount_bind_recursive(&mount.source, &inside))?,
+        }
         let attributes = NOSUID | NODEV | if mount.read_only { RDONLY } else { 0 };
         at("protecting the volume at", &mount.target, sys::set_mount_attributes(&inside, attributes, true))?;
     }
@@ -178,6 +185,13 @@ impl Points {
             })
         })
     }
+}
+
+/// Fills `target` with the entries of `host` and a directory at the relative path `missing`.
+pub(crate) fn open(host: &Path, target: &Path, missing: &Path) -> Result<()> {
+    let mut points = Points::default();
+    points.add(missing, false);
+    open_directory(host, target, &points)
 }
 
 /// Fills `target`, a directory of the new root, with the entries of `host` and the missing mount points.

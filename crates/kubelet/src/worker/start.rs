@@ -1,13 +1,11 @@
-//! Making a sandbox and starting containers in it.
+//! Starting containers in a sandbox.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use dyad_net::DualStack;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Service};
 use kube::Api;
@@ -21,7 +19,7 @@ use crate::files::{self, ResolverInput};
 use crate::pod::record::{Ended, timestamp};
 use crate::pod::{self, containers};
 use crate::probe::{self, Kind, Outcome, Target};
-use crate::sandbox::{Mount, SandboxError, SandboxSpec};
+use crate::sandbox::{Mount, Propagation, SandboxError};
 use crate::{image, launch, volumes};
 
 /// How long one waits whose configuration is incomplete.
@@ -45,9 +43,16 @@ impl Worker {
     pub(super) async fn prepare(&mut self, now: Timestamp) -> Result<(), Error> {
         if self.sandbox.is_none() {
             let made = self.make_sandbox().await;
-            if let Err(error) = &made {
-                let text = format!("Failed to create pod sandbox: {}", error.full());
-                self.tell(None, true, "FailedCreatePodSandBox", text);
+            match &made {
+                Ok(()) => {}
+                Err(Error::NetworkNotReady(problem)) => {
+                    let text = format!("network is not ready: {problem}");
+                    self.tell(None, true, "NetworkNotReady", text);
+                }
+                Err(error) => {
+                    let text = format!("Failed to create pod sandbox: {}", error.full());
+                    self.tell(None, true, "FailedCreatePodSandBox", text);
+                }
             }
             made?;
         }
@@ -78,94 +83,12 @@ impl Worker {
         Ok(())
     }
 
-    fn hostname(&self) -> String {
+    pub(super) fn hostname(&self) -> String {
         if self.is_host_network() {
             return self.shared.config.node_name.clone();
         }
         let own = self.spec.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(self.name());
         own.chars().take(HOSTNAME_BYTES).collect::<String>().trim_end_matches(['-', '.']).to_owned()
-    }
-
-    async fn make_sandbox(&mut self) -> Result<(), Error> {
-        let dir = self.dir();
-        fs::create_dir_all(&dir).map_err(Error::file(format!("making {}", dir.display())))?;
-        if self.spec.host_pid == Some(true) {
-            let text = "hostPID is not supported: containers see the processes of their pod only";
-            self.tell(None, true, "HostPIDNotSupported", text.into());
-        }
-        let addresses = self.take_addresses()?;
-        if let (Some(gate), Some(addresses)) = (&self.shared.config.gate, &addresses) {
-            let ips: Vec<_> = addresses.iter().map(|(_, ip)| *ip).collect();
-            if let Err(problem) = gate.pass(&self.pod, &ips).await {
-                self.release_addresses();
-                return Err(Error::Pod(format!("network is not ready: {problem}")));
-            }
-        }
-        let spec = SandboxSpec {
-            hostname: self.hostname(),
-            host_network: self.is_host_network(),
-            host_ipc: self.spec.host_ipc == Some(true),
-            sysctls: pod::sysctls(&self.spec).map_err(Error::Pod)?,
-        };
-        let (shared, key, cgroup) = (Arc::clone(&self.shared), self.uid().to_owned(), self.groups().make());
-        let wanted = addresses.clone();
-        let made = blocking(move || {
-            let sandbox = shared.spawner.create(&dir, &spec, cgroup.as_deref())?;
-            let connected = wanted
-                .as_ref()
-                .map_or(Ok(()), |addresses| shared.network.connect(&key, &sandbox.netns()?, addresses));
-            if connected.is_err() {
-                // The error that counts is the first one.
-                let _ = sandbox.kill();
-            }
-            connected.map(|()| sandbox)
-        });
-        match made.await {
-            Ok(sandbox) => {
-                self.ips = match &addresses {
-                    Some(addresses) => addresses.iter().map(|(_, ip)| *ip).collect(),
-                    None => self.shared.host_ips.clone(),
-                };
-                self.attach(sandbox);
-                if self.sandbox.is_none() { Err(SandboxError::Gone.into()) } else { Ok(()) }
-            }
-            Err(error) => {
-                self.release_addresses();
-                Err(error)
-            }
-        }
-    }
-
-    /// Addresses for a pod with its own network, those it had if it had some; written down before they are used, so
-    /// that a kubelet that comes after a crash knows them.
-    fn take_addresses(&mut self) -> Result<Option<DualStack<std::net::IpAddr>>, Error> {
-        if self.is_host_network() {
-            return Ok(None);
-        }
-        let dir = self.dir();
-        let had = crate::kubelet::read_addresses(&dir);
-        if let Some(had) = DualStack::from_ordered(had.into_iter().map(|ip| (ip.into(), ip))) {
-            return Ok(Some(had));
-        }
-        let family = self.shared.primary_family();
-        let taken = self.shared.with_addresses(|addresses| addresses.take(family));
-        let taken = taken.ok_or_else(|| {
-            Error::Pod("network is not ready: the node has no pod ranges yet (spec.podCIDRs)".into())
-        })?;
-        let taken = taken
-            .map_err(|family| Error::Pod(format!("no {family} address is left in the node's pod range")))?;
-        let list: Vec<_> = taken.iter().map(|(_, ip)| *ip).collect();
-        crate::kubelet::write_addresses(&dir, &list)?;
-        Ok(Some(taken))
-    }
-
-    /// Gives the pod's addresses back.
-    pub(super) fn release_addresses(&mut self) {
-        let dir = self.dir();
-        for ip in crate::kubelet::read_addresses(&dir) {
-            self.shared.with_addresses(|addresses| addresses.release(ip));
-        }
-        crate::kubelet::forget_addresses(&dir);
     }
 
     /// The control groups of the pod: connections of those below `pods` may be translated where they are opened.
@@ -281,7 +204,8 @@ impl Worker {
         let mut spec = launch::container_spec(ready, &input).map_err(Error::Pod)?;
         if spec.image.is_some() && spec.mounts.iter().all(|mount| mount.target != Path::new("/dev/shm")) {
             let source = volumes::shared_memory(&self.spec, &self.dir())?;
-            spec.mounts.push(Mount { source, target: "/dev/shm".into(), read_only: false });
+            let propagation = Propagation::None;
+            spec.mounts.push(Mount { source, target: "/dev/shm".into(), read_only: false, propagation });
         }
         let groups = self.groups().make_container(&container.name, Limits::of(container));
         spec.cgroups = groups.joined;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
 use super::{Worker, blocking, read_states};
+use crate::network::Wiring;
 use crate::pod::{containers, is_sidecar, title};
 use crate::probe::{self, Target};
 use crate::volumes;
@@ -64,10 +65,13 @@ impl Worker {
                 }
             }
         }
+        self.detach().await;
         if let Some(sandbox) = self.sandbox.take() {
             let (shared, key) = (Arc::clone(&self.shared), self.uid().to_owned());
             let ended = blocking(move || {
-                shared.network.disconnect(&key)?;
+                if let Wiring::Own(network) = &shared.network {
+                    network.disconnect(&key)?;
+                }
                 sandbox.kill()?;
                 Ok(sandbox.wait(KILL_PATIENCE))
             });

@@ -7,20 +7,21 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, move_mount, open_tree};
+use rustix::mount::{MountFlags, mount, mount_bind};
 
+use super::trees::{Tree, Trees};
 use super::{NODEV, NOSUID, RDONLY, Result, at, mask, pivot, system, tmpfs};
 use crate::sandbox::protocol::{ContainerSpec, ImageRoot, Mount};
 use crate::sandbox::sys;
 
 /// Builds the root at `new_root` and moves this process into it.
-pub(super) fn enter(spec: &ContainerSpec, image: &ImageRoot, new_root: &Path) -> Result<()> {
+pub(super) fn enter(spec: &ContainerSpec, image: &ImageRoot, new_root: &Path, trees: &Trees) -> Result<()> {
     lay(image, new_root)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = at("opening", new_root, openat(CWD, new_root, flags, Mode::empty()))?;
@@ -44,7 +45,7 @@ pub(super) fn enter(spec: &ContainerSpec, image: &ImageRoot, new_root: &Path) ->
     // Outer mounts first: one may hold the mount point of another.
     mounts.sort_by_key(|mount| mount.target.components().count());
     for one in mounts {
-        attach(&root, new_root, one)?;
+        attach(&root, new_root, one, trees)?;
         hide(&root, one, &spec.masked)?;
     }
     if let Some(dir) = &spec.working_dir {
@@ -176,16 +177,20 @@ fn point(root: &OwnedFd, new_root: &Path, path: &Path, is_file: bool) -> Result<
 }
 
 /// Mounts a volume or a file.
-fn attach(root: &OwnedFd, new_root: &Path, one: &Mount) -> Result<()> {
+fn attach(root: &OwnedFd, new_root: &Path, one: &Mount, trees: &Trees) -> Result<()> {
     let is_file = !at("looking at volume", &one.source, fs::metadata(&one.source))?.is_dir();
     let target = point(root, new_root, &one.target, is_file)?;
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = at("opening the volume", &one.source, open_tree(CWD, &one.source, flags))?;
+    let own;
+    let tree = match trees.of(one) {
+        Some(tree) => tree,
+        None => {
+            own = Tree::open(one)?;
+            &own
+        }
+    };
     let attributes = NOSUID | NODEV | if one.read_only { RDONLY } else { 0 };
-    at("protecting the volume at", &one.target, sys::set_tree_attributes(&tree, attributes))?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    at("mounting a volume at", &one.target, move_mount(tree.as_fd(), "", target.as_fd(), "", flags))
+    at("protecting the volume at", &one.target, sys::set_tree_attributes(tree, attributes))?;
+    at("mounting a volume at", &one.target, tree.attach(&target, Path::new("")))
 }
 
 /// Hides what a directory of the host has that no container may see.
