@@ -11,6 +11,7 @@
 //! trusted: see [`unpack`].
 
 pub mod archive;
+pub mod build;
 mod collect;
 mod digest;
 mod error;

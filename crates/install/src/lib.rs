@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod facts;
+pub mod image;
 mod kinds;
 pub mod manifests;
 mod template;
@@ -49,6 +50,9 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
+    /// The image can't be written.
+    #[error(transparent)]
+    Image(#[from] dyad_images::Error),
     /// The cluster is not one to install on as things are.
     #[error("{0}")]
     Refused(String),
