@@ -95,6 +95,13 @@ impl CniError {
     }
 }
 
+impl From<dyad_nft::Error> for CniError {
+    fn from(error: dyad_nft::Error) -> Self {
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        Self { code: Code::Failed as u32, msg: error.to_string(), details: source }
+    }
+}
+
 impl From<dyad_links::Error> for CniError {
     fn from(error: dyad_links::Error) -> Self {
         let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -6,9 +6,12 @@
 //! `dyad` as well as for the node agent, which it hands the work to over a socket ([`wire`]).
 #![forbid(unsafe_code)]
 
+mod attach;
 mod conf;
+mod delegate;
 mod error;
 mod host;
+mod ipam;
 mod lease;
 mod local;
 mod plugin;

@@ -9,9 +9,13 @@ use serde_json::{Value, json};
 use crate::request::Command;
 use crate::{CniError, Code, NetConf, Request, Result, Version};
 
+mod bandwidth;
+mod bridge;
 mod dyad;
 mod host_local;
 mod loopback;
+mod portmap;
+mod ptp;
 
 /// No configuration is longer, in bytes.
 const LIMIT: u64 = 4 << 20;
@@ -26,8 +30,15 @@ pub(crate) trait Plugin {
 }
 
 /// The plugins, by the names they are called under.
-const PLUGINS: [(&str, &dyn Plugin); 3] =
-    [("dyad", &dyad::Dyad), ("host-local", &host_local::HostLocal), ("loopback", &loopback::Loopback)];
+const PLUGINS: [(&str, &dyn Plugin); 7] = [
+    ("dyad", &dyad::Dyad),
+    ("ptp", &ptp::Ptp),
+    ("bridge", &bridge::Bridge),
+    ("host-local", &host_local::HostLocal),
+    ("portmap", &portmap::Portmap),
+    ("bandwidth", &bandwidth::Bandwidth),
+    ("loopback", &loopback::Loopback),
+];
 
 /// The names an executable of this crate can be called under.
 pub fn names() -> impl Iterator<Item = &'static str> {

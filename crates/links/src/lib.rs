@@ -10,12 +10,14 @@
 #![deny(unsafe_code)]
 
 mod address;
+mod bridge;
 mod error;
 mod handle;
 mod link;
 mod neighbour;
 pub mod netns;
 pub mod pod;
+mod rate;
 mod route;
 pub mod sysctl;
 pub mod vxlan;
@@ -26,6 +28,7 @@ pub use error::{Error, Result};
 pub use handle::Handle;
 pub use link::{Link, LinkChange, Mac, NewLink};
 pub use neighbour::Neighbour;
+pub use rate::Rate;
 pub use route::{NextHop, OURS, Route, RouteKind};
 
 #[cfg(test)]

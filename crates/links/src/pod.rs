@@ -96,7 +96,7 @@ pub fn macs(key: &str) -> (Mac, Mac) {
 }
 
 /// The link-local address that goes with an Ethernet address (RFC 4291 appendix A).
-fn link_local(mac: Mac) -> Ipv6Net {
+pub fn link_local(mac: Mac) -> Ipv6Net {
     let [a, b, c, d, e, f] = mac.0.map(u16::from);
     let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f);
     Ipv6Net::new_assert(ip, 64)

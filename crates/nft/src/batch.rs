@@ -1,5 +1,7 @@
 //! Batches: changes that the kernel makes all at once, or not at all.
 
+use std::borrow::Cow;
+
 use dyad_net::IpFamily;
 
 use crate::TABLE;
@@ -79,7 +81,7 @@ pub(crate) struct Sealed {
 #[derive(Debug)]
 pub(crate) struct Changes {
     /// The name of the tables that change.
-    table: &'static str,
+    table: Cow<'static, str>,
     limit: usize,
     batches: Vec<Vec<Message>>,
     bytes: usize,
@@ -121,8 +123,8 @@ impl Changes {
     }
 
     /// The same for tables of another name.
-    pub(crate) fn of(table: &'static str, limit: usize) -> Self {
-        Self { table, limit, batches: vec![Vec::new()], bytes: 0, run: None, sets: 0 }
+    pub(crate) fn of(table: impl Into<Cow<'static, str>>, limit: usize) -> Self {
+        Self { table: table.into(), limit, batches: vec![Vec::new()], bytes: 0, run: None, sets: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -268,7 +270,7 @@ impl Changes {
         let (mut sequence, mut generation) = (first_sequence, generation.into());
         let mut sealed = Vec::new();
         for messages in self.batches.into_iter().filter(|messages| !messages.is_empty()) {
-            let batch = seal(self.table, messages, sequence, generation);
+            let batch = seal(&self.table, messages, sequence, generation);
             sequence = sequence.wrapping_add(batch.sequences);
             generation = generation.map(next_generation);
             sealed.push(batch);

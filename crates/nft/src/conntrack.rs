@@ -89,6 +89,25 @@ impl Conntrack {
         self.list(family, Filter::All, |flow, _| tell(flow))
     }
 
+    /// Deletes the connections of a protocol that `is_stale` says are: their next packets are first ones.
+    pub fn forget(
+        &mut self,
+        family: IpFamily,
+        protocol: u8,
+        mut is_stale: impl FnMut(&Flow) -> bool,
+    ) -> Result<usize> {
+        let (mut pending, mut report) = (Vec::new(), Report::default());
+        self.list(family, Filter::All, |flow, attributes| {
+            if flow.original.protocol == protocol && is_stale(flow) {
+                pending.push((Verdict::Delete, flow::key(attributes)));
+            }
+        })?;
+        for some in pending.chunks(BATCH) {
+            carry_out(&mut self.changes, family, some, &mut report)?;
+        }
+        Ok(report.deleted)
+    }
+
     /// Deletes stale entries and marks those that are denied, in the families of the program; what was done in each.
     ///
     /// To be called when new connections meet `expected` already. Entries are passed over once or twice, which costs

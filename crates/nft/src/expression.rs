@@ -118,6 +118,8 @@ pub(crate) enum Expression {
     Random { to: Register, modulus: u32 },
     /// What kind of address the destination is (`RTN_LOCAL`, ...).
     DestinationType { to: Register },
+    /// Loads bytes.
+    Immediate { to: Register, value: Vec<u8> },
     /// Rewrites the destination. `family` is the kernel's number.
     Dnat { family: u8, address: Register, port: Register },
     /// Rewrites the source to an address of the outgoing link, with ports at random.
@@ -212,7 +214,7 @@ impl Expression {
             Self::Masquerade => "masq",
             Self::Reject(_) => "reject",
             Self::Untracked => "notrack",
-            Self::Verdict(_) => "immediate",
+            Self::Immediate { .. } | Self::Verdict(_) => "immediate",
         }
     }
 
@@ -289,6 +291,10 @@ impl Expression {
                 data.put_u32(1, to.number());
                 data.put_u32(2, FIB_RESULT_ADDRTYPE);
                 data.put_u32(3, FIB_F_DADDR);
+            }
+            Self::Immediate { to, value: bytes } => {
+                data.put_u32(1, to.number());
+                value(data, 2, bytes);
             }
             Self::Dnat { family, address, port } => {
                 data.put_u32(1, NAT_DNAT);
@@ -394,6 +400,7 @@ impl Expression {
             "immediate" if number(1) == Some(VERDICT_REGISTER) => {
                 Self::Verdict(read_verdict(find(data, 2)?)?)
             }
+            "immediate" => Self::Immediate { to: register(1)?, value: value(2)? },
             _ => return None,
         })
     }

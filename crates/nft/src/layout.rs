@@ -49,7 +49,7 @@ use crate::expression::{Expression, Verdict};
 
 mod intercept;
 mod policy;
-mod rules;
+pub(crate) mod rules;
 
 pub(crate) use policy::{chain_name, policy_id};
 pub(crate) use rules::Rules;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -61,6 +61,49 @@ impl Namespace {
                 handle.replace_route(&Route::via(range.parse().unwrap(), gateway, link)).unwrap();
             }
         });
+    }
+
+    /// Routes, as text: destination, gateway, and the kind of link. Not those that every link has in IPv6.
+    pub(crate) fn routes(&self) -> Vec<String> {
+        self.within(|| {
+            let mut handle = Handle::open().unwrap();
+            let links = handle.links().unwrap();
+            let mut found = Vec::new();
+            for route in handle.all_routes().unwrap() {
+                let of_every_link = ["fe80::", "ff00::"].map(|ip| ip.parse::<IpAddr>().unwrap());
+                if route.table != 254 || of_every_link.contains(&route.destination.addr()) {
+                    continue;
+                }
+                let hop = &route.hops[0];
+                let link = links.iter().find(|link| link.index == hop.link).unwrap();
+                let kind = if link.name.starts_with("veth") { "veth" } else { &*link.name };
+                found.push(format!("{} via {:?} dev {kind}", route.destination, hop.via));
+            }
+            found.sort();
+            found
+        })
+    }
+
+    /// Whether somebody answers at `to`.
+    pub(crate) fn connects(&self, to: SocketAddr) -> bool {
+        self.within(|| TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok())
+    }
+
+    /// Waits until all addresses can be used.
+    pub(crate) fn settle(&self) {
+        self.wait_for(|here| {
+            let addresses = here.within(|| Handle::open().unwrap().addresses().unwrap());
+            !addresses.iter().any(|at| at.global && at.is_unusable())
+        });
+    }
+
+    /// Waits until something holds.
+    pub(crate) fn wait_for(&self, holds: impl Fn(&Self) -> bool) {
+        let begun = std::time::Instant::now();
+        while !holds(self) {
+            assert!(begun.elapsed() < PATIENCE, "waited in vain");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The names of links.
@@ -156,12 +199,16 @@ impl Lab {
 
     /// Starts a plugin on the host.
     pub(crate) fn start(&self, kind: &str, variables: &[(&str, &str)], config: &Value) -> Child {
+        self.start_on(&self.host, kind, variables, config)
+    }
+
+    fn start_on(&self, host: &Namespace, kind: &str, variables: &[(&str, &str)], config: &Value) -> Child {
         let program = self.bin().join(kind);
         let mut command = Command::new(&program);
         command.env_clear().env("CNI_PATH", self.bin()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.host.within(|| command.spawn()).unwrap();
+        let mut child = host.within(|| command.spawn()).unwrap();
         // One that has been killed, or that reads nothing, does not matter here.
         let _ = child.stdin.take().unwrap().write_all(config.to_string().as_bytes());
         child
@@ -170,6 +217,29 @@ impl Lab {
     /// Runs a plugin on the host; what it prints.
     pub(crate) fn run(&self, kind: &str, variables: &[(&str, &str)], config: &Value) -> Result<Value, Value> {
         outcome(&self.start(kind, variables, config).wait_with_output().unwrap())
+    }
+}
+
+impl Lab {
+    /// Runs a plugin on the host of another lab.
+    pub(crate) fn run_on(
+        &self,
+        host: &Namespace,
+        kind: &str,
+        variables: &[(&str, &str)],
+        config: &Value,
+    ) -> Result<Value, Value> {
+        outcome(&self.start_on(host, kind, variables, config).wait_with_output().unwrap())
+    }
+
+    /// The nftables tables of the host whose names begin with `prefix`.
+    pub(crate) fn tables(&self, prefix: &str) -> Vec<String> {
+        self.host.within(|| {
+            let output = Command::new("nft").args(["list", "tables"]).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let names = text.lines().map(|line| line.split_whitespace().last().unwrap().to_owned());
+            names.filter(|name| name.starts_with(prefix)).collect()
+        })
     }
 }
 
@@ -223,6 +293,11 @@ impl<'a> Network<'a> {
             config.insert("runtimeConfig".into(), Value::Object(runtime));
         }
         Value::Object(config)
+    }
+
+    /// The configuration of the first plugin.
+    pub(crate) fn config_of_first(&self, previous: Option<&Value>) -> Value {
+        self.config(&self.plugins()[0], previous)
     }
 
     fn call(
@@ -325,4 +400,19 @@ pub(crate) fn talk_at(client: &Namespace, server: &Namespace, at: SocketAddr, to
 /// The same to an address of the server itself.
 pub(crate) fn talk(client: &Namespace, server: &Namespace, ip: IpAddr) -> IpAddr {
     talk_at(client, server, (ip, 8080).into(), (ip, 8080).into())
+}
+
+/// A UDP exchange from `client` to `to`, which `server` answers at `port`; the address that the server saw.
+pub(crate) fn talk_udp(client: &Namespace, server: &Namespace, port: u16, to: SocketAddr) -> IpAddr {
+    let unspecified: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
+    let listener = server.within(|| UdpSocket::bind((unspecified, port)).unwrap());
+    let sender = client.within(|| UdpSocket::bind((unspecified, 0)).unwrap());
+    for socket in [&listener, &sender] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    sender.send_to(b"x", to).unwrap();
+    let peer = listener.recv_from(&mut [0; 16]).unwrap().1;
+    listener.send_to(b"y", peer).unwrap();
+    assert_eq!(sender.recv_from(&mut [0; 16]).unwrap().1, to, "the answer comes from where it was asked");
+    peer.ip().to_canonical()
 }

@@ -3,4 +3,6 @@
 
 mod host_local;
 mod lab;
+mod networks;
+mod ports;
 mod routed;

@@ -12,18 +12,18 @@ use super::{
 };
 use crate::expression::{Base, Change, Expression, Found, Meta, Register, Reject, Verdict};
 
-const PREROUTING: Hook = Hook { kind: ChainKind::Nat, number: 0, priority: -100 };
-const OUTPUT: Hook = Hook { kind: ChainKind::Nat, number: 3, priority: -100 };
-const POSTROUTING: Hook = Hook { kind: ChainKind::Nat, number: 4, priority: 100 };
+pub(crate) const PREROUTING: Hook = Hook { kind: ChainKind::Nat, number: 0, priority: -100 };
+pub(crate) const OUTPUT: Hook = Hook { kind: ChainKind::Nat, number: 3, priority: -100 };
+pub(crate) const POSTROUTING: Hook = Hook { kind: ChainKind::Nat, number: 4, priority: 100 };
 
 /// The chain that masquerades.
 const NEW_SOURCE: &str = "new-source";
 /// `RTN_LOCAL`.
-const LOCAL_ADDRESS: u32 = 2;
+pub(crate) const LOCAL_ADDRESS: u32 = 2;
 const TCP: u8 = 6;
 
 /// The first register.
-pub(super) const R0: Register = Register(0);
+pub(crate) const R0: Register = Register(0);
 
 /// Writes the rules of one family.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// The register behind an address at `at`.
-    pub(super) const fn behind_address(self, at: Register) -> Register {
+    pub(crate) const fn behind_address(self, at: Register) -> Register {
         Register(at.0 + address_registers(self.family))
     }
 
@@ -54,11 +54,11 @@ impl Rules {
         Expression::Payload { base: Base::Network, offset, length, to }
     }
 
-    pub(super) fn source(self, to: Register) -> Expression {
+    pub(crate) fn source(self, to: Register) -> Expression {
         self.address((12, 8), to)
     }
 
-    pub(super) fn destination(self, to: Register) -> Expression {
+    pub(crate) fn destination(self, to: Register) -> Expression {
         self.address((16, 24), to)
     }
 
@@ -350,7 +350,7 @@ fn masquerade() -> Vec<Rule> {
 }
 
 /// The destination port, at the same place in TCP, UDP and SCTP.
-pub(super) const fn destination_port(to: Register) -> Expression {
+pub(crate) const fn destination_port(to: Register) -> Expression {
     Expression::Payload { base: Base::Transport, offset: 2, length: 2, to }
 }
 
@@ -367,6 +367,6 @@ fn goto(chain: &str) -> Expression {
     Expression::Verdict(Verdict::Goto(chain.into()))
 }
 
-pub(super) fn rule(comment: &str, expressions: Vec<Expression>) -> Rule {
+pub(crate) fn rule(comment: &str, expressions: Vec<Expression>) -> Rule {
     Rule { comment: comment.into(), direction: None, expressions }
 }

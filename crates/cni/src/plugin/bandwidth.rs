@@ -1,0 +1,169 @@
+//! `bandwidth`: limits what a container takes and sends, by token buckets.
+
+use std::os::fd::AsFd;
+
+use dyad_links::{Handle, Link, NewLink, Rate, netns};
+use serde_json::Value;
+
+use super::Plugin;
+use crate::attach::{host_name, key};
+use crate::conf::Fields;
+use crate::result::Interface;
+use crate::{CniError, CniResult, Code, Request, Result};
+
+pub(super) struct Bandwidth;
+
+/// What the container takes, and what it sends.
+struct Limits {
+    ingress: Option<Rate>,
+    egress: Option<Rate>,
+}
+
+/// The largest burst in bits, which the kernel counts in 32 bits of bytes.
+const MAX_BURST: u64 = u32::MAX as u64;
+
+fn rate(fields: &Fields<'_>, rate: &str, burst: &str) -> Result<Option<Rate>> {
+    let (bits, burst_bits) = (fields.number(rate)?.unwrap_or(0), fields.number(burst)?.unwrap_or(0));
+    match (bits, burst_bits) {
+        (0, 0) => Ok(None),
+        (0, _) => Err(CniError::config(
+            &fields.name(rate),
+            0,
+            &format!("does not go with a {burst}: give both or none"),
+        )),
+        (_, 0) => Err(CniError::config(
+            &fields.name(burst),
+            0,
+            &format!("does not go with a {rate}: give both or none"),
+        )),
+        (_, MAX_BURST..) => Err(CniError::config(
+            &fields.name(burst),
+            burst_bits,
+            &format!("must be less than {MAX_BURST} bits"),
+        )),
+        (1..8, _) => Err(CniError::config(&fields.name(rate), bits, "must be 8 bits a second or more")),
+        _ => Ok(Some(Rate {
+            bytes: bits / 8,
+            burst: u32::try_from(burst_bits / 8).unwrap_or(u32::MAX).max(1),
+        })),
+    }
+}
+
+impl Limits {
+    /// The runtime's go before those of the configuration.
+    fn of(request: &Request) -> Result<Self> {
+        let fields = request.config.fields();
+        let runtime = fields.object("runtimeConfig")?;
+        let from = if runtime.get("bandwidth").is_some() { runtime.object("bandwidth")? } else { fields };
+        Ok(Self {
+            ingress: rate(&from, "ingressRate", "ingressBurst")?,
+            egress: rate(&from, "egressRate", "egressBurst")?,
+        })
+    }
+}
+
+/// The name of the link through which what the container sends goes.
+fn ifb_name(request: &Request) -> String {
+    let name = host_name(&key(&request.config.name, &request.owner()));
+    name.replacen("veth", "bwp", 1)
+}
+
+/// The host's end of the container's link.
+fn host_end(node: &mut Handle, request: &Request, previous: &CniResult) -> Result<Link> {
+    let netns = request.open_netns()?;
+    let inside = netns::within(netns.as_fd(), || Handle::open()?.link(&request.ifname))??;
+    let peer = inside.and_then(|link| link.peer);
+    let links = node.links()?;
+    let said =
+        |link: &&Link| previous.interfaces.iter().any(|one| one.sandbox.is_empty() && one.name == link.name);
+    let found = links
+        .iter()
+        .filter(|link| Some(link.index) == peer && link.kind.as_deref() == Some("veth"))
+        .find(said);
+    found.cloned().ok_or_else(|| {
+        let msg = format!("{} is no veth link with an end on the host: bandwidth needs one", request.ifname);
+        CniError::new(Code::InvalidConfig, msg)
+    })
+}
+
+fn limit(request: &Request, limits: &Limits, result: &mut CniResult) -> Result<()> {
+    let mut node = Handle::open()?;
+    let host = host_end(&mut node, request, result)?;
+    if let Some(rate) = limits.ingress {
+        node.limit_rate(host.index, rate)?;
+    }
+    if let Some(rate) = limits.egress {
+        let name = ifb_name(request);
+        node.delete_link(&name)?;
+        node.add_ifb(&NewLink { mtu: Some(host.mtu), ..NewLink::named(&name) })?;
+        node.set_up(&name)?;
+        let index = node.index(&name)?;
+        node.limit_rate(index, rate)?;
+        node.redirect_ingress(host.index, index)?;
+        let mac = node.link(&name)?.and_then(|link| link.mac).map(|mac| mac.to_string()).unwrap_or_default();
+        result.interfaces.push(Interface { name, mac, sandbox: String::new(), mtu: Some(host.mtu) });
+    }
+    Ok(())
+}
+
+impl Plugin for Bandwidth {
+    fn add(&self, request: &Request) -> Result<Value> {
+        let limits = Limits::of(request)?;
+        let mut result = request.config.needed_previous()?;
+        let is_limited = limits.ingress.is_some() || limits.egress.is_some();
+        if is_limited && let Err(error) = limit(request, &limits, &mut result) {
+            // The first error is the one that counts.
+            let _ = self.del(request);
+            return Err(error);
+        }
+        Ok(result.to_json(request.config.version))
+    }
+
+    fn del(&self, request: &Request) -> Result<()> {
+        // What is at the host's end goes with it.
+        let mut node = Handle::open()?;
+        let name = ifb_name(request);
+        match node.link(&name)? {
+            Some(_) => Ok(node.delete_link(&name)?),
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<()> {
+        let limits = Limits::of(request)?;
+        let mut node = Handle::open()?;
+        host_end(&mut node, request, &request.config.needed_previous()?)?;
+        match limits.egress {
+            Some(_) if node.link(&ifb_name(request))?.is_none() => {
+                let msg = format!(
+                    "the link {} that limits {} is gone: make it anew",
+                    ifb_name(request),
+                    request.container_id
+                );
+                Err(CniError::new(Code::Failed, msg))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn gc(&self, request: &Request) -> Result<()> {
+        let (network, valid) = (&request.config.name, request.valid()?);
+        let keep: Vec<_> =
+            valid.iter().map(|owner| host_name(&key(network, owner)).replacen("veth", "bwp", 1)).collect();
+        let mut node = Handle::open()?;
+        let links = node.links()?;
+        // Those whose link is gone redirect nothing: no network has a use for them.
+        let stale = links.iter().filter(|link| {
+            let twin = link.name.replacen("bwp", "veth", 1);
+            link.kind.as_deref() == Some("ifb")
+                && link.name.starts_with("bwp")
+                && !keep.contains(&link.name)
+                && !links.iter().any(|other| other.name == twin)
+        });
+        stale.cloned().collect::<Vec<_>>().iter().try_for_each(|link| Ok(node.delete_link(&link.name)?))
+    }
+
+    fn status(&self, request: &Request) -> Result<()> {
+        Limits::of(request).map(drop)
+    }
+}
