@@ -19,6 +19,10 @@ pub const DATAPLANE: &str = "dyad.io/dataplane";
 /// The annotation: the addresses whose queries of DNS over UDP the node answers itself; absent while it does not.
 pub const DNS_CACHE: &str = "dyad.io/dns-cache";
 
+/// The annotation by which `dyad controllers` gives a node its pod ranges: with commas between them, those of the primary
+/// family first.
+pub const POD_CIDRS: &str = "dyad.io/pod-cidrs";
+
 /// How soon is tried again what the API did not take, or did not tell of.
 const RETRY: Duration = Duration::from_secs(5);
 

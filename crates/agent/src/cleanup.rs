@@ -2,17 +2,23 @@
 
 use std::path::Path;
 
-use dyad_links::{Handle, OURS, Route};
+use dyad_links::{Handle, OURS, Route, pod};
 use dyad_nft::Executor;
 use tracing::info;
 
+use crate::cni::uninstall;
 use crate::routes::tunnels;
-use crate::{AgentError, claim, dataplane};
+use crate::{AgentError, Cni, claim, dataplane};
 
 /// Removes our tables, tunnels, routes to nodes and Services, claimed addresses, and programs at the sockets of `cgroup`, and
-/// nothing else, from the network namespace of the calling thread. Links and routes of pods are whoever's who has made
-/// the pods.
-pub fn cleanup(cgroup: Option<&Path>) -> Result<(), AgentError> {
+/// nothing else, from the network namespace of the calling thread. With `cni`, what the container runtime sees goes, too,
+/// and links and routes of pods; otherwise they are whoever's who has made the pods.
+pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>) -> Result<(), AgentError> {
+    // First of all, so that no pod comes meanwhile.
+    if let Some(cni) = cni {
+        uninstall(cni).map_err(AgentError::Uninstall)?;
+        info!("CNI configuration, plugin and notes of addresses deleted");
+    }
     // Sockets first: nftables serves meanwhile.
     if let Some(cgroup) = cgroup.filter(|cgroup| cgroup.exists()) {
         let detached = dataplane::detach(cgroup);
@@ -30,5 +36,12 @@ pub fn cleanup(cgroup: Option<&Path>) -> Result<(), AgentError> {
     }
     tunnels::cleanup(&mut links)?;
     info!("tunnels deleted");
+    if cni.is_some() {
+        for pod in pod::list(&mut links)? {
+            pod::del(&mut links, &pod.key)?;
+        }
+        pod::reap(&mut links)?;
+        info!("links of pods deleted");
+    }
     Ok(())
 }

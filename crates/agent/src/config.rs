@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use dyad_net::{DualStack, IpFamily, IpNet};
 
+use crate::cni::Cni;
+
 /// What an agent is told.
 ///
 /// [`Config::new`] is for a node whose whole network is Dyad's; [`Config::beside_cni`] for one whose pods somebody
@@ -20,6 +22,12 @@ pub struct Config {
     /// The cluster's Service ranges: addresses in them without a Service are refused. `None` to learn them from the
     /// cluster's ServiceCIDR objects.
     pub service_ranges: Option<Vec<IpNet>>,
+    /// Whether Services are served; if not, somebody else does, as kube-proxy.
+    pub services: bool,
+    /// How pods are connected for CNI plugins, if they are.
+    pub cni: Option<Cni>,
+    /// Where nodes have their pod ranges from.
+    pub ipam: Ipam,
     /// What counts as a pod of this node.
     pub own_pods: OwnPods,
     /// How packets come to the pods of other nodes. Unless that is somebody else's affair, routes to Services are kept,
@@ -80,6 +88,9 @@ impl Config {
             node_name: node_name.to_owned(),
             pod_ranges,
             service_ranges: None,
+            services: true,
+            cni: None,
+            ipam: Ipam::Kubernetes,
             own_pods: OwnPods::OfNode,
             routing: Routing::Direct,
             tunnels: Tunnels::default(),
@@ -112,6 +123,16 @@ pub enum Routing {
     Auto,
     /// In VXLAN.
     Vxlan,
+}
+
+/// Where nodes have their pod ranges from; the same on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ipam {
+    /// `spec.podCIDRs` of the Node.
+    #[default]
+    Kubernetes,
+    /// The annotation [`POD_CIDRS`](crate::POD_CIDRS), which `dyad controllers` writes.
+    Pool,
 }
 
 /// What tunnels between nodes are like; the same on all nodes.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::checks::{self, Checks};
-use crate::config::{NodePorts, OwnPods, Routing};
+use crate::config::{Ipam, NodePorts, OwnPods, Routing};
 use crate::gate::{Arrival, Pods};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -193,12 +193,17 @@ impl Engine {
         self.routes_due |= self.looks == 0;
     }
 
-    fn set_node(&mut self, name: Name, node: Option<Node>) {
+    fn set_node(&mut self, name: Name, mut node: Option<Node>) {
+        if let (Ipam::Pool, Some(node)) = (self.config.ipam, &mut node) {
+            node.pod_ranges.clone_from(&node.granted);
+        }
         let peer = |node: &Node| PeerNode { labels: node.labels.clone(), ips: node.ips.clone() };
         self.compiler.set_peer_node(name.clone(), node.as_ref().map(peer));
         if name == self.me {
             self.health.set_eligible(node.as_ref().is_some_and(|node| !node.leaving));
-            self.status.announced = node.as_ref().map(|node| node.announced.clone()).unwrap_or_default();
+            let known = node.clone().unwrap_or_default();
+            self.status.announced = known.announced;
+            (self.status.pod_ranges, self.status.node_ips) = (known.pod_ranges, known.ips);
         }
         let before = match &node {
             Some(node) => self.nodes.insert(name, node.clone()),

@@ -14,6 +14,7 @@ mod announce;
 mod checks;
 mod claim;
 mod cleanup;
+mod cni;
 mod config;
 mod dataplane;
 mod engine;
@@ -28,10 +29,12 @@ mod sysctl;
 mod watch;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dyad_net::IpNet;
 use kube::Client;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -39,13 +42,14 @@ use tokio::sync::{mpsc, watch as status};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-pub use announce::{Announcement, DATAPLANE, DNS_CACHE};
+pub use announce::{Announcement, DATAPLANE, DNS_CACHE, POD_CIDRS};
 use checks::Checks;
 pub use claim::claim;
 pub use cleanup::cleanup;
+pub use cni::Cni;
 pub use config::{
-    Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods, Routing, Tunnels,
-    VXLAN_ID, VXLAN_PORT,
+    Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, Ipam, METRICS_PORT, NodePorts, OwnPods, Routing,
+    Tunnels, VXLAN_ID, VXLAN_PORT,
 };
 use engine::Engine;
 pub use gate::{Arrivals, Gate, NotReady, gate};
@@ -102,6 +106,10 @@ pub struct Status {
     pub last_error: Option<String>,
     /// The largest packet of pods in bytes, as far as it is known.
     pub mtu: Option<u32>,
+    /// The ranges this node's pods have their addresses from, those of the primary family first.
+    pub pod_ranges: Vec<IpNet>,
+    /// The node's addresses, the first of a family being the one that counts.
+    pub node_ips: Vec<IpAddr>,
     /// What executes the program: `ebpf`, or `nftables` and why.
     pub dataplane: String,
     /// What the Node object says of that, and of [`intercepts`](Self::intercepts).
@@ -131,6 +139,14 @@ pub enum AgentError {
     /// The kernel's word of changes can't be waited for.
     #[error("can't wait for changes of tables")]
     Wait(#[source] std::io::Error),
+    /// Files that agents leave on purpose can't be deleted.
+    #[error("can't delete what the container runtime sees")]
+    Uninstall(#[source] std::io::Error),
+    /// Pods are started by a kubelet in this process, and connected for others.
+    #[error(
+        "a kubelet in this process connects pods: it can't be done for CNI plugins, too (leave out --cni)"
+    )]
+    TwoGates,
     /// A part of the agent ended, which is a bug.
     #[error("a part of the agent ended")]
     Ended(#[from] JoinError),
@@ -149,7 +165,7 @@ pub async fn run(
 pub async fn run_wired(
     client: Client,
     config: Config,
-    wires: Wires,
+    mut wires: Wires,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let metrics = Arc::new(Metrics::new(&config.pod_ranges));
@@ -166,6 +182,18 @@ pub async fn run_wired(
     watch::start(&client, &config, &sender, &mut tasks);
     let (checks, wanted) = status::channel(Checks::default());
     tasks.spawn(checks::serve(wanted, Arc::clone(&health)));
+    if let Some(cni) = &config.cni {
+        // Whoever else starts pods here has a gate of its own.
+        let gate = match wires.arrivals.take() {
+            None => {
+                let (gate, arrivals) = gate();
+                wires.arrivals = Some(arrivals);
+                gate
+            }
+            Some(_) => return Err(AgentError::TwoGates),
+        };
+        tasks.spawn(cni::keep(cni.clone(), client.clone(), gate, wires.status.subscribe()));
+    }
     let announcer = wires.announcer.clone().unwrap_or(client);
     tasks.spawn(announce::keep(
         announcer,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use dyad_net::IpNet;
 use dyad_program::policy::{self, wire as policy_wire};
 use dyad_program::{Name, wire};
 use jiff::Timestamp;
@@ -162,6 +163,12 @@ pub(crate) struct NodeObject {
     status: wire::NodeStatus,
 }
 
+/// Ranges with commas between them; what is none is left out.
+fn ranges(text: &str) -> Vec<IpNet> {
+    let parsed = text.split(',').filter_map(|part| part.trim().parse::<IpNet>().ok());
+    parsed.map(|range| range.trunc()).collect()
+}
+
 impl Object for NodeObject {
     const KIND: Kind = Kind::Nodes;
 
@@ -172,6 +179,7 @@ impl Object for NodeObject {
             Some(Node {
                 ips: wire::internal_ips(&self.status),
                 pod_ranges: wire::pod_ranges(&self.spec),
+                granted: ranges(&annotation(announce::POD_CIDRS).unwrap_or_default()),
                 zone: wire::zone(self.metadata.labels.as_ref()),
                 leaving: wire::is_to_be_deleted(&self.spec) || self.metadata.deletion_timestamp.is_some(),
                 announced: Announcement {

@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) ips: Vec<IpAddr>,
     /// Its pod ranges.
     pub(crate) pod_ranges: Vec<IpNet>,
+    /// Those that it was given by us, which count where [`Ipam::Pool`](crate::Ipam::Pool) says so.
+    pub(crate) granted: Vec<IpNet>,
     /// Its zone.
     pub(crate) zone: Option<String>,
     /// Its labels.

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use dyad_net::{DualStack, IpFamily, IpNet, parse_cidr_sloppy};
 
+use crate::cni::Cni;
 use crate::config::{
-    Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, METRICS_PORT, NodePorts, OwnPods, Routing, Tunnels,
+    Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, Ipam, METRICS_PORT, NodePorts, OwnPods, Routing,
+    Tunnels,
 };
 
 mod file;
@@ -74,6 +76,12 @@ pub struct Extras {
     pub routing: Routing,
     /// Tunnels, where there are some.
     pub tunnels: Tunnels,
+    /// Whether Services are somebody else's to serve.
+    pub no_services: bool,
+    /// How pods are connected for CNI plugins, if they are.
+    pub cni: Option<Cni>,
+    /// Where nodes have their pod ranges from.
+    pub ipam: Ipam,
     /// The largest packet of pods, if it is not that of the links between nodes.
     pub mtu: Option<u32>,
 }
@@ -168,12 +176,18 @@ impl Settings {
             routing: extras.routing,
             tunnels: extras.tunnels,
             mtu: extras.mtu,
+            services: !extras.no_services,
+            // Without Services, there are no ranges of theirs to refuse addresses of.
+            service_ranges: extras.no_services.then(Vec::new),
+            cni: extras.cni.clone(),
+            ipam: extras.ipam,
             masquerade_pods: extras.masquerade_pods,
             masquerade_all: self.masquerade_all.unwrap_or_default(),
             open_pods: extras.open_pods,
             network_policy: !extras.no_network_policy,
             node_ports: self.node_ports(&mut warnings)?,
-            dataplane: extras.dataplane,
+            // What goes from pod to pod in eBPF is not seen by whoever serves Services.
+            dataplane: if extras.no_services { Dataplane::Nftables } else { extras.dataplane },
             cgroup: extras.cgroup.clone(),
             healthz: bind_address(
                 "--healthz-bind-address",

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
+mod cni;
 mod intercept;
 mod policies;
 mod proxy;

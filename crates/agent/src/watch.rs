@@ -59,7 +59,10 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kinds an agent watches.
     pub(crate) fn of(config: &Config) -> BTreeSet<Self> {
-        let mut kinds = BTreeSet::from([Self::Services, Self::Slices, Self::Nodes, Self::Pods]);
+        let mut kinds = BTreeSet::from([Self::Nodes, Self::Pods]);
+        if config.services {
+            kinds.extend([Self::Services, Self::Slices]);
+        }
         if config.network_policy {
             kinds.extend([Self::Namespaces, Self::NetworkPolicies, Self::ClusterPolicies]);
         }

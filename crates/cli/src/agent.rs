@@ -54,9 +54,12 @@ pub(crate) struct AgentArgs {
     /// Let anybody outside the cluster open connections to pods with global addresses
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
     open_pods: bool,
-    /// Masquerade private pod addresses that leave the cluster, where the CNI does not
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
-    masquerade_pods: bool,
+    /// Masquerade private pod addresses that leave the cluster, where the CNI does not [default: true with --cni]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    masquerade_pods: Option<bool>,
+    /// Serve Services; false where kube-proxy does
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = ArgAction::Set)]
+    proxy: bool,
     #[command(flatten)]
     network: network::NetworkArgs,
     /// Where /healthz and /livez are; empty for nowhere [default: 0.0.0.0:10256, and in IPv6]
@@ -223,7 +226,8 @@ impl AgentArgs {
             cgroup: self.cgroup_root.clone(),
             no_network_policy: !self.network_policy,
             open_pods: self.open_pods,
-            masquerade_pods: self.masquerade_pods,
+            masquerade_pods: self.masquerade_pods.unwrap_or(self.network.cni().is_some()),
+            no_services: !self.proxy,
             ..Extras::default()
         };
         self.network.fill(&mut extras);
@@ -240,7 +244,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
     let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     if args.cleanup {
-        dyad_agent::cleanup(args.cgroup_root.as_deref())?;
+        dyad_agent::cleanup(args.cgroup_root.as_deref(), args.network.cni().as_ref())?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut settings = args.settings();
@@ -252,9 +256,9 @@ pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
     warnings.iter().for_each(|text| warning(text));
     // Without the right to it, the default stays.
     let _ = std::fs::write("/proc/self/oom_score_adj", settings.oom_score_adj().to_string());
-    // The kernel's side is one thread; the other one waits for the API.
+    // The kernel's side is one thread, and there are more while pods are connected; the other one waits for the API.
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
     runtime.block_on(async {
         let client = client(settings.kubeconfig.as_deref(), args.master.as_deref()).await?;
         dyad_agent::run(client, config, terminated()).await.context("the agent ended")
@@ -322,7 +326,7 @@ pub(crate) async fn terminated() {
 mod tests {
     use clap::Parser;
 
-    use dyad_agent::Routing;
+    use dyad_agent::{Ipam, Routing};
 
     use super::*;
     use crate::args::{Args, Command};
@@ -361,10 +365,14 @@ mod tests {
             parse("dyad agent --routing=vxlan --tunnel-underlay=ipv6 --vxlan-port=4789 --mtu=1400").extras();
         assert_eq!((extras.routing, extras.mtu), (Routing::Vxlan, Some(1400)));
         assert_eq!((extras.tunnels.underlay, extras.tunnels.port), (Some(IpFamily::V6), 4789));
+        let whole = parse("dyad agent --cni --ipam=dyad --proxy=false").extras();
+        assert_eq!((whole.routing, whole.ipam), (Routing::Auto, Ipam::Pool));
+        assert!(whole.masquerade_pods && whole.no_services && whole.cni.is_some());
         for (line, part) in [
             ("--routing=wireguard", "WireGuard is not built in"),
             ("--routing=bgp", "must be auto, direct, vxlan or none"),
             ("--tunnel-underlay=IPv4", "must be auto, ipv4 or ipv6"),
+            ("--ipam=derived", "not built in"),
             ("--vxlan-id=16777216", "16777216 is not in"),
             ("--mtu=1000", "1000 is not in 1280"),
         ] {

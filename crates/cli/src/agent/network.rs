@@ -1,15 +1,17 @@
 //! Flags for nodes whose whole network is Dyad's.
 
+use std::path::PathBuf;
+
 use clap::ArgAction;
 use dyad_agent::settings::Extras;
-use dyad_agent::{Routing, Tunnels, VXLAN_ID, VXLAN_PORT};
+use dyad_agent::{Cni, Ipam, Routing, Tunnels, VXLAN_ID, VXLAN_PORT};
 use dyad_net::IpFamily;
 
 /// Routes and tunnels between nodes.
 #[derive(Debug, clap::Args)]
 pub(super) struct NetworkArgs {
     /// How packets come to pods of other nodes: auto (routes to nodes on a link of this one, VXLAN to others), direct,
-    /// vxlan, or none where the CNI sees to it [default: none]
+    /// vxlan, or none where the CNI sees to it [default: auto with --cni, else none]
     #[arg(long, value_name = "MODE", value_parser = routing)]
     routing: Option<Routing>,
     /// The same as --routing direct
@@ -24,6 +26,28 @@ pub(super) struct NetworkArgs {
     /// The network number (VNI) of VXLAN, the same on all nodes
     #[arg(long, value_name = "NUMBER", default_value_t = VXLAN_ID, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     vxlan_id: u32,
+    /// Where nodes have their pod ranges from: kubernetes (spec.podCIDRs), or pool (those that `dyad controllers` gives
+    /// them; also called dyad); the same on all nodes
+    #[arg(long, value_name = "MODE", default_value = "kubernetes", value_parser = ipam)]
+    ipam: Ipam,
+    /// Connect pods for the CNI plugin `dyad`: the node's whole network is Dyad's then
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    cni: bool,
+    /// Where the container runtime looks for CNI configurations
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
+    /// Where it looks for CNI plugins
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    cni_bin_dir: PathBuf,
+    /// Where the plugin asks this agent
+    #[arg(long, value_name = "FILE", default_value = "/run/dyad/cni.sock")]
+    cni_socket: PathBuf,
+    /// Where addresses of pods are noted
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/networks")]
+    cni_data_dir: PathBuf,
+    /// The plugin's executable, which is installed [default: dyad-cni beside this one]
+    #[arg(long, value_name = "FILE")]
+    cni_plugin: Option<PathBuf>,
     /// The largest packet of pods in bytes [default: that of the links between nodes, without what tunnels add]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     mtu: Option<u32>,
@@ -47,6 +71,17 @@ fn routing(text: &str) -> Result<Routing, String> {
     }
 }
 
+fn ipam(text: &str) -> Result<Ipam, String> {
+    match text {
+        "kubernetes" => Ok(Ipam::Kubernetes),
+        "pool" | "dyad" => Ok(Ipam::Pool),
+        "derived" => {
+            Err("IPv6 addresses derived from IPv4 ones are not built in: use kubernetes or pool".into())
+        }
+        _ => Err("must be kubernetes or pool".into()),
+    }
+}
+
 fn underlay(text: &str) -> Result<Underlay, String> {
     match text {
         "auto" => Ok(None),
@@ -57,9 +92,28 @@ fn underlay(text: &str) -> Result<Underlay, String> {
 }
 
 impl NetworkArgs {
+    /// How pods are connected, if they are.
+    pub(super) fn cni(&self) -> Option<Cni> {
+        let beside = || std::env::current_exe().ok().map(|this| this.with_file_name("dyad-cni"));
+        self.cni.then(|| Cni {
+            socket: self.cni_socket.clone(),
+            conf_dir: self.cni_conf_dir.clone(),
+            bin_dir: self.cni_bin_dir.clone(),
+            data_dir: self.cni_data_dir.clone(),
+            plugin: self.cni_plugin.clone().or_else(beside).unwrap_or_else(|| "/dyad-cni".into()),
+        })
+    }
+
     /// What they say.
     pub(super) fn fill(&self, extras: &mut Extras) {
-        extras.routing = self.routing.unwrap_or(if self.routes { Routing::Direct } else { Routing::None });
+        extras.routing = match (self.routing, self.routes, self.cni) {
+            (Some(routing), ..) => routing,
+            (None, true, _) => Routing::Direct,
+            (None, false, true) => Routing::Auto,
+            (None, false, false) => Routing::None,
+        };
+        extras.cni = self.cni();
+        extras.ipam = self.ipam;
         extras.tunnels = Tunnels { underlay: self.tunnel_underlay, port: self.vxlan_port, id: self.vxlan_id };
         extras.mtu = self.mtu;
     }

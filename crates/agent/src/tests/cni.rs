@@ -1,0 +1,150 @@
+//! Pods that a container runtime has connected, through the plugin's end of the socket.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use dyad_cni::{CniResult, NetConf, Request, wire};
+
+use super::policies::labelled_pod;
+use super::*;
+
+fn cni(dir: &Path) -> Cni {
+    let plugin = dir.join("image-dyad-cni");
+    std::fs::write(&plugin, "the plugin").unwrap();
+    Cni {
+        socket: dir.join("run/cni.sock"),
+        conf_dir: dir.join("net.d"),
+        bin_dir: dir.join("bin"),
+        data_dir: dir.join("networks"),
+        plugin,
+    }
+}
+
+/// Asks as the plugin does, away from the agent's thread.
+async fn ask(
+    socket: &Path,
+    command: &'static str,
+    netns: &Path,
+    container: &str,
+    args: String,
+) -> dyad_cni::Result<Option<Value>> {
+    let (netns, container) = (netns.to_owned(), container.to_owned());
+    let socket: PathBuf = socket.into();
+    let work = move || {
+        let config = json!({"cniVersion": "1.1.0", "name": "dyad", "type": "dyad", "socket": socket});
+        let variable = |name: &str| -> Option<OsString> {
+            match name {
+                "CNI_COMMAND" => Some(command.into()),
+                "CNI_CONTAINERID" => Some(container.clone().into()),
+                "CNI_NETNS" => Some(netns.clone().into()),
+                "CNI_IFNAME" => Some("eth0".into()),
+                "CNI_ARGS" => Some(args.clone().into()),
+                _ => None,
+            }
+        };
+        let request = Request::new(variable, NetConf::from_value(config).unwrap()).unwrap();
+        wire::ask(&socket, &request)
+    };
+    let answer = tokio::task::spawn_blocking(work).await.unwrap()?;
+    Ok(answer.expect("the agent listens"))
+}
+
+fn pod_routes() -> Vec<String> {
+    let routes = Handle::open().unwrap().routes(OURS).unwrap();
+    let mut texts: Vec<String> = routes
+        .iter()
+        .filter(|route| route.hops[0].via.is_none() && route.destination.prefix_len() >= 32)
+        .map(|route| route.destination.to_string())
+        .filter(|text| text.ends_with("/32") || text.ends_with("/128"))
+        .collect();
+    texts.sort();
+    texts
+}
+
+#[test]
+fn a_runtime_has_pods_connected_once_the_node_is_ready() {
+    if !privileged("cni::a_runtime_has_pods_connected_once_the_node_is_ready") {
+        return;
+    }
+    on_a_node(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let (cni, netns_path) = (cni(dir.path()), dir.path().join("pod"));
+        let pod_netns = netns::create().unwrap();
+        // What a runtime would bind there; a descriptor of this process does as well.
+        let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pod_netns));
+        std::os::unix::fs::symlink(&by_descriptor, &netns_path).unwrap();
+        let server = api_server().await;
+        let writer = Writer(Way::default().client(&server));
+        let config = Config { routing: Routing::Auto, cni: Some(cni.clone()), ..test_config() };
+        let mut agent = Agent::start_with(Way::default().client(&server), config, None);
+        // A node without ranges connects nobody, and nobody is told that it does.
+        agent.until("synced", |status| status.synced).await;
+        while !cni.socket.exists() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let refused = ask(&cni.socket, "ADD", &netns_path, "c1", String::new()).await.unwrap_err();
+        assert_eq!(refused.code, 11, "{refused}");
+        let refused = ask(&cni.socket, "STATUS", &netns_path, "", String::new()).await.unwrap_err();
+        assert_eq!(refused.code, 50, "{refused}");
+        let conflist = cni.conf_dir.join("05-dyad.conflist");
+        assert!(!conflist.exists());
+
+        writer.node("node1", 1).await;
+        writer.create(deny("web")).await;
+        let uid = labelled_pod(&writer, "web-0", "web", &[]).await;
+        agent.until("ready", |status| status.is_ready() && !status.pod_ranges.is_empty()).await;
+        let deadline = Instant::now() + PATIENCE;
+        while !conflist.exists() {
+            assert!(Instant::now() < deadline, "no configuration");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(std::fs::read_to_string(cni.bin_dir.join("dyad")).unwrap(), "the plugin");
+        ask(&cni.socket, "STATUS", &netns_path, "", String::new()).await.unwrap();
+
+        let args = |uid: &str| {
+            format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID={uid}")
+        };
+        let other = ask(&cni.socket, "ADD", &netns_path, "c1", args("another")).await.unwrap_err();
+        assert_eq!(other.code, 11, "{other}");
+        let result = ask(&cni.socket, "ADD", &netns_path, "c1", args(&uid)).await.unwrap().unwrap();
+        let result = CniResult::parse(&result).unwrap();
+        let ips: Vec<String> = result.ips.iter().map(|ip| ip.address.to_string()).collect();
+        assert_eq!(ips, ["10.244.1.1/32", "fd00:10:244:1::1/128"]);
+        assert_eq!(pod_routes(), ips);
+        // Its policies were there before the answer.
+        for ip in &result.ips {
+            let ip = ip.address.addr();
+            let table = &tables()[&ip.into()];
+            assert!(
+                table.isolated.contains_key(&(dyad_program::rule::Direction::Ingress, ip)),
+                "{ip} is isolated"
+            );
+        }
+
+        // An agent that is killed and one that follows: nothing of the pod is touched.
+        agent.stop().await;
+        let config = Config { routing: Routing::Auto, cni: Some(cni.clone()), ..test_config() };
+        let mut agent = Agent::start_with(Way::default().client(&server), config, None);
+        agent.until("ready again", Status::is_ready).await;
+        assert_eq!(pod_routes(), ips);
+        let again = ask(&cni.socket, "ADD", &netns_path, "c1", args(&uid)).await.unwrap().unwrap();
+        assert_eq!(CniResult::parse(&again).unwrap().ips, result.ips, "ADD twice");
+        for _ in 0..2 {
+            ask(&cni.socket, "DEL", &netns_path, "c1", args(&uid)).await.unwrap();
+            assert_eq!(pod_routes(), [""; 0]);
+        }
+        agent.stop().await;
+        cleanup(None, Some(&cni)).unwrap();
+        assert!(!conflist.exists() && !cni.socket.exists() && !cni.bin_dir.join("dyad").exists());
+        let handle = &mut Handle::open().unwrap();
+        assert_eq!(handle.routes(OURS).unwrap(), []);
+        server.shutdown().await;
+    });
+}
+
+fn deny(app: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny"},
+        "spec": {"podSelector": {"matchLabels": {"app": app}}, "policyTypes": ["Ingress"]},
+    })
+}
