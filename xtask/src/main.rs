@@ -2,6 +2,7 @@
 
 mod bench;
 mod bpf;
+mod deploy;
 mod lint;
 mod schema;
 
@@ -31,6 +32,8 @@ enum Chore {
         #[arg(long)]
         write: bool,
     },
+    /// Write the kustomize base and the table of values from the chart in deploy/helm
+    Deploy,
     /// Check that dependencies run downward only and that their licences allow what is shipped
     Lint,
     /// Write the table of fields from the Go API types of a Kubernetes checkout
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Bench { arguments } => bench::run(&arguments),
         Chore::Bpf { write } => bpf::run(write),
+        Chore::Deploy => deploy::run(),
         Chore::Lint => lint::run(),
         Chore::Schema { kubernetes, out } => schema::run(&kubernetes, &out),
     }

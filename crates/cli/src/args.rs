@@ -11,6 +11,7 @@ use dyad_net::IpNet;
 use crate::agent::AgentArgs;
 use crate::dns::DnsArgs;
 use crate::image::ImageArgs;
+use crate::install::{InstallArgs, SysdumpArgs, TargetArgs, UninstallArgs};
 
 /// Kubernetes IPv4/IPv6 dual-stack networking: local clusters that carry real packets.
 #[derive(Debug, Parser)]
@@ -37,9 +38,11 @@ pub(crate) enum Command {
     /// Start a stopped cluster
     #[command(after_help = "Example:\n  dyad start --name lab")]
     Start(StartArgs),
-    /// Show a cluster, or all of them
-    #[command(after_help = "Examples:\n  dyad status\n  dyad status --name lab -o json")]
-    Status(StatusArgs),
+    /// Show local clusters, or what is installed on another one
+    #[command(
+        after_help = "Examples:\n  dyad status\n  dyad status --name lab -o json\n  dyad status --context prod --wait --wait-duration 2m\n\nExit status: 0 if all is well, 1 if not."
+    )]
+    Status(Box<StatusArgs>),
     /// Print the log of the control plane or of a node
     #[command(after_help = "Examples:\n  dyad logs\n  dyad logs node1\n  dyad logs supervisor --tail 20")]
     Logs(LogsArgs),
@@ -69,6 +72,20 @@ pub(crate) enum Command {
         after_help = "Example:\n  docker save app:dev | dyad image load -"
     )]
     Image(ImageArgs),
+    /// Make Dyad the network of a cluster
+    #[command(
+        after_help = "Examples:\n  dyad install --dry-run -o yaml\n  dyad install --context prod --values values.yaml --wait\n  dyad install --set cni.enabled=false --replace-kube-proxy"
+    )]
+    Install(Box<InstallArgs>),
+    /// Bring an installation to this version, with the values it has
+    #[command(after_help = "Examples:\n  dyad upgrade --wait\n  dyad upgrade --set policy.enabled=false")]
+    Upgrade(Box<InstallArgs>),
+    /// Take Dyad off a cluster and all of its nodes
+    #[command(after_help = "Example:\n  dyad uninstall --context prod")]
+    Uninstall(UninstallArgs),
+    /// Collect what somebody else needs to see of a cluster
+    #[command(after_help = "Example:\n  dyad sysdump --output-filename dump.tar.gz")]
+    Sysdump(SysdumpArgs),
     /// Carry Services and policy on a node of any cluster, in place of kube-proxy
     #[command(
         after_help = "Examples:\n  dyad agent --kubeconfig /etc/kubernetes/kube-proxy.conf --node-name node1 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56\n  dyad agent --config /var/lib/kube-proxy/config.conf\n  dyad agent --cleanup"
@@ -134,9 +151,17 @@ pub(crate) struct StartArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// The cluster's name [default: every cluster]
-    #[arg(long)]
+    /// The name of a local cluster [default: every local cluster]
+    #[arg(long, conflicts_with_all = ["context", "kubeconfig", "wait"])]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Wait until everything that is installed runs
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// For how long
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub(crate) wait_duration: Duration,
     /// table or json
     #[arg(long, short, default_value = "table")]
     pub(crate) output: Format,
@@ -269,7 +294,7 @@ pub(crate) enum Format {
 }
 
 /// A duration as Go writes it: `90s`, `2m`, `1m30s`, `500ms`; a bare number means seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration: use e.g. 60s, 2m or 500ms");
     if let Ok(seconds) = text.parse::<u32>() {
         return Ok(Duration::from_secs(seconds.into()));

@@ -10,12 +10,10 @@ use dyad_cluster::spec::ClusterSpec;
 use dyad_cluster::status::Status;
 use dyad_cluster::up::{Progress, Started};
 
+use crate::api::runtime;
 use crate::args::{ClusterArgs, Format, LogsArgs, StartArgs, StatusArgs, UpArgs, WaitArgs};
+use crate::installed;
 use crate::output::{Steps, print, say, table, warning};
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start")
-}
 
 pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
     let text = match &args.config {
@@ -198,6 +196,11 @@ pub(crate) fn down(args: ClusterArgs) -> Result<ExitCode> {
 }
 
 pub(crate) fn status(args: StatusArgs) -> Result<ExitCode> {
+    let insists = args.wait || args.target.context.is_some() || args.target.kubeconfig.is_some();
+    let patience = args.wait.then_some(args.wait_duration);
+    if insists && let Some(code) = installed::show(&args.target, patience, args.output, true)? {
+        return Ok(code);
+    }
     let names = match &args.name {
         Some(name) => vec![name.clone()],
         None => ClusterDir::all()?
@@ -206,6 +209,13 @@ pub(crate) fn status(args: StatusArgs) -> Result<ExitCode> {
             .map(|(name, _)| name)
             .collect(),
     };
+    // Who has no local cluster may mean the one that kubectl talks to.
+    if args.name.is_none()
+        && names.is_empty()
+        && let Some(code) = installed::show(&args.target, None, args.output, false)?
+    {
+        return Ok(code);
+    }
     for name in &names {
         check_name(name)?;
     }

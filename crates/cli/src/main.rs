@@ -7,6 +7,8 @@ mod connectivity;
 mod dns;
 mod explain;
 mod image;
+mod install;
+mod installed;
 mod local;
 mod output;
 
@@ -48,7 +50,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Start(args) => local::start(args),
         Command::Stop(args) => local::stop(args),
         Command::Down(args) => local::down(args),
-        Command::Status(args) => local::status(args),
+        Command::Status(args) => local::status(*args),
         Command::Logs(args) => local::logs(args),
         Command::Shell(args) => {
             match dyad_cluster::shell::shell(&args.cluster.name, args.node.as_deref(), &args.command)? {}
@@ -56,6 +58,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Connectivity(args) => connectivity::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Image(args) => image::run(args),
+        Command::Install(args) => install::install(*args, false),
+        Command::Upgrade(args) => install::install(*args, true),
+        Command::Uninstall(args) => install::uninstall(args),
+        Command::Sysdump(args) => install::sysdump(args),
         Command::Agent(args) => agent::run(*args),
         Command::Dns(args) => dns::run(*args),
     }

@@ -69,6 +69,20 @@ impl Drop for Steps {
     }
 }
 
+/// A time for names of files, as `20260131-235959`, in UTC.
+pub(crate) fn compact_time(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that the day that is not always there is their last (Fliegel and Van Flandern).
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
 /// Rows in columns as kubectl prints them: three spaces apart, no trailing blanks.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -86,6 +100,19 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, want) in [
+            (0, "19700101-000000"),
+            (951_782_399, "20000228-235959"),
+            (951_782_400, "20000229-000000"),
+            (1_798_675_199, "20261230-235959"),
+            (4_107_542_400, "21000301-000000"),
+        ] {
+            assert_eq!(super::compact_time(seconds), want);
+        }
+    }
+
     #[test]
     fn columns_line_up_and_lines_do_not_trail() {
         let rows =

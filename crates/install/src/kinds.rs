@@ -25,6 +25,18 @@ const fn kind(
 }
 
 pub(crate) const NAMESPACE: Kind = kind("", "v1", "Namespace", "namespaces", false);
+pub(crate) const NODE: Kind = kind("", "v1", "Node", "nodes", false);
+pub(crate) const POD: Kind = kind("", "v1", "Pod", "pods", true);
+pub(crate) const EVENT: Kind = kind("", "v1", "Event", "events", true);
+pub(crate) const LEASE: Kind = kind("coordination.k8s.io", "v1", "Lease", "leases", true);
+pub(crate) const ENDPOINT_SLICE: Kind =
+    kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true);
+pub(crate) const SERVICE_CIDR: Kind = kind("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", false);
+pub(crate) const IP_ADDRESS: Kind = kind("networking.k8s.io", "v1", "IPAddress", "ipaddresses", false);
+pub(crate) const NETWORK_POLICY: Kind =
+    kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", true);
+pub(crate) const CLUSTER_NETWORK_POLICY: Kind =
+    kind("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", false);
 pub(crate) const CONFIG_MAP: Kind = kind("", "v1", "ConfigMap", "configmaps", true);
 pub(crate) const SERVICE: Kind = kind("", "v1", "Service", "services", true);
 pub(crate) const DAEMON_SET: Kind = kind("apps", "v1", "DaemonSet", "daemonsets", true);
@@ -71,6 +83,11 @@ impl Kind {
             true => Api::namespaced_with(client.clone(), namespace, &resource),
             false => Api::all_with(client.clone(), &resource),
         }
+    }
+
+    /// All its objects.
+    pub(crate) fn all(self, client: &Client) -> Api<DynamicObject> {
+        Api::all_with(client.clone(), &self.resource())
     }
 
     fn resource(self) -> ApiResource {

@@ -9,7 +9,12 @@ pub mod apply;
 pub mod facts;
 pub mod image;
 mod kinds;
+pub mod life;
 pub mod manifests;
+pub mod record;
+pub mod status;
+pub mod survey;
+pub mod sysdump;
 mod template;
 pub mod values;
 

@@ -1,0 +1,257 @@
+//! `dyad install`, `upgrade` and `uninstall`, on any cluster.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use dyad_install::apply::Step;
+use dyad_install::life::{self, Plan};
+use dyad_install::manifests::to_yaml;
+use dyad_install::survey::Allowed;
+use dyad_install::{Chosen, Facts, manifests};
+use serde_json::{Value, json};
+
+use crate::api::runtime;
+use crate::args::duration;
+use crate::output::{print, say, warning};
+
+/// Which cluster, and where in it.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// A kubeconfig context [default: the current one]
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+    /// A kubeconfig file [default: those of KUBECONFIG, or ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The namespace of the installation
+    #[arg(long, short, default_value = "kube-system")]
+    pub(crate) namespace: String,
+}
+
+impl TargetArgs {
+    pub(crate) async fn client(&self) -> Result<kube::Client> {
+        crate::api::client(self.kubeconfig.as_deref(), self.context.as_deref()).await
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// A file of values, as deploy/helm/dyad/values.yaml has them; several are merged
+    #[arg(long, short = 'f', value_name = "FILE")]
+    values: Vec<PathBuf>,
+    /// Values, as proxy.enabled=false,image.tag=1
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Change nothing: print what would be applied, or (server) let the API check it
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
+    dry_run: Option<DryRun>,
+    /// Print the objects, as yaml or json
+    #[arg(long, short, value_name = "FORMAT")]
+    output: Option<ObjectFormat>,
+    /// Wait until everything runs
+    #[arg(long)]
+    wait: bool,
+    /// For how long
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    wait_duration: Duration,
+    /// Make a kube-proxy that is there run nowhere, until `dyad uninstall`
+    #[arg(long)]
+    replace_kube_proxy: bool,
+    /// Install although another CNI connects pods
+    #[arg(long)]
+    allow_other_cni: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UninstallArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Remove the definition of ClusterNetworkPolicy, too, and with it all objects of that kind
+    #[arg(long)]
+    crds: bool,
+    /// How long nodes may take to be cleaned
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    wait_duration: Duration,
+}
+
+/// Who checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DryRun {
+    /// Nobody.
+    Client,
+    /// The API server.
+    Server,
+}
+
+/// How objects are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ObjectFormat {
+    /// YAML.
+    Yaml,
+    /// A List in JSON.
+    Json,
+}
+
+impl InstallArgs {
+    fn chosen(&self) -> Result<Chosen> {
+        let mut chosen = Chosen::default();
+        for path in &self.values {
+            let named = || format!("--values {}", path.display());
+            let text = match path.as_os_str() == "-" {
+                true => std::io::read_to_string(std::io::stdin()),
+                false => std::fs::read_to_string(path),
+            };
+            chosen.file(&text.with_context(named)?).with_context(named)?;
+        }
+        self.set.iter().try_for_each(|text| chosen.set(text))?;
+        // Before anybody is asked anything.
+        chosen.values()?;
+        Ok(chosen)
+    }
+
+    const fn allowed(&self) -> Allowed {
+        Allowed { replace_kube_proxy: self.replace_kube_proxy, other_cni: self.allow_other_cni }
+    }
+}
+
+/// `dyad install`, or `dyad upgrade`, which goes on from the values of before.
+pub(crate) fn install(args: InstallArgs, is_upgrade: bool) -> Result<ExitCode> {
+    let chosen = args.chosen()?;
+    runtime()?.block_on(async {
+        let version = env!("CARGO_PKG_VERSION");
+        let is_offline = args.dry_run == Some(DryRun::Client) && !is_upgrade;
+        let client = match args.target.client().await {
+            Ok(client) => client,
+            Err(error) if is_offline => {
+                warning(&format!("no cluster is looked at, and what follows is not made for one: {error:#}"));
+                let facts = Facts {
+                    namespace: args.target.namespace.clone(),
+                    version: version.into(),
+                    ..Facts::default()
+                };
+                return show(
+                    &manifests(&chosen.values()?, &facts)?,
+                    args.output.unwrap_or(ObjectFormat::Yaml),
+                );
+            }
+            Err(error) => return Err(error),
+        };
+        let plan =
+            life::plan(&client, &args.target.namespace, version, &chosen, is_upgrade, args.allowed()).await?;
+        tell(&plan);
+        if args.dry_run == Some(DryRun::Client) {
+            return show(&plan.objects, args.output.unwrap_or(ObjectFormat::Yaml));
+        }
+        let is_dry = args.dry_run.is_some();
+        let suffix = if is_dry { " (server dry run)" } else { "" };
+        life::install(&client, &plan, is_dry, |step| told(step, suffix)).await?;
+        if let Some(format) = args.output {
+            show(&plan.objects, format)?;
+        }
+        if !is_dry && args.wait {
+            return crate::installed::wait(&client, &args.target.namespace, args.wait_duration).await;
+        }
+        if !is_dry {
+            say("Installed. `dyad status --wait` waits until everything runs.\n");
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub(crate) fn uninstall(args: UninstallArgs) -> Result<ExitCode> {
+    runtime()?.block_on(async {
+        let client = args.target.client().await?;
+        let left = life::uninstall(&client, &args.target.namespace, args.crds, args.wait_duration, |step| {
+            told(step, "")
+        });
+        let left = left.await?;
+        left.iter().for_each(|text| warning(text));
+        if left.is_empty() {
+            say("Uninstalled.\n");
+        }
+        Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+fn told(step: &Step, suffix: &str) {
+    say(&format!("{} {}{suffix}\n", step.object, step.outcome.word()));
+}
+
+/// What was found, and what it means.
+fn tell(plan: &Plan) {
+    let list = |items: &[String]| if items.is_empty() { "not known".to_owned() } else { items.join(", ") };
+    let survey = &plan.survey;
+    let texts = |ranges: &[_]| -> Vec<String> { ranges.iter().map(ToString::to_string).collect() };
+    let families: Vec<String> = survey.families.iter().map(ToString::to_string).collect();
+    let api = survey.api.first().map(|api| match api.host.contains(':') {
+        true => format!("[{}]:{}", api.host, api.port),
+        false => format!("{}:{}", api.host, api.port),
+    });
+    say(&format!(
+        "Kubernetes {}, {} nodes, families {}\nPod ranges {}; Service ranges {}; API server at {}\n",
+        survey.version,
+        survey.nodes,
+        list(&families),
+        list(&texts(&survey.pod_ranges)),
+        list(&texts(&survey.service_ranges)),
+        api.unwrap_or_else(|| "its Service alone".into()),
+    ));
+    plan.notes.iter().for_each(|note| warning(note));
+}
+
+fn show(objects: &[Value], format: ObjectFormat) -> Result<ExitCode> {
+    print(&match format {
+        ObjectFormat::Yaml => to_yaml(objects),
+        ObjectFormat::Json => {
+            let all = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+            serde_json::to_string_pretty(&all)? + "\n"
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SysdumpArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Where to write [default: dyad-sysdump-TIME.tar.gz]
+    #[arg(long, value_name = "FILE")]
+    output_filename: Option<PathBuf>,
+}
+
+pub(crate) fn sysdump(args: SysdumpArgs) -> Result<ExitCode> {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let time = crate::output::compact_time(now);
+    let path = args.output_filename.unwrap_or_else(|| format!("dyad-sysdump-{time}.tar.gz").into());
+    // Before minutes are spent on what can't be written.
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+    let file = file.with_context(|| format!("can't make {}", path.display()))?;
+    let begun = Instant::now();
+    let files = runtime()?.block_on(async {
+        let client = args.target.client().await?;
+        let mut steps = crate::output::Steps::new();
+        Ok::<_, anyhow::Error>(
+            dyad_install::sysdump::collect(&client, &args.target.namespace, |step| steps.waiting(step)).await,
+        )
+    });
+    let files = match files {
+        Ok(files) => files,
+        Err(error) => {
+            // Empty: nobody misses it.
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+    };
+    if files.is_empty() {
+        bail!("nothing could be looked at");
+    }
+    dyad_install::sysdump::write(&files, &time, now, std::io::BufWriter::new(file))?;
+    say(&format!("\r{} files in {}, {:.1} s\n", files.len(), path.display(), begun.elapsed().as_secs_f64()));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,184 @@
+//! How an installation is doing.
+
+use kube::Client;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::survey::{get, list};
+use crate::{Error, kinds, record};
+
+/// The annotation: `ebpf`, or `nftables` and why.
+const DATAPLANE: &str = "dyad.io/dataplane";
+/// The annotation: what is wrong on a node, one sentence a line.
+const WARNINGS: &str = "dyad.io/warnings";
+
+/// An installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Installation {
+    /// Where it is.
+    pub namespace: String,
+    /// Its version, as it was installed.
+    pub version: Option<String>,
+    /// Whether everything that should run is ready, in the version that was installed.
+    pub ready: bool,
+    /// What runs once, or a few times.
+    pub parts: Vec<Part>,
+    /// Nodes.
+    pub nodes: Vec<NodeState>,
+    /// What is not as it should be.
+    pub problems: Vec<String>,
+}
+
+/// A DaemonSet or a Deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// How many should run.
+    pub desired: u64,
+    /// How many are ready.
+    pub ready: u64,
+    /// How many are of the latest version of it.
+    pub updated: u64,
+    /// Its image.
+    pub image: String,
+    #[serde(skip)]
+    is_seen: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeState {
+    /// Its name.
+    pub name: String,
+    /// Whether its agent is ready; `None` where none should run.
+    pub agent: Option<bool>,
+    /// The version of its agent.
+    pub version: Option<String>,
+    /// What carries Services, and why that.
+    pub dataplane: Option<String>,
+    /// Addresses of all families, primary first.
+    pub addresses: Vec<String>,
+    /// Pod ranges, likewise.
+    pub pod_cidrs: Vec<String>,
+    /// What its agent complains about.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at the installation in `namespace`; `None` if there is none.
+pub async fn status(client: &Client, namespace: &str) -> Result<Option<Installation>, Error> {
+    let record = record::read(client, namespace).await?;
+    let agents = get(client, kinds::DAEMON_SET, namespace, "dyad-agent").await?;
+    if record.is_none() && agents.is_none() {
+        return Ok(None);
+    }
+    let mut parts: Vec<Part> = agents.iter().map(daemon_set).collect();
+    for name in ["dyad-controllers", "dyad-dns"] {
+        parts.extend(get(client, kinds::DEPLOYMENT, namespace, name).await?.iter().map(deployment));
+    }
+    let nodes = list(client, kinds::NODE, "").await?;
+    let pods = list(client, kinds::POD, "k8s-app=dyad-agent").await?;
+    let nodes: Vec<NodeState> = nodes.iter().map(|node| of_node(node, &pods)).collect();
+    Ok(Some(judge(namespace, record.map(|record| record.version), parts, nodes, agents.is_some())))
+}
+
+fn judge(
+    namespace: &str,
+    version: Option<String>,
+    parts: Vec<Part>,
+    nodes: Vec<NodeState>,
+    has_agents: bool,
+) -> Installation {
+    let mut problems = Vec::new();
+    if !has_agents {
+        problems.push("there is no daemonset dyad-agent: `dyad upgrade` makes it anew".to_owned());
+    }
+    for part in &parts {
+        let Part { name, desired, ready, updated, .. } = part;
+        if !part.is_seen {
+            problems.push(format!("{name}: its controller has not looked at its latest version yet"));
+        } else if updated < desired {
+            problems.push(format!("{name}: {updated} of {desired} are of its latest version"));
+        } else if ready < desired {
+            problems.push(format!("{name}: {ready} of {desired} are ready"));
+        }
+    }
+    let behind = nodes
+        .iter()
+        .filter(|node| node.agent == Some(false))
+        .map(|node| node.name.as_str())
+        .collect::<Vec<_>>();
+    if !behind.is_empty() {
+        problems.push(format!("agents are not ready on {}", behind.join(", ")));
+    }
+    Installation { namespace: namespace.into(), version, ready: problems.is_empty(), parts, nodes, problems }
+}
+
+fn daemon_set(object: &Value) -> Part {
+    let status = |field: &str| object["status"][field].as_u64().unwrap_or_default();
+    Part {
+        desired: status("desiredNumberScheduled"),
+        ready: status("numberReady"),
+        updated: status("updatedNumberScheduled"),
+        ..part(object)
+    }
+}
+
+fn deployment(object: &Value) -> Part {
+    let status = |field: &str| object["status"][field].as_u64().unwrap_or_default();
+    Part {
+        desired: object["spec"]["replicas"].as_u64().unwrap_or(1),
+        ready: status("readyReplicas"),
+        updated: status("updatedReplicas"),
+        ..part(object)
+    }
+}
+
+fn part(object: &Value) -> Part {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let generation = |value: &Value| value.as_u64().unwrap_or_default();
+    Part {
+        name: text(&object["metadata"]["name"]),
+        desired: 0,
+        ready: 0,
+        updated: 0,
+        image: text(&object["spec"]["template"]["spec"]["containers"][0]["image"]),
+        is_seen: generation(&object["status"]["observedGeneration"])
+            >= generation(&object["metadata"]["generation"]),
+    }
+}
+
+fn of_node(node: &Value, pods: &[Value]) -> NodeState {
+    let texts = |list: &Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
+    };
+    let name = node["metadata"]["name"].as_str().unwrap_or_default();
+    let annotation = |key: &str| node["metadata"]["annotations"][key].as_str().map(str::to_owned);
+    // While one is replaced, there are two: the one that stays counts.
+    let is_of =
+        |pod: &&Value| pod["spec"]["nodeName"] == name && pod["metadata"]["deletionTimestamp"].is_null();
+    let agent = pods.iter().find(is_of);
+    let is_ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
+    };
+    let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
+    let internal = addresses.filter(|one| one["type"] == "InternalIP");
+    NodeState {
+        name: name.into(),
+        agent: agent.map(is_ready),
+        version: agent
+            .and_then(|pod| pod["metadata"]["labels"]["app.kubernetes.io/version"].as_str())
+            .map(str::to_owned),
+        dataplane: annotation(DATAPLANE),
+        addresses: internal.filter_map(|one| one["address"].as_str().map(str::to_owned)).collect(),
+        pod_cidrs: texts(&node["spec"]["podCIDRs"]),
+        warnings: annotation(WARNINGS).unwrap_or_default().lines().map(str::to_owned).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

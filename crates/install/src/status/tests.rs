@@ -1,0 +1,63 @@
+use serde_json::json;
+
+use super::*;
+
+fn agents(desired: u64, ready: u64, updated: u64, observed: u64) -> Value {
+    json!({
+        "metadata": {"name": "dyad-agent", "generation": 2},
+        "spec": {"template": {"spec": {"containers": [{"image": "dyad:1"}]}}},
+        "status": {
+            "desiredNumberScheduled": desired, "numberReady": ready, "updatedNumberScheduled": updated,
+            "observedGeneration": observed,
+        },
+    })
+}
+
+#[test]
+fn an_installation_is_ready_when_nothing_is_missing() {
+    for (agents, problem) in [
+        (agents(3, 3, 3, 2), None),
+        (agents(0, 0, 0, 2), None),
+        (agents(3, 2, 3, 2), Some("dyad-agent: 2 of 3 are ready")),
+        (agents(3, 3, 1, 2), Some("dyad-agent: 1 of 3 are of its latest version")),
+        (agents(3, 3, 3, 1), Some("dyad-agent: its controller has not looked")),
+    ] {
+        let found = judge("kube-system", None, vec![daemon_set(&agents)], Vec::new(), true);
+        assert_eq!(found.ready, problem.is_none(), "{agents}");
+        assert!(problem.is_none_or(|problem| found.problems[0].starts_with(problem)), "{:?}", found.problems);
+    }
+    assert!(!judge("kube-system", None, Vec::new(), Vec::new(), false).ready);
+    let dns = json!({"metadata": {"name": "dyad-dns"}, "spec": {"replicas": 2}, "status": {"updatedReplicas": 2, "readyReplicas": 1}});
+    assert_eq!(
+        judge("a", None, vec![deployment(&dns)], Vec::new(), true).problems,
+        ["dyad-dns: 1 of 2 are ready"]
+    );
+}
+
+#[test]
+fn a_node_tells_of_its_agent_and_both_families() {
+    let node = json!({
+        "metadata": {"name": "n1", "annotations": {DATAPLANE: "nftables: no BPF here", WARNINGS: "one\ntwo"}},
+        "spec": {"podCIDRs": ["fd00::/64", "10.0.0.0/24"]},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": "2001:db8::1"}, {"type": "Hostname", "address": "n1"},
+            {"type": "InternalIP", "address": "192.0.2.1"},
+        ]},
+    });
+    let pod = |name: &str, ready: &str, going: Value| {
+        json!({
+            "metadata": {"labels": {"app.kubernetes.io/version": name}, "deletionTimestamp": going},
+            "spec": {"nodeName": "n1"},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        })
+    };
+    let pods = [pod("1", "True", json!("2026-01-01T00:00:00Z")), pod("2", "False", Value::Null)];
+    let found = of_node(&node, &pods);
+    assert_eq!((found.agent, found.version.as_deref()), (Some(false), Some("2")), "the one that stays");
+    assert_eq!(found.addresses, ["2001:db8::1", "192.0.2.1"]);
+    assert_eq!(found.pod_cidrs.len(), 2);
+    assert_eq!(found.warnings, ["one", "two"]);
+    assert_eq!(of_node(&node, &[]).agent, None);
+    let judged = judge("a", None, Vec::new(), vec![found], true);
+    assert_eq!(judged.problems, ["agents are not ready on n1"]);
+}

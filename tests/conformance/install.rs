@@ -1,0 +1,238 @@
+//! `dyad install`, `upgrade`, `status`, `sysdump` and `uninstall` on a control plane without nodes: what they leave there,
+//! and what they do when they are run twice, half-way, or on a cluster that somebody else networks.
+
+#[path = "../support/cluster.rs"]
+mod cluster;
+
+use std::collections::BTreeMap;
+
+use cluster::{Cluster, text};
+use serde_json::Value;
+
+/// Kinds whose objects come and go by themselves; a changed DaemonSet keeps its history.
+const RESTLESS: [&str; 4] =
+    ["events", "events.events.k8s.io", "leases.coordination.k8s.io", "controllerrevisions.apps"];
+
+fn run(cluster: &Cluster, args: &[&str]) -> String {
+    let output = cluster.dyad(args);
+    assert!(output.status.success(), "dyad {}: {}", args.join(" "), text(&output.stderr));
+    text(&output.stderr) + &text(&output.stdout)
+}
+
+fn fails(cluster: &Cluster, args: &[&str]) -> String {
+    let output = cluster.dyad(args);
+    assert!(!output.status.success(), "dyad {} succeeded", args.join(" "));
+    text(&output.stderr)
+}
+
+/// Every object there is, with its resource version.
+fn everything(cluster: &Cluster) -> BTreeMap<String, String> {
+    let kinds = cluster.kubectl(&["api-resources", "--verbs=list", "-o", "name"]);
+    let kinds: Vec<&str> = kinds.lines().filter(|kind| !RESTLESS.contains(kind)).collect();
+    let all = cluster.get(&["-A", &kinds.join(",")]);
+    let object = |one: &Value| {
+        let metadata = &one["metadata"];
+        let key = format!("{} {} {}", one["kind"], metadata["namespace"], metadata["name"]);
+        (key, metadata["resourceVersion"].to_string())
+    };
+    all["items"].as_array().expect("a list").iter().map(object).collect()
+}
+
+/// What one has and the other has not.
+fn difference(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let only = |one: &BTreeMap<String, String>, other: &BTreeMap<String, String>| -> Vec<String> {
+        one.keys().filter(|key| !other.contains_key(*key)).cloned().collect()
+    };
+    [only(before, after), only(after, before)].concat()
+}
+
+/// Whether the same objects are there, once what is deleted in the background is gone.
+fn is_as_before(cluster: &Cluster, before: &BTreeMap<String, String>) {
+    cluster.eventually("all is as before", || match difference(before, &everything(cluster)) {
+        other if other.is_empty() => Ok(()),
+        other => Err(other.join(", ")),
+    });
+}
+
+#[test]
+fn an_installation_comes_is_kept_and_goes_without_a_trace() {
+    let cluster = Cluster::up("install", 84, &["--nodes", "0"]);
+    if !cluster.has_kubectl() {
+        return;
+    }
+    let before = everything(&cluster);
+
+    // Words alone change nothing.
+    let printed = text(&cluster.dyad(&["install", "--dry-run", "-o", "yaml"]).stdout);
+    assert!(printed.contains("kind: DaemonSet") && printed.contains("name: dyad-agent"), "{printed}");
+    let all = "dns.enabled=true,cni.ipam=dyad,dns.upstreams={192.0.2.53}";
+    let dry = run(&cluster, &["install", "--dry-run=server", "--set", all]);
+    assert!(dry.contains("daemonset/dyad-agent created (server dry run)"), "{dry}");
+    is_as_before(&cluster, &before);
+    for (args, problem) in [
+        (&["--set", "proxi.enabled=false"][..], "proxi: there is no such value"),
+        (&["--set", "proxy.enabled=maybe"], "proxy.enabled: \"maybe\" is a text"),
+        (&["--values", "/nowhere.yaml"], "--values /nowhere.yaml"),
+        (&["--context", "nowhere"], "nowhere"),
+    ] {
+        let error = fails(&cluster, &[&["install"], args].concat());
+        assert!(error.contains(problem), "{args:?}: {error}");
+    }
+    assert!(fails(&cluster, &["upgrade"]).contains("there is no installation in namespace kube-system"));
+
+    let first = run(&cluster, &["install", "--set", all]);
+    assert!(first.contains("daemonset/dyad-agent created"), "{first}");
+    let installed = everything(&cluster);
+    for name in ["DaemonSet", "Deployment", "ServiceAccount", "ConfigMap"] {
+        assert!(installed.keys().any(|key| key.contains(name) && key.contains("dyad-")), "{name}");
+    }
+    // The second time finds everything as it should be.
+    let second = run(&cluster, &["install", "--set", all]);
+    assert!(!second.contains(" created") && !second.contains(" configured"), "{second}");
+    let own = |all: BTreeMap<String, String>| -> BTreeMap<String, String> {
+        all.into_iter().filter(|(key, _)| key.contains("dyad") && !key.contains("Pod")).collect()
+    };
+    assert_eq!(own(installed), own(everything(&cluster)), "nothing was written");
+
+    // An upgrade keeps what was chosen, and takes away what is chosen no more.
+    let upgraded = run(&cluster, &["upgrade", "--set", "cni.ipam=kubernetes,agent.verbosity=4"]);
+    for part in [
+        "deployment/dyad-controllers deleted",
+        "daemonset/dyad-agent configured",
+        "deployment/dyad-dns unchanged",
+    ] {
+        assert!(upgraded.contains(part), "{part}: {upgraded}");
+    }
+    let agent = cluster.get(&["-n", "kube-system", "daemonset", "dyad-agent"]);
+    assert_eq!(agent["spec"]["template"]["spec"]["containers"][0]["args"][0], "-v=4");
+
+    // A control plane without nodes has no agents to wait for; its DNS has nowhere to run.
+    let context = format!("dyad-{}", cluster.name);
+    let output = cluster.dyad(&["status", "--context", &context, "-o", "json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((status["ready"].as_bool(), output.status.code()), (Some(false), Some(1)), "{status}");
+    assert!(status["problems"].to_string().contains("dyad-dns"), "{status}");
+    run(&cluster, &["upgrade", "--set", "dns.enabled=false"]);
+    let waited = run(&cluster, &["status", "--context", &context, "--wait", "--wait-duration", "60s"]);
+    assert!(waited.contains("in namespace kube-system") && waited.contains("dyad-agent:"), "{waited}");
+    // The local cluster is still one.
+    assert_eq!(cluster.status()["state"], "running");
+
+    let dump = cluster.home.path().join("dump.tar.gz");
+    run(&cluster, &["sysdump", "--output-filename", dump.to_str().unwrap()]);
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(&dump).unwrap()));
+    let paths: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    for name in ["/nodes-", "/daemonsets-", "/dyad-status-", "/version-", "/dyad-configmaps-"] {
+        assert!(paths.iter().any(|path| path.contains(name) && path.ends_with(".yaml")), "{name}: {paths:?}");
+    }
+
+    run(&cluster, &["uninstall"]);
+    is_as_before(&cluster, &before);
+    run(&cluster, &["uninstall"]);
+    assert!(fails(&cluster, &["status", "--context", &context]).contains("there is no installation"));
+}
+
+#[test]
+fn kube_proxy_goes_when_it_is_said_and_comes_back() {
+    let cluster = Cluster::up("proxy", 85, &["--nodes", "0"]);
+    if !cluster.has_kubectl() {
+        return;
+    }
+    cluster.apply(
+        "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: kube-proxy, namespace: kube-system}\nspec:\n  \
+         selector: {matchLabels: {k8s-app: kube-proxy}}\n  template:\n    metadata: {labels: {k8s-app: kube-proxy}}\n    \
+         spec: {nodeSelector: {kubernetes.io/os: linux}, containers: [{name: c, image: kube-proxy}]}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kube-proxy, namespace: kube-system}\ndata:\n  \
+         config.conf: |\n    clusterCIDR: 10.1.0.0/16,fd00:1::/56\n  kubeconfig.conf: |\n    server: https://192.0.2.99:6443\n",
+    );
+    let before = everything(&cluster);
+    let selector = || {
+        let found = cluster.get(&["-n", "kube-system", "daemonset", "kube-proxy"]);
+        found["spec"]["template"]["spec"]["nodeSelector"].to_string()
+    };
+    let own = selector();
+    let refused = fails(&cluster, &["install"]);
+    assert!(
+        refused.contains("--replace-kube-proxy") && refused.contains("--set proxy.enabled=false"),
+        "{refused}"
+    );
+    is_as_before(&cluster, &before);
+
+    let installed = run(&cluster, &["install", "--replace-kube-proxy"]);
+    assert!(installed.contains("10.1.0.0/16") && installed.contains("192.0.2.99:6443"), "{installed}");
+    assert!(selector().contains("dyad.io/kube-proxy"), "{}", selector());
+    // It stays away without saying it again.
+    run(&cluster, &["upgrade"]);
+    run(&cluster, &["install"]);
+    assert!(selector().contains("dyad.io/kube-proxy"), "{}", selector());
+    // Somebody's agents are gone already, and half of the rest.
+    cluster.kubectl(&["-n", "kube-system", "delete", "daemonset", "dyad-agent"]);
+    cluster.kubectl(&["delete", "clusterrole", "dyad-agent"]);
+    run(&cluster, &["uninstall"]);
+    assert_eq!(selector(), own);
+    is_as_before(&cluster, &before);
+
+    // Beside it, in a namespace of its own.
+    run(&cluster, &["install", "--namespace", "network", "--set", "proxy.enabled=false"]);
+    assert_eq!(selector(), own);
+    run(&cluster, &["uninstall", "--namespace", "network"]);
+    is_as_before(&cluster, &before);
+}
+
+/// Whoever ends in the middle is run again.
+#[test]
+fn what_was_killed_half_way_is_finished_the_next_time() {
+    let cluster = Cluster::up("half", 86, &["--nodes", "0"]);
+    if !cluster.has_kubectl() {
+        return;
+    }
+    let before = everything(&cluster);
+    for args in [&["install", "--set", "dns.enabled=true,cni.ipam=dyad"][..], &["uninstall"]] {
+        for millis in [20u64, 60, 120, 200] {
+            let mut child =
+                cluster.dyad_command(args).stderr(std::process::Stdio::null()).spawn().expect("dyad runs");
+            std::thread::sleep(std::time::Duration::from_millis(millis));
+            // It may be done already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        run(&cluster, args);
+        if args[0] == "install" {
+            let again = run(&cluster, args);
+            assert!(!again.contains(" created") && !again.contains(" configured"), "{again}");
+        }
+    }
+    is_as_before(&cluster, &before);
+}
+
+/// Every combination of parts is something that an API server takes.
+#[test]
+fn every_combination_passes_validation() {
+    let cluster = Cluster::up("combinations", 87, &["--nodes", "0"]);
+    let switches = [
+        "proxy.enabled=false",
+        "cni.enabled=false",
+        "policy.enabled=false",
+        "dns.enabled=true",
+        "cni.ipam=dyad",
+    ];
+    for bits in 0..1u32 << switches.len() {
+        let set: Vec<&str> = switches
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| bits & (1 << at) != 0)
+            .map(|(_, text)| *text)
+            .collect();
+        let set = set.join(",");
+        let more = "proxy.cgroupRoot=/sys/fs/cgroup/kubepods.slice,image.pullSecrets={},agent.maxUnavailable=10%,api.host=::1";
+        let mut args = vec!["install", "--dry-run=server", "--set", more];
+        if !set.is_empty() {
+            args.extend(["--set", &set]);
+        }
+        run(&cluster, &args);
+    }
+}
