@@ -26,7 +26,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Make a cluster on this machine and start it
     #[command(
-        after_help = "Examples:\n  dyad up\n  dyad up --name lab --nodes 5 --ip-family ipv6\n  dyad up --config kind.yaml --wait 2m"
+        after_help = "Examples:\n  dyad up\n  dyad up --name lab --nodes 5 --ip-family ipv6\n  dyad up --config kind.yaml --wait 2m\n  dyad up --install --routing vxlan --set cni.mtu=1400"
     )]
     Up(UpArgs),
     /// Remove a cluster and everything it has
@@ -127,6 +127,18 @@ pub(crate) struct UpArgs {
     /// for none, to bring others in their place
     #[arg(long, value_name = "LIST", default_value = "*", allow_hyphen_values = true)]
     pub(crate) controllers: Selection,
+    /// Start bare nodes, and install Dyad on them as `dyad install` does on any cluster
+    #[arg(long)]
+    pub(crate) install: bool,
+    /// With --install: how pods of other nodes are reached: auto, direct or vxlan
+    #[arg(long, value_name = "MODE", requires = "install")]
+    pub(crate) routing: Option<String>,
+    /// With --install: a file of values
+    #[arg(long, value_name = "FILE", requires = "install")]
+    pub(crate) values: Vec<PathBuf>,
+    /// With --install: a value, as cni.mtu=1400
+    #[arg(long, value_name = "KEY=VALUE", requires = "install")]
+    pub(crate) set: Vec<String>,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -1,5 +1,8 @@
 //! The commands about local clusters.
 
+mod install;
+
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -8,7 +11,7 @@ use dyad_cluster::config::{DEFAULT_NAME, Flags, resolve};
 use dyad_cluster::paths::{ClusterDir, check_name};
 use dyad_cluster::spec::ClusterSpec;
 use dyad_cluster::status::Status;
-use dyad_cluster::up::{Progress, Started};
+use dyad_cluster::up::{Progress, Site, Started};
 
 use crate::api::runtime;
 use crate::args::{ClusterArgs, Format, LogsArgs, StartArgs, StatusArgs, UpArgs, WaitArgs};
@@ -27,11 +30,12 @@ pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
         None => None,
     };
     let flags = Flags {
-        name: args.name,
+        name: args.name.clone(),
         nodes: args.nodes,
         families: args.ip_family,
         dataplane: args.dataplane,
-        controllers: args.controllers,
+        controllers: args.controllers.clone(),
+        install: args.install.then(|| install::chosen(&args)).transpose()?,
     };
     let (config, warnings) = resolve(text.as_deref(), &flags).with_context(|| match &args.config {
         Some(path) => format!("--config {}", path.display()),
@@ -49,10 +53,11 @@ pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
             list(&config.service_ranges)
         ));
     }
-    let mut steps = Steps::new();
-    steps.waiting("network");
-    let started =
-        runtime()?.block_on(dyad_cluster::up::up(config, args.wait.wait, |step| show(&mut steps, step)));
+    let steps = RefCell::new(Steps::new());
+    steps.borrow_mut().waiting("network");
+    let install = async |site: Site<'_>| install::install(site, &steps).await;
+    let progress = |step| show(&mut steps.borrow_mut(), step);
+    let started = runtime()?.block_on(dyad_cluster::up::up(config, args.wait.wait, install, progress));
     finish(started?, &args.wait)
 }
 

@@ -55,6 +55,8 @@ pub struct ClusterConfig {
     pub dataplane: Dataplane,
     /// What nodes bring along.
     pub shape: Shape,
+    /// What is to be installed on the nodes: values, as a file of `dyad install`.
+    pub install: Option<String>,
     /// The audit log of the API server.
     pub audit: Option<AuditSpec>,
     /// Which controllers run beside it.
@@ -74,6 +76,8 @@ pub struct Flags {
     pub dataplane: Dataplane,
     /// `--controllers`.
     pub controllers: Selection,
+    /// `--install`, with the values that were chosen.
+    pub install: Option<String>,
 }
 
 const DEFAULT_NODES: usize = 3;
@@ -133,10 +137,12 @@ pub fn resolve(file: Option<&str>, flags: &Flags) -> Result<(ClusterConfig, Vec<
         dns_search: file.dns_search,
         dataplane: flags.dataplane,
         shape: match (file.without_cni, file.without_proxy) {
+            _ if flags.install.is_some() => Shape::Bare,
             (false, _) => Shape::Whole,
             (true, false) => Shape::Proxy,
             (true, true) => Shape::Bare,
         },
+        install: flags.install.clone(),
         audit: file.audit,
         controllers: flags.controllers.clone(),
     };

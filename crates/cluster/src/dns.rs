@@ -294,6 +294,7 @@ mod tests {
             dns_search: Vec::new(),
             dataplane: Dataplane::Auto,
             shape: Shape::Whole,
+            install: None,
             host_is_joined: false,
         }
     }

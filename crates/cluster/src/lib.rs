@@ -27,6 +27,7 @@ mod stop;
 mod supervisor;
 pub mod up;
 
+pub use rooms::pods_cgroup;
 pub use stop::{down, stop};
 
 use std::process::ExitCode;

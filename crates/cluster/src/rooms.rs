@@ -66,6 +66,11 @@ pub(crate) fn enter(dir: &ClusterDir, node: &str) -> Result<()> {
         .context("can't enter the node's mount namespace")
 }
 
+/// Where all pods of a node without a built-in network are, as the node and programs on it see it.
+pub fn pods_cgroup() -> Option<PathBuf> {
+    cgroup_mount().map(|mount| mount.join("pods"))
+}
+
 /// The control group below which a node's pods get theirs, as the node sees it.
 pub(crate) fn cgroup(dir: &ClusterDir, spec: &ClusterSpec, node: &str) -> Option<PathBuf> {
     match spec.shape {

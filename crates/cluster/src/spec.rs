@@ -105,6 +105,9 @@ pub struct ClusterSpec {
     /// What nodes bring along.
     #[serde(default)]
     pub shape: Shape,
+    /// What was installed on the nodes when the cluster was made: values, as a file of `dyad install`.
+    #[serde(default)]
+    pub install: Option<String>,
     /// The audit log of the API server.
     #[serde(default)]
     pub audit: Option<AuditSpec>,
@@ -291,6 +294,7 @@ mod tests {
             controllers: all_controllers(),
             dataplane: Dataplane::Auto,
             shape: Shape::Whole,
+            install: None,
             host_is_joined: true,
         }
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use dyad_net::IpFamily;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::Api;
 
 use crate::config::ClusterConfig;
 use crate::paths::{ClusterDir, remove_tree};
@@ -21,6 +23,10 @@ const API_PATIENCE: Duration = Duration::from_secs(60);
 const MISSES: u32 = 20;
 /// Between two looks at what the start has come to.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// The agents of an installation, where `dyad install` puts them.
+const AGENTS: &str = "dyad-agent";
+const AGENTS_NAMESPACE: &str = "kube-system";
 
 /// A step of the start, for whoever shows progress.
 #[derive(Clone, Debug)]
@@ -55,8 +61,24 @@ pub struct Started {
 #[error("interrupted: {0}")]
 pub struct Interrupted(&'static str);
 
-/// Makes a new cluster and starts it.
-pub async fn up(config: ClusterConfig, wait: Duration, progress: impl FnMut(Progress)) -> Result<Started> {
+/// A cluster whose API answers, for who has something to do before its nodes are waited for.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// Its files.
+    pub dir: &'a ClusterDir,
+    /// What it was asked to be.
+    pub spec: &'a ClusterSpec,
+    /// The administrator's client.
+    pub client: &'a kube::Client,
+}
+
+/// Makes a new cluster and starts it; `install` brings what its nodes do not bring along.
+pub async fn up(
+    config: ClusterConfig,
+    wait: Duration,
+    install: impl AsyncFnOnce(Site<'_>) -> Result<()>,
+    progress: impl FnMut(Progress),
+) -> Result<Started> {
     let begun = Instant::now();
     let name = config.name.clone();
     let dir = ClusterDir::of(&name)?;
@@ -76,7 +98,7 @@ pub async fn up(config: ClusterConfig, wait: Duration, progress: impl FnMut(Prog
         }
     };
     tokio::select! {
-        started = run(&dir, &spec, wait, begun, progress) => started,
+        started = run(&dir, &spec, wait, begun, install, progress) => started,
         () = interrupted => {
             halt(&dir, &name)?;
             stop::forget(&dir, &name)?;
@@ -166,7 +188,7 @@ pub async fn start(name: &str, wait: Duration, progress: impl FnMut(Progress)) -
     }
     launch(&dir)?;
     tokio::select! {
-        started = run(&dir, &spec, wait, begun, progress) => started,
+        started = run(&dir, &spec, wait, begun, async |_: Site<'_>| Ok(()), progress) => started,
         () = interrupted => {
             halt(&dir, name)?;
             Err(Interrupted("the cluster is stopped again").into())
@@ -179,6 +201,7 @@ async fn run(
     spec: &ClusterSpec,
     wait: Duration,
     begun: Instant,
+    install: impl AsyncFnOnce(Site<'_>) -> Result<()>,
     mut progress: impl FnMut(Progress),
 ) -> Result<Started> {
     let launched = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -192,8 +215,10 @@ async fn run(
         .context("can't write into the cluster's directory")?;
     let context_is_current = kubeconfig::merge(&file, &spec.context(), &access(dir)?)?;
     let client = control_plane::admin_client(dir).await?;
-    let not_ready = wait_for_nodes(&client, spec, wait, &mut progress).await?;
-    let waits = spec.shape == Shape::Whole && !dns::addresses(spec).is_empty();
+    install(Site { dir, spec, client: &client }).await?;
+    let has_network = spec.shape == Shape::Whole || is_installed(&client).await?;
+    let not_ready = wait_for_nodes(&client, spec, has_network, wait, &mut progress).await?;
+    let waits = has_network && !dns::addresses(spec).is_empty();
     let ready = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let not_ready = match not_ready.is_empty() && waits {
         true => dns::wait(&client, wait.saturating_sub(begun.elapsed()), &mut progress).await?,
@@ -220,6 +245,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         dns_search,
         dataplane,
         shape,
+        install,
         audit,
         controllers,
     } = config;
@@ -242,6 +268,7 @@ fn choose(config: ClusterConfig) -> Result<ClusterSpec> {
         dns_search,
         dataplane,
         shape,
+        install,
         audit,
         controllers: controllers.to_string(),
         host_is_joined: rustix::process::geteuid().is_root(),
@@ -357,10 +384,17 @@ async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> 
     }
 }
 
+/// Whether agents of ours are installed on a cluster whose nodes bring none along.
+async fn is_installed(client: &kube::Client) -> Result<bool> {
+    let found = Api::<DaemonSet>::namespaced(client.clone(), AGENTS_NAMESPACE).get_opt(AGENTS).await;
+    Ok(found.context("can't look for installed agents")?.is_some())
+}
+
 /// Waits for every node; those that are missing at the end are returned by name.
 async fn wait_for_nodes(
     client: &kube::Client,
     spec: &ClusterSpec,
+    has_network: bool,
     wait: Duration,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Vec<String>> {
@@ -371,7 +405,7 @@ async fn wait_for_nodes(
         let is_ready = |wanted: &NodeSpec| {
             let node = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&wanted.name));
             // Without a network of ours they are ready some time after this, or never.
-            let is_there = |node| spec.shape != Shape::Whole || status::is_usable(node);
+            let is_there = |node| !has_network || status::is_usable(node);
             node.is_some_and(|node| is_there(node) && status::has_labels(node, &wanted.labels))
         };
         let missing: Vec<String> =
@@ -379,8 +413,8 @@ async fn wait_for_nodes(
         let count = spec.nodes.len() - missing.len();
         if count != shown {
             shown = count;
-            progress(match spec.shape {
-                Shape::Proxy | Shape::Bare if missing.is_empty() && count > 0 => Progress::Bare(count),
+            progress(match has_network {
+                false if missing.is_empty() && count > 0 => Progress::Bare(count),
                 _ => Progress::Nodes(count, spec.nodes.len()),
             });
         }

@@ -26,6 +26,17 @@ pub fn name(version: &str) -> String {
 
 /// Writes it as an archive for `dyad image load`, `ctr images import`, `docker load` and `skopeo copy`.
 pub fn write(programs: Programs<'_>, version: &str, compress: bool, to: impl Write) -> Result<Digest, Error> {
+    write_with(programs, &[], version, compress, to)
+}
+
+/// The same with more in it: what programs need that are not static.
+pub fn write_with(
+    programs: Programs<'_>,
+    more: &[(&str, Entry<'_>)],
+    version: &str,
+    compress: bool,
+    to: impl Write,
+) -> Result<Digest, Error> {
     let name: Name = name(version).parse().map_err(Error::Refused)?;
     let folder = Entry::Directory(0o755);
     let entries = [
@@ -40,6 +51,7 @@ pub fn write(programs: Programs<'_>, version: &str, compress: bool, to: impl Wri
         // Runtimes name namespaces of pods by this path.
         ("var/run", Entry::Link("/run")),
     ];
+    let entries = [&entries[..], more].concat();
     let labels = [
         ("org.opencontainers.image.title", "dyad"),
         ("org.opencontainers.image.version", version),
