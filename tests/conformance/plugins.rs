@@ -2,21 +2,13 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/plugins.rs"]
+mod plugins;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cluster::{Cluster, assert_no_traces, down, kill};
-
-/// The plugins that are needed, and where they may be.
-const PLUGINS: [&str; 3] = ["ptp", "host-local", "portmap"];
-const PLACES: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
-
-fn plugins() -> Option<PathBuf> {
-    let own = std::env::var_os("DYAD_CNI_PLUGINS").map(PathBuf::from);
-    let mut places = own.into_iter().chain(PLACES.iter().map(PathBuf::from));
-    places.find(|dir| PLUGINS.iter().all(|name| dir.join(name).is_file()))
-}
 
 /// A cluster of two bare nodes.
 struct Bare {
@@ -27,44 +19,17 @@ const NODES: [&str; 2] = ["node1", "node2"];
 
 impl Bare {
     fn root(&self, node: &str) -> PathBuf {
-        self.cluster.dir().join("nodes").join(node).join("root")
+        plugins::root(&self.cluster, node)
     }
 
     fn node(&self, name: &str) -> serde_json::Value {
         self.cluster.get(&["node", name])
     }
 
-    fn texts(value: &serde_json::Value) -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
-    }
-
-    /// Puts the plugins and a configuration with the node's ranges where the node looks for them.
-    fn plug(&self, node: &str, plugins: &Path) {
-        let (bin, conf) = (self.root(node).join("opt/cni/bin"), self.root(node).join("etc/cni/net.d"));
-        for dir in [&bin, &conf] {
-            fs::create_dir_all(dir).expect("a directory of the node");
-        }
-        for name in PLUGINS {
-            fs::copy(plugins.join(name), bin.join(name)).expect("a plugin can be copied");
-        }
-        let ranges: Vec<_> = Self::texts(&self.node(node)["spec"]["podCIDRs"])
-            .into_iter()
-            .map(|range| serde_json::json!([{"subnet": range}]))
-            .collect();
-        let list = serde_json::json!({"cniVersion": "0.4.0", "name": "test", "plugins": [
-            {"type": "ptp", "ipam": {"type": "host-local", "ranges": ranges,
-                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
-            {"type": "portmap", "capabilities": {"portMappings": true}},
-        ]});
-        let new = conf.join("new");
-        fs::write(&new, list.to_string()).expect("a file of the node");
-        fs::rename(new, conf.join("10-test.conflist")).expect("a file of the node");
-    }
-
     /// Leads packets from one node to the pods of another.
     fn route(&self, from: &str, to: &str) {
         let to = self.node(to);
-        for (range, via) in Self::texts(&to["spec"]["podCIDRs"]).iter().zip(addresses(&to)) {
+        for (range, via) in plugins::texts(&to["spec"]["podCIDRs"]).iter().zip(addresses(&to)) {
             let words = ["ip", "route", "replace", range, "via", &via];
             let shell = ["shell", "--name", &self.cluster.name, "--node", from, "--"];
             let output = self.cluster.dyad(&[&shell[..], &words].concat());
@@ -156,10 +121,7 @@ spec:
 
 #[test]
 fn pods_of_bare_nodes_are_connected_by_whatever_plugins_are_brought() {
-    let Some(plugins) = plugins() else {
-        eprintln!("SKIPPED: no {} in {} or DYAD_CNI_PLUGINS", PLUGINS.join(", "), PLACES.join(", "));
-        return;
-    };
+    let Some(programs) = plugins::find() else { return };
     let bare = Bare { cluster: Cluster::prepare("plug", 60) };
     let cluster = &bare.cluster;
     if !cluster.has_kubectl() {
@@ -192,7 +154,7 @@ fn pods_of_bare_nodes_are_connected_by_whatever_plugins_are_brought() {
     });
 
     for node in NODES {
-        bare.plug(node, &plugins);
+        plugins::plug(cluster, node, &programs, 1500);
     }
     bare.route("node1", "node2");
     bare.route("node2", "node1");

@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The agents of an installation, where `dyad install` puts them.
 const AGENTS: &str = "dyad-agent";
 const AGENTS_NAMESPACE: &str = "kube-system";
+/// The flag by which they connect pods.
+const CONNECTS: &str = "--cni";
 
 /// A step of the start, for whoever shows progress.
 #[derive(Clone, Debug)]
@@ -384,10 +386,14 @@ async fn wait_for_api(dir: &ClusterDir, progress: &mut impl FnMut(Progress)) -> 
     }
 }
 
-/// Whether agents of ours are installed on a cluster whose nodes bring none along.
+/// Whether agents that connect pods are installed on a cluster whose nodes bring none along.
 async fn is_installed(client: &kube::Client) -> Result<bool> {
     let found = Api::<DaemonSet>::namespaced(client.clone(), AGENTS_NAMESPACE).get_opt(AGENTS).await;
-    Ok(found.context("can't look for installed agents")?.is_some())
+    let template =
+        found.context("can't look for installed agents")?.and_then(|agents| agents.spec?.template.spec);
+    let mut words =
+        template.iter().flat_map(|spec| &spec.containers).flat_map(|one| one.args.iter().flatten());
+    Ok(words.any(|word| word == CONNECTS))
 }
 
 /// Waits for every node; those that are missing at the end are returned by name.
