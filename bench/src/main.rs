@@ -6,6 +6,7 @@
 
 mod apiserver;
 mod cluster;
+mod cni;
 mod compiling;
 mod conntrack;
 mod dns;
@@ -41,6 +42,9 @@ struct Args {
     /// The `dyad` program, for benches of whole processes
     #[arg(long, value_name = "FILE", default_value = "target/release/dyad")]
     dyad: PathBuf,
+    /// The `dyad-cni` program, for its bench
+    #[arg(long, value_name = "FILE", default_value = "target/release/dyad-cni")]
+    cni: PathBuf,
 }
 
 /// What benches are told.
@@ -48,12 +52,13 @@ struct Plan {
     sizes: Vec<u32>,
     rounds: usize,
     dyad: PathBuf,
+    cni: PathBuf,
 }
 
 /// A bench: its name, and what runs it.
 type Bench = (&'static str, fn(&Plan, &mut Report) -> Result<()>);
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     ("compile", compiling::run),
     ("programming", programming::run),
     ("conntrack", conntrack::run),
@@ -63,6 +68,7 @@ const BENCHES: [Bench; 9] = [
     ("agent", cluster::agent),
     ("dns", dns::run),
     ("apiserver", apiserver::run),
+    ("cni", cni::run),
 ];
 
 /// Takes figures as they come.
@@ -101,7 +107,7 @@ fn main() -> Result<()> {
     if let Some(unknown) = args.names.iter().find(|name| !names.contains(&name.as_str())) {
         bail!("there is no bench {unknown:?}: there is {}", names.join(", "));
     }
-    let plan = Plan { sizes: args.sizes, rounds: args.rounds.max(1), dyad: args.dyad };
+    let plan = Plan { sizes: args.sizes, rounds: args.rounds.max(1), dyad: args.dyad, cni: args.cni };
     let mut report = Report { as_json: args.output == "json", figures: Vec::new() };
     for (name, bench) in BENCHES {
         if args.names.is_empty() || args.names.iter().any(|wanted| wanted == name) {

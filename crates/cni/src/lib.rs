@@ -6,6 +6,7 @@
 //! `dyad` as well as for the node agent, which it hands the work to over a socket ([`wire`]).
 #![forbid(unsafe_code)]
 
+mod announce;
 mod attach;
 mod conf;
 mod delegate;

@@ -17,6 +17,8 @@ pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
+const IF_OPER_UP: u8 = 6;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
@@ -67,6 +69,8 @@ pub struct Link {
     pub up: bool,
     /// Whether the other end is there.
     pub carrier: bool,
+    /// Whether packets pass, as far as the kernel has looked (`IF_OPER_UP`).
+    pub operational: bool,
     /// Index of the bridge it belongs to.
     pub master: Option<u32>,
     /// Index of the other end, in the namespace of that end.
@@ -156,6 +160,7 @@ impl Link {
             mtu: 0,
             up: wire::u32_at(body, 8)? & IFF_UP != 0,
             carrier: false,
+            operational: false,
             master: None,
             peer: None,
             group: 0,
@@ -171,6 +176,7 @@ impl Link {
                 IFLA_MASTER => link.master = number,
                 IFLA_GROUP => link.group = number?,
                 IFLA_IFALIAS => link.alias = Some(wire::text(value)),
+                IFLA_OPERSTATE => link.operational = value.first() == Some(&IF_OPER_UP),
                 IFLA_CARRIER => link.carrier = value.first() == Some(&1),
                 IFLA_LINKINFO => {
                     let mut inner = wire::attributes(value);

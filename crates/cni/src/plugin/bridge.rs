@@ -8,6 +8,7 @@ use dyad_net::{IpFamily, IpNet};
 use serde_json::Value;
 
 use super::Plugin;
+use crate::announce::announce;
 use crate::attach::{self, Subnet};
 use crate::result::{Interface, Route};
 use crate::{CniError, CniResult, Code, Request, Result, host, ipam};
@@ -230,6 +231,7 @@ fn connect(request: &Request, netns: &OwnedFd, settings: &Settings, result: &mut
         netns::within(netns.as_fd(), up)??;
     } else {
         attach::configure(request, netns.as_fd(), result, Subnet::OnLink)?;
+        announce(&mut node, &made.host.name, request, netns)?;
         if settings.masquerade {
             attach::masquerade(request, result)?;
         }

@@ -6,3 +6,4 @@ mod lab;
 mod networks;
 mod ports;
 mod routed;
+mod storm;

@@ -183,6 +183,43 @@ fn a_bridge_keeps_its_address_unless_it_is_told_not_to() {
 }
 
 #[test]
+fn who_gets_an_address_that_others_remember_tells_them() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    let bridge = json!({ "type": "bridge", "bridge": "br5", "isGateway": true });
+    let network = Network::new(&lab, list(&lab, &bridge, &RANGES));
+    let mut narrow = list(&lab, &bridge, &[]);
+    let single = |net: &str, ip: &str| json!([{ "subnet": net, "rangeStart": ip, "rangeEnd": ip }]);
+    let ranges = json!([single(RANGES[0], "10.5.0.99"), single(RANGES[1], "fd00:5::99")]);
+    narrow["name"] = json!("narrow");
+    narrow["plugins"][0]["ipam"] =
+        json!({ "type": "host-local", "dataDir": lab.data_dir(), "ranges": ranges });
+    let narrow = Network::new(&lab, narrow);
+    let (a, b, c) = (lab.container(), lab.container(), lab.container());
+    network.add("a", &a).unwrap();
+    narrow.add("b", &b).unwrap();
+    for ip in ["10.5.0.99", "fd00:5::99"] {
+        talk(&a, &b, ip.parse().unwrap());
+    }
+    narrow.del("b", &b.path).unwrap();
+    let result = narrow.add("c", &c).unwrap();
+    let mac = result["interfaces"][2]["mac"].as_str().unwrap();
+    // Nothing is sent to them meanwhile: they learn it from what they are told, or not at all.
+    for ip in ["10.5.0.99", "fd00:5::99"] {
+        a.wait_for(|a| {
+            let output =
+                a.within(|| std::process::Command::new("ip").args(["neigh", "show", ip]).output().unwrap());
+            String::from_utf8_lossy(&output.stdout).contains(mac)
+        });
+        talk(&a, &c, ip.parse().unwrap());
+    }
+    let notify = c.within(|| dyad_links::sysctl::read("net/ipv4/conf/eth0/arp_notify").unwrap());
+    assert_eq!(notify, "0", "as it was");
+}
+
+#[test]
 fn what_the_reference_has_made_ours_unmakes() {
     if !is_root() || !has_reference() {
         return;
