@@ -25,8 +25,8 @@ use crate::{Error, Result};
 
 /// `IPS_DST_NAT`.
 const TRANSLATED: u32 = 1 << 5;
-/// How often tables are listed again that change meanwhile.
-const ATTEMPTS: usize = 16;
+/// How often tables are listed again that change meanwhile: runtimes start a hundred plugins at once.
+const ATTEMPTS: usize = 256;
 
 /// What is translated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,20 +80,21 @@ impl Translation {
 /// Makes the tables called `name` in the calling thread's network namespace, in place of what is there.
 pub fn replace(name: &str, translations: &[Translation]) -> Result<()> {
     let mut socket = Socket::open()?;
+    let present = present(&mut socket, name)?;
     for of in IpFamily::BOTH {
         let ours: Vec<_> = translations.iter().filter(|one| one.family() == of).collect();
-        if ours.is_empty() {
-            delete_of(&mut socket, of, name)?;
+        let is_present = present.contains(&of);
+        if ours.is_empty() && !is_present {
             continue;
         }
-        let make = |changes: &mut Changes| changes.new_table(of, layout(of, &ours));
-        match commit(&mut socket, name, make) {
-            Err(error) if error.errno() == Some(Errno::EXIST) => commit(&mut socket, name, |changes| {
+        commit(&mut socket, name, |changes| {
+            if is_present {
                 changes.delete_table(of);
-                make(changes);
-            })?,
-            other => other?,
-        }
+            }
+            if !ours.is_empty() {
+                changes.new_table(of, layout(of, &ours));
+            }
+        })?;
     }
     Ok(())
 }
@@ -101,19 +102,28 @@ pub fn replace(name: &str, translations: &[Translation]) -> Result<()> {
 /// Deletes the tables called `name`, if they are there.
 pub fn delete(name: &str) -> Result<()> {
     let mut socket = Socket::open()?;
-    IpFamily::BOTH.into_iter().try_for_each(|of| delete_of(&mut socket, of, name))
+    for of in present(&mut socket, name)? {
+        match commit(&mut socket, name, |changes| changes.delete_table(of)) {
+            Err(error) if error.errno() == Some(Errno::NOENT) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
-fn delete_of(socket: &mut Socket, of: IpFamily, name: &str) -> Result<()> {
-    match commit(socket, name, |changes| changes.delete_table(of)) {
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
-        other => other,
-    }
+/// In which families there is a table called `name`. To try and be refused would cost milliseconds, in which the kernel
+/// waits for packets under way.
+fn present(socket: &mut Socket, name: &str) -> Result<Vec<IpFamily>> {
+    let found = list_of(socket, name)?.into_iter().filter(|(_, found)| found == name);
+    Ok(found.map(|(of, _)| of).collect())
 }
 
 /// The tables there are whose names begin with `prefix`, by family.
 pub fn list(prefix: &str) -> Result<Vec<(IpFamily, String)>> {
-    let mut socket = Socket::open()?;
+    list_of(&mut Socket::open()?, prefix)
+}
+
+fn list_of(socket: &mut Socket, prefix: &str) -> Result<Vec<(IpFamily, String)>> {
     for _ in 0..ATTEMPTS {
         let mut found = Vec::new();
         let read = |number_of: u8, table: &[u8]| {
