@@ -41,6 +41,8 @@ const PRIORITY_CLASSES: [(&str, u32, &str); 2] = [
         "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
     ),
 ];
+/// The ConfigMap that delegated authentication reads, by the Role `extension-apiserver-authentication-reader`.
+const CLIENT_AUTHORITY: &str = "extension-apiserver-authentication";
 /// Everything is looked at again this often, also if nothing has changed.
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -120,7 +122,22 @@ impl Bootstrap {
             self.create_if_missing("scheduling.k8s.io", "priorityclasses", object).await?;
         }
         self.create_if_missing("", "configmaps", legacy_tokens()).await?;
+        self.ensure_client_authority().await?;
         self.ensure_service_cidr().await
+    }
+
+    /// By which authority clients are known here, for servers that leave it to this one whom to let in: schedulers, metrics.
+    async fn ensure_client_authority(&self) -> Result<(), ApiError> {
+        if self.ca_pem.is_empty() {
+            return Ok(());
+        }
+        let map = json!({
+            "kind": "ConfigMap",
+            "apiVersion": "v1",
+            "metadata": {"name": CLIENT_AUTHORITY, "namespace": "kube-system"},
+            "data": {"client-ca-file": self.ca_pem},
+        });
+        self.put("", "configmaps", map, &["data"]).await
     }
 
     /// Keeps everything so, until the server shuts down.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::select_all;
 use tokio::sync::watch;
 
-use super::{accounts, kubernetes};
+use super::{CLIENT_AUTHORITY, accounts, kubernetes};
 use crate::registry::{Change, Cursor, Registry, Resource, Stored, legacy_tokens};
 
 /// What is looked at, and whose changes make us look again.
@@ -77,6 +77,9 @@ impl Parts {
                 self.kubernetes |= kubernetes::concerns(meta);
             }
             "endpoints" | "endpointslices" => self.kubernetes |= kubernetes::concerns(meta),
+            "configmaps" if &*meta.name == CLIENT_AUTHORITY && &*meta.namespace == "kube-system" => {
+                self.objects = true;
+            }
             _ if accounts::concerns(meta) => _ = self.namespaces.insert(meta.namespace.clone()),
             _ => {}
         }

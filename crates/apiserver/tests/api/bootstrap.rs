@@ -45,6 +45,16 @@ async fn j52_j61_namespaces_are_complete() {
     until(&api, authority, |answer| answer["kind"] == "ConfigMap").await;
     api.merge(authority, json!({"data": {"ca.crt": "forged"}})).await.expect(200);
     until(&api, authority, |answer| answer["data"]["ca.crt"] != "forged").await;
+    // What other servers ask who clients are by.
+    let authority = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let is_right = |answer: &Value| {
+        answer["data"]["client-ca-file"].as_str().is_some_and(|pem| pem.contains("BEGIN CERTIFICATE"))
+    };
+    assert!(is_right(&api.get(authority).await.expect(200)));
+    api.merge(authority, json!({"data": {"client-ca-file": "forged"}})).await.expect(200);
+    until(&api, authority, is_right).await;
+    api.delete(authority).await.expect(200);
+    until(&api, authority, is_right).await;
 }
 
 #[tokio::test]
