@@ -32,6 +32,7 @@ pub(crate) fn node() -> NodeView {
         node_ports: nets(["0.0.0.0/0", "::/0"]),
         open_pods: false,
         masquerade_pods: true,
+        egress: dyad_program::Egress::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dyad_net::{DualStack, IpFamily, IpNet};
+use dyad_program::Egress;
 
 use crate::cni::Cni;
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside of it.
     pub masquerade_pods: bool,
+    /// Where and how that is otherwise.
+    pub egress: Egress,
     /// Whether everything that goes to a Service is masqueraded, that of own pods too.
     pub masquerade_all: bool,
     /// Whether pods with global addresses accept new connections from outside the cluster although neither a Service
@@ -96,6 +99,7 @@ impl Config {
             tunnels: Tunnels::default(),
             mtu: None,
             masquerade_pods: true,
+            egress: Egress::default(),
             masquerade_all: false,
             open_pods: false,
             network_policy: true,

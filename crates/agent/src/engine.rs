@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dyad_links::{Handle, sysctl};
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::policy::PeerNode;
-use dyad_program::{Compiler, Name, NodeView};
+use dyad_program::{Compiler, Egress, Name, NodeView};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -18,7 +18,7 @@ use crate::gate::{Arrival, Pods};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::objects::Pod;
-use crate::routes::{self, Node};
+use crate::routes::{self, Node, Ways};
 use crate::watch::{Change, Kind};
 use crate::{AgentError, Config, Status, claim, with_causes};
 
@@ -59,6 +59,8 @@ pub(crate) struct Engine {
     pods_due: bool,
     routes_due: bool,
     looks: u32,
+    /// Addresses of nodes that the way to does not know pods.
+    strangers: BTreeSet<IpAddr>,
     /// When changes of endpoints happened that the kernel does not know yet.
     triggers: Vec<(IpFamily, Timestamp)>,
     no_local: NoLocal,
@@ -88,6 +90,7 @@ impl Engine {
             node_ports: Vec::new(),
             open_pods: config.open_pods,
             masquerade_pods: config.masquerade_pods,
+            egress: config.egress.clone(),
         };
         let (kernel, dataplane) = Kernel::open(&config, Arc::clone(&metrics))?;
         Ok(Self {
@@ -108,6 +111,7 @@ impl Engine {
             pods_due: true,
             routes_due: true,
             looks: 0,
+            strangers: BTreeSet::new(),
             triggers: Vec::new(),
             no_local: NoLocal::default(),
             metrics,
@@ -309,8 +313,13 @@ impl Engine {
             let ranges = self.compiler.node().services.clone();
             let applied = routes::apply(&mut self.links, &self.config, &self.me, &self.nodes, &ranges);
             self.status.routed = applied.is_ok();
-            self.status.mtu = applied?;
+            let Ways { mtu, strangers } = applied?;
+            self.status.mtu = mtu;
             self.routes_due = false;
+            if std::mem::replace(&mut self.strangers, strangers.clone()) != strangers {
+                self.compiler.set_node(self.view());
+                self.program()?;
+            }
             // Links come and go without a word of the API.
             self.pods_due = true;
         }
@@ -348,6 +357,7 @@ impl Engine {
                 NodePorts::Ranges(ranges) => in_every_family(ranges),
             },
             nodes: self.nodes.values().flat_map(|node| node.ips.iter().copied()).collect(),
+            egress: Egress { strangers: self.strangers.clone(), ..self.config.egress.clone() },
             ..self.compiler.node().clone()
         }
     }

@@ -51,6 +51,7 @@ pub use config::{
     Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, Ipam, METRICS_PORT, NodePorts, OwnPods, Routing,
     Tunnels, VXLAN_ID, VXLAN_PORT,
 };
+pub use dyad_program::Egress;
 use engine::Engine;
 pub use gate::{Arrivals, Gate, NotReady, gate};
 use health::Health;

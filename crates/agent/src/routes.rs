@@ -63,6 +63,8 @@ struct Plan {
     /// Ranges behind tunnels, by the family of the packets outside.
     tunnelled: Vec<(IpNet, IpFamily)>,
     tunnels: BTreeMap<IpFamily, Wanted>,
+    /// The addresses of nodes behind tunnels.
+    strangers: BTreeSet<IpAddr>,
 }
 
 /// The ways there should be. A range that there is no way to is left out.
@@ -79,6 +81,7 @@ fn plan(config: &Config, me: &Name, nodes: &BTreeMap<Name, Node>, neighbourhood:
                     let (underlay, mac) = (IpFamily::from(from), vxlan::mac(name.name()));
                     let wanted = plan.tunnels.entry(underlay).or_default();
                     wanted.local = Some(from);
+                    plan.strangers.extend(&other.ips);
                     wanted.remotes.insert(Remote { mac, ip: to });
                     wanted.gateways.insert(range.network(), mac);
                     wanted.addresses.extend(mine.inside((*range).into()).map(IpNet::from));
@@ -121,15 +124,24 @@ fn same(present: &Route, wanted: &Route) -> bool {
         && present_hops.iter().zip(&wanted_hops).all(agrees)
 }
 
-/// Makes our routes and tunnels what they should be. The size of the largest packet that pods may send: that of the
-/// links between nodes, without what tunnels add where there are some; `None` while this node has no address.
+/// What routes and tunnels mean for others.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    /// The size of the largest packet that pods may send: that of the links between nodes, without what tunnels add where
+    /// there are some; `None` while this node has no address.
+    pub(crate) mtu: Option<u32>,
+    /// The addresses of nodes behind tunnels: what is between may know nothing of pods.
+    pub(crate) strangers: BTreeSet<IpAddr>,
+}
+
+/// Makes our routes and tunnels what they should be.
 pub(crate) fn apply(
     kernel: &mut Handle,
     config: &Config,
     me: &Name,
     nodes: &BTreeMap<Name, Node>,
     service_ranges: &[IpNet],
-) -> dyad_links::Result<Option<u32>> {
+) -> dyad_links::Result<Ways> {
     let link_of = kernel.addresses()?.into_iter().map(|address| (address.net.addr(), address.link)).collect();
     let links = kernel.links()?;
     let plan = plan(config, me, nodes, &Neighbourhood::of(kernel.all_routes()?));
@@ -166,7 +178,7 @@ pub(crate) fn apply(
         links.iter().find(|link| link.index == *index).map(|link| link.mtu)
     };
     let underlay = mine.into_iter().flat_map(|node| &node.ips).filter_map(mtu_of).min();
-    Ok(config.mtu.or(made.mtu).or(underlay))
+    Ok(Ways { mtu: config.mtu.or(made.mtu).or(underlay), strangers: plan.strangers })
 }
 
 #[cfg(test)]

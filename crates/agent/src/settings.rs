@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dyad_net::{DualStack, IpFamily, IpNet, parse_cidr_sloppy};
+use dyad_program::Egress;
 
 use crate::cni::Cni;
 use crate::config::{
@@ -72,6 +73,8 @@ pub struct Extras {
     pub open_pods: bool,
     /// Whether pods that leave the cluster are masqueraded.
     pub masquerade_pods: bool,
+    /// Where and how pods are masqueraded otherwise than by the scope of their addresses.
+    pub egress: Egress,
     /// How packets come to the pods of other nodes.
     pub routing: Routing,
     /// Tunnels, where there are some.
@@ -182,6 +185,7 @@ impl Settings {
             cni: extras.cni.clone(),
             ipam: extras.ipam,
             masquerade_pods: extras.masquerade_pods,
+            egress: extras.egress.clone(),
             masquerade_all: self.masquerade_all.unwrap_or_default(),
             open_pods: extras.open_pods,
             network_policy: !extras.no_network_policy,

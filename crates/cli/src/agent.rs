@@ -290,7 +290,7 @@ fn families() -> Vec<IpFamily> {
     IpFamily::BOTH.into_iter().filter(|family| *family == IpFamily::V4 || speaks_v6).collect()
 }
 
-async fn client(kubeconfig: Option<&Path>, master: Option<&str>) -> Result<kube::Client> {
+pub(crate) async fn client(kubeconfig: Option<&Path>, master: Option<&str>) -> Result<kube::Client> {
     let mut config = match (kubeconfig, master) {
         (Some(path), _) => {
             let read =

@@ -9,6 +9,7 @@ use dyad_cluster::spec::Dataplane;
 use dyad_net::IpNet;
 
 use crate::agent::AgentArgs;
+use crate::controllers::ControllersArgs;
 use crate::dns::DnsArgs;
 use crate::image::ImageArgs;
 use crate::install::{InstallArgs, SysdumpArgs, TargetArgs, UninstallArgs};
@@ -91,6 +92,8 @@ pub(crate) enum Command {
         after_help = "Examples:\n  dyad agent --kubeconfig /etc/kubernetes/kube-proxy.conf --node-name node1 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56\n  dyad agent --config /var/lib/kube-proxy/config.conf\n  dyad agent --cleanup"
     )]
     Agent(Box<AgentArgs>),
+    /// Run what a cluster needs once: pod ranges of nodes
+    Controllers(Box<ControllersArgs>),
     /// Serve the names of a cluster, or ask for some
     #[command(
         after_help = "Examples:\n  dyad dns --conf Corefile --kubeconfig ~/.kube/config\n  dyad dns --config-map kube-system/coredns\n  dyad dns query kubernetes.default.svc.cluster.local --server 10.96.0.10"

@@ -4,6 +4,7 @@ mod agent;
 mod api;
 mod args;
 mod connectivity;
+mod controllers;
 mod dns;
 mod explain;
 mod image;
@@ -63,6 +64,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Uninstall(args) => install::uninstall(args),
         Command::Sysdump(args) => install::sysdump(args),
         Command::Agent(args) => agent::run(*args),
+        Command::Controllers(args) => controllers::run(*args),
         Command::Dns(args) => dns::run(*args),
     }
 }

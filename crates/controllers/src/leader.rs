@@ -9,8 +9,15 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Resource};
 use tracing::warn;
 
-const NAMESPACE: &str = "kube-system";
-const NAME: &str = "dyad-controllers";
+/// Where a Lease is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+/// The Lease of the controllers of a cluster that is ours.
+pub(crate) const CONTROLLERS: Place<'static> = Place { namespace: "kube-system", name: "dyad-controllers" };
 /// A holder that is silent for this long has lost it.
 const DURATION: Duration = Duration::from_secs(15);
 /// A holder that could not renew for this long stops by itself, well before others may take over.
@@ -22,13 +29,19 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Between two looks whether another still holds it.
 const LOOK: Duration = Duration::from_millis(500);
 
-fn api(client: &Client) -> Api<Lease> {
-    Api::namespaced(client.clone(), NAMESPACE)
+fn api(client: &Client, place: Place<'_>) -> Api<Lease> {
+    Api::namespaced(client.clone(), place.namespace)
 }
 
 /// What is to be written to take or keep the lease; `None` while another holds it. `observed` says for how long the
 /// present record has been seen unchanged, by our own clock: clocks of others are not trusted.
-fn claim(current: Option<&Lease>, identity: &str, now: Timestamp, observed: Duration) -> Option<Lease> {
+fn claim(
+    place: Place<'_>,
+    current: Option<&Lease>,
+    identity: &str,
+    now: Timestamp,
+    observed: Duration,
+) -> Option<Lease> {
     let spec = current.and_then(|lease| lease.spec.clone()).unwrap_or_default();
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
     let mine = holder == identity;
@@ -38,7 +51,11 @@ fn claim(current: Option<&Lease>, identity: &str, now: Timestamp, observed: Dura
     }
     let transitions = spec.lease_transitions.unwrap_or_default();
     let metadata = current.map_or_else(
-        || ObjectMeta { name: Some(NAME.into()), namespace: Some(NAMESPACE.into()), ..ObjectMeta::default() },
+        || ObjectMeta {
+            name: Some(place.name.into()),
+            namespace: Some(place.namespace.into()),
+            ..ObjectMeta::default()
+        },
         |lease| lease.metadata.clone(),
     );
     let spec = LeaseSpec {
@@ -53,20 +70,20 @@ fn claim(current: Option<&Lease>, identity: &str, now: Timestamp, observed: Dura
 }
 
 /// Waits until the lease is ours.
-pub(crate) async fn acquire(client: &Client, identity: &str) -> Lease {
-    let leases = api(client);
+pub(crate) async fn acquire(client: &Client, place: Place<'_>, identity: &str) -> Lease {
+    let leases = api(client, place);
     let mut seen: Option<(Option<String>, Instant)> = None;
     loop {
-        match leases.get_opt(NAME).await {
+        match leases.get_opt(place.name).await {
             Ok(current) => {
                 let version = current.as_ref().and_then(|lease| lease.meta().resource_version.clone());
                 if seen.as_ref().is_none_or(|(known, _)| *known != version) {
                     seen = Some((version, Instant::now()));
                 }
                 let observed = seen.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
-                if let Some(wanted) = claim(current.as_ref(), identity, Timestamp::now(), observed) {
+                if let Some(wanted) = claim(place, current.as_ref(), identity, Timestamp::now(), observed) {
                     let written = match current {
-                        Some(_) => leases.replace(NAME, &PostParams::default(), &wanted).await,
+                        Some(_) => leases.replace(place.name, &PostParams::default(), &wanted).await,
                         None => leases.create(&PostParams::default(), &wanted).await,
                     };
                     match written {
@@ -82,15 +99,17 @@ pub(crate) async fn acquire(client: &Client, identity: &str) -> Lease {
 }
 
 /// Renews the lease; returns when it is lost.
-pub(crate) async fn keep(client: &Client, mut lease: Lease) {
-    let leases = api(client);
+pub(crate) async fn keep(client: &Client, place: Place<'_>, mut lease: Lease) {
+    let leases = api(client, place);
     let (mut renewed, mut wait) = (Instant::now(), RENEWAL);
     loop {
         tokio::time::sleep(wait).await;
         wait = RETRY;
         let identity = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
-        let Some(wanted) = claim(Some(&lease), &identity, Timestamp::now(), Duration::ZERO) else { return };
-        match tokio::time::timeout(RETRY, leases.replace(NAME, &PostParams::default(), &wanted)).await {
+        let Some(wanted) = claim(place, Some(&lease), &identity, Timestamp::now(), Duration::ZERO) else {
+            return;
+        };
+        match tokio::time::timeout(RETRY, leases.replace(place.name, &PostParams::default(), &wanted)).await {
             Ok(Ok(now)) => {
                 lease = now;
                 (renewed, wait) = (Instant::now(), RENEWAL);
@@ -106,9 +125,9 @@ pub(crate) async fn keep(client: &Client, mut lease: Lease) {
 }
 
 /// Gives the lease back, so that the next instance need not wait for it to run out.
-pub(crate) async fn release(client: &Client, identity: &str) {
-    let leases = api(client);
-    let Ok(Some(mut lease)) = leases.get_opt(NAME).await else { return };
+pub(crate) async fn release(client: &Client, place: Place<'_>, identity: &str) {
+    let leases = api(client, place);
+    let Ok(Some(mut lease)) = leases.get_opt(place.name).await else { return };
     let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(identity))
     else {
         return;
@@ -116,7 +135,7 @@ pub(crate) async fn release(client: &Client, identity: &str) {
     spec.holder_identity = Some(String::new());
     spec.lease_duration_seconds = Some(1);
     // Without it the next instance waits a few seconds longer.
-    let _ = leases.replace(NAME, &PostParams::default(), &lease).await;
+    let _ = leases.replace(place.name, &PostParams::default(), &lease).await;
 }
 
 #[cfg(test)]
@@ -126,14 +145,14 @@ mod tests {
     #[test]
     fn a_lease_is_claimed_when_free_ours_or_run_out() {
         let now = Timestamp::UNIX_EPOCH;
-        let first = claim(None, "a", now, Duration::ZERO).unwrap();
+        let first = claim(CONTROLLERS, None, "a", now, Duration::ZERO).unwrap();
         assert_eq!(first.spec.as_ref().unwrap().lease_transitions, Some(0));
-        assert!(claim(Some(&first), "a", now, Duration::ZERO).is_some(), "ours");
-        assert!(claim(Some(&first), "b", now, Duration::from_secs(14)).is_none(), "held");
-        let second = claim(Some(&first), "b", now, Duration::from_secs(15)).unwrap();
+        assert!(claim(CONTROLLERS, Some(&first), "a", now, Duration::ZERO).is_some(), "ours");
+        assert!(claim(CONTROLLERS, Some(&first), "b", now, Duration::from_secs(14)).is_none(), "held");
+        let second = claim(CONTROLLERS, Some(&first), "b", now, Duration::from_secs(15)).unwrap();
         assert_eq!(second.spec.as_ref().unwrap().lease_transitions, Some(1), "run out");
         let mut free = second.clone();
         free.spec.as_mut().unwrap().holder_identity = Some(String::new());
-        assert!(claim(Some(&free), "a", now, Duration::ZERO).is_some(), "given back");
+        assert!(claim(CONTROLLERS, Some(&free), "a", now, Duration::ZERO).is_some(), "given back");
     }
 }

@@ -19,6 +19,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod garbage;
+mod grants;
 mod history;
 mod job;
 mod leader;
@@ -27,6 +28,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_garbage;
 mod pods;
+mod pool;
 mod queue;
 mod quota;
 mod replica_set;
@@ -47,6 +49,9 @@ use tokio::task::JoinSet;
 
 pub use certificates::{Authority, Signer, Wanted};
 pub use clients::{Clients, MANAGER, SCHEDULER};
+pub use grants::{Grants, run_grants};
+use leader::CONTROLLERS;
+pub use pool::{Pool, PoolTextError};
 pub use selection::{NAMES, Selection, UnknownController};
 use world::World;
 
@@ -115,18 +120,18 @@ pub async fn run(
     node_ipam::NodeIpam::new(World::new(clients.clone()), &config)?;
     let led = async {
         loop {
-            let lease = leader::acquire(&client, &config.identity).await;
+            let lease = leader::acquire(&client, CONTROLLERS, &config.identity).await;
             tracing::info!(identity = config.identity, "leading");
             tokio::select! {
                 // Work stops with the select: nothing is written after the lease is lost.
-                () = leader::keep(&client, lease) => tracing::warn!("leadership lost; stopping all work"),
+                () = leader::keep(&client, CONTROLLERS, lease) => tracing::warn!("leadership lost; stopping all work"),
                 () = work(&clients, &config) => {}
             }
         }
     };
     tokio::select! {
         () = led => {}
-        () = shutdown => leader::release(&client, &config.identity).await,
+        () = shutdown => leader::release(&client, CONTROLLERS, &config.identity).await,
     }
     Ok(())
 }

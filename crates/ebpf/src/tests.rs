@@ -47,6 +47,7 @@ fn node() -> NodeView {
         node_ports: ["192.0.2.0/24", "2001:db8::/64"].map(|range| range.parse().unwrap()).into(),
         open_pods: false,
         masquerade_pods: true,
+        egress: Default::default(),
     }
 }
 

@@ -33,6 +33,7 @@ fn node() -> NodeView {
         node_ports: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         open_pods: false,
         masquerade_pods: true,
+        egress: Default::default(),
     }
 }
 

@@ -137,6 +137,7 @@ impl SetId {
             Self::Range(RangeSet::OwnPods) => "own-pods".into(),
             Self::Range(RangeSet::Masqueraded) => "masqueraded".into(),
             Self::Range(RangeSet::Cluster) => "cluster".into(),
+            Self::Range(RangeSet::Known) => "known".into(),
             Self::Range(RangeSet::Services) => "service-ranges".into(),
             Self::Range(RangeSet::NodePorts) => "node-port-addresses".into(),
             Self::Range(RangeSet::Closed) => "closed".into(),

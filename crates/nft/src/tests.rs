@@ -61,6 +61,7 @@ fn node() -> NodeView {
         node_ports: ["0.0.0.0/0", "::/0"].map(|range| range.parse().unwrap()).into(),
         open_pods: false,
         masquerade_pods: true,
+        egress: Default::default(),
     }
 }
 

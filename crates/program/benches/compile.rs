@@ -54,6 +54,7 @@ fn node() -> NodeView {
         node_ports: IpFamily::BOTH.map(IpFamily::everything).to_vec(),
         open_pods: false,
         masquerade_pods: true,
+        egress: Default::default(),
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a program is compiled from: objects of the API, reduced to what decides where packets go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use dyad_net::{DualStack, IpNet};
+use dyad_net::{DualStack, IpFamily, IpNet};
 
 /// Namespace and name of an object. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -202,6 +202,20 @@ pub struct NodeView {
     /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside of it; if not,
     /// somebody else does what is needed.
     pub masquerade_pods: bool,
+    /// Where and how that is otherwise.
+    pub egress: Egress,
+}
+
+/// What differs from the rule that pods are known by their own addresses in the cluster, and outside of it if those are
+/// global.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// Whether pods of a family are masqueraded, whatever their addresses mean.
+    pub families: BTreeMap<IpFamily, bool>,
+    /// Where pods are known although it is outside.
+    pub known: Vec<IpNet>,
+    /// Nodes that the way to knows nothing but nodes' addresses.
+    pub strangers: BTreeSet<IpAddr>,
 }
 
 /// A port of the node that leads to one of its pods.

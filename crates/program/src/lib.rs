@@ -23,8 +23,8 @@ pub mod wire;
 
 pub use compile::{Compiler, HealthCheck, Inputs, Owner, compile};
 pub use input::{
-    EndpointSlice, Hints, HostPort, Name, NodeView, Port, Protocol, Service, SliceEndpoint, SlicePort,
-    Traffic,
+    Egress, EndpointSlice, Hints, HostPort, Name, NodeView, Port, Protocol, Service, SliceEndpoint,
+    SlicePort, Traffic,
 };
 pub use program::{
     Action, Endpoint, Entry, Frontend, Op, Program, RangeSet, Scope, Slot, Table, apply, diff,

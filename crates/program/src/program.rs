@@ -117,6 +117,8 @@ pub enum RangeSet {
     Masqueraded,
     /// The inside of the cluster: pods and nodes.
     Cluster,
+    /// Where pods are known by their own addresses: the cluster, as far as its ways know them, and what else is said to.
+    Known,
     /// The cluster IPs.
     Services,
     /// Where node ports are served: addresses of the node outside of these have none.
@@ -128,8 +130,15 @@ pub enum RangeSet {
 
 impl RangeSet {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::OwnPods, Self::Masqueraded, Self::Cluster, Self::Services, Self::NodePorts, Self::Closed];
+    pub const ALL: [Self; 7] = [
+        Self::OwnPods,
+        Self::Masqueraded,
+        Self::Cluster,
+        Self::Known,
+        Self::Services,
+        Self::NodePorts,
+        Self::Closed,
+    ];
 }
 
 /// One element of a table.

@@ -9,14 +9,23 @@ use crate::{NodeView, RangeSet};
 /// The range sets of a node's table of `family`.
 pub(crate) fn of_node(node: &NodeView, family: IpFamily) -> BTreeSet<(RangeSet, IpNet)> {
     let own = node.own_pods.clone();
-    let (global, private): (Vec<_>, Vec<_>) = own.iter().copied().partition(is_global);
-    let masqueraded = if node.masquerade_pods { private } else { Vec::new() };
+    let global: Vec<_> = own.iter().copied().filter(is_global).collect();
+    let is_masqueraded = |range: &IpNet| {
+        let said = node.egress.families.get(&IpFamily::from(*range)).copied();
+        node.masquerade_pods && said.unwrap_or(!is_global(range))
+    };
+    let masqueraded = own.iter().copied().filter(is_masqueraded).collect();
     let closed = if node.open_pods { Vec::new() } else { global };
-    let nodes = node.nodes.iter().map(|ip| IpNet::from(*ip));
-    let cluster = node.cluster_pods.iter().map(|(_, range)| *range).chain(nodes).chain(own.iter().copied());
+    let pods: Vec<IpNet> =
+        node.cluster_pods.iter().map(|(_, range)| *range).chain(own.iter().copied()).collect();
+    let nodes = || node.nodes.iter().copied();
+    let cluster = nodes().map(IpNet::from).chain(pods.iter().copied());
+    let friends = nodes().filter(|ip| !node.egress.strangers.contains(ip)).map(IpNet::from);
+    let known = friends.chain(pods.iter().copied()).chain(node.egress.known.iter().copied());
     let sets = [
         (RangeSet::Masqueraded, masqueraded),
         (RangeSet::Cluster, cluster.collect()),
+        (RangeSet::Known, known.collect()),
         (RangeSet::Services, node.services.clone()),
         (RangeSet::NodePorts, node.node_ports.clone()),
         (RangeSet::Closed, closed),
@@ -61,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_leaves_masked_and_what_is_closed() {
-        use RangeSet::{Closed, Masqueraded, NodePorts, OwnPods};
+        use RangeSet::{Closed, Cluster, Known, Masqueraded, NodePorts, OwnPods};
         let texts = |node: &NodeView, set| -> Vec<String> {
             let all = IpFamily::BOTH.into_iter().flat_map(|family| of_node(node, family));
             all.filter(|(of, _)| *of == set).map(|(_, range)| range.to_string()).collect()
@@ -74,6 +83,16 @@ mod tests {
         assert_eq!(texts(&view, Masqueraded), ["10.244.0.0/23", "fd00:10:244:1::/64"]);
         assert_eq!(texts(&view, Closed), ["2001:db8:1::/64"], "private addresses need not be closed");
         assert_eq!(texts(&view, NodePorts), ["192.0.2.0/24"], "and none of the other family");
+        view.egress.families = [(IpFamily::V4, false), (IpFamily::V6, true)].into();
+        assert_eq!(texts(&view, Masqueraded), ["2001:db8:1::/64", "fd00:10:244:1::/64"], "as it is said");
+        let with = |text: &str| texts(&view, Known).contains(&text.to_owned());
+        assert!(with("192.0.2.2/32") && !with("198.51.100.0/24"));
+        let mut other = view.clone();
+        other.egress.strangers = ["192.0.2.2".parse().unwrap()].into();
+        other.egress.known = vec!["198.51.100.0/24".parse().unwrap()];
+        let with = |text: &str| texts(&other, Known).contains(&text.to_owned());
+        assert!(!with("192.0.2.2/32") && with("198.51.100.0/24"));
+        assert!(texts(&other, Cluster).contains(&"192.0.2.2/32".to_owned()), "it is no outside for that");
         view.open_pods = true;
         view.masquerade_pods = false;
         assert_eq!(texts(&view, Closed), [""; 0]);

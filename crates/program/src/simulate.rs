@@ -260,7 +260,7 @@ impl<'a> Node<'a> {
         } else if source == destination && self.table.hairpin.contains(&source) {
             Source::Hairpin
         } else if self.table.in_range(RangeSet::Masqueraded, source)
-            && !self.table.in_range(RangeSet::Cluster, destination)
+            && !self.table.in_range(RangeSet::Known, destination)
         {
             Source::Leaving
         } else {

@@ -17,7 +17,7 @@ use rustix::net::sockopt;
 
 use super::*;
 use crate::config::{Routing, Tunnels};
-use crate::routes::{self, Node};
+use crate::routes::{self, Node, Ways};
 
 /// What is sent through each way: more than fits into any packet.
 const BYTES: usize = 300_000;
@@ -133,7 +133,12 @@ impl Lab {
             let tunnels = Tunnels { underlay, ..Tunnels::default() };
             let config = Config { routing, tunnels, ..test_config() };
             let mut handle = Handle::open_in(node.as_fd()).unwrap();
-            let mtu = routes::apply(&mut handle, &config, name, &self.known, &[]).unwrap();
+            let Ways { mtu, strangers } =
+                routes::apply(&mut handle, &config, name, &self.known, &[]).unwrap();
+            assert_eq!(
+                strangers.is_empty(),
+                handle.links().unwrap().iter().all(|link| !link.name.starts_with("dyad-"))
+            );
             let before = handle.routes(OURS).unwrap();
             routes::apply(&mut handle, &config, name, &self.known, &[]).unwrap();
             assert_eq!(handle.routes(OURS).unwrap(), before, "{name}: what is there is adopted");

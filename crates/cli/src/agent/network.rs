@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::ArgAction;
 use dyad_agent::settings::Extras;
-use dyad_agent::{Cni, Ipam, Routing, Tunnels, VXLAN_ID, VXLAN_PORT};
-use dyad_net::IpFamily;
+use dyad_agent::{Cni, Egress, Ipam, Routing, Tunnels, VXLAN_ID, VXLAN_PORT};
+use dyad_net::{IpFamily, IpNet};
 
 /// Routes and tunnels between nodes.
 #[derive(Debug, clap::Args)]
@@ -48,6 +48,15 @@ pub(super) struct NetworkArgs {
     /// The plugin's executable, which is installed [default: dyad-cni beside this one]
     #[arg(long, value_name = "FILE")]
     cni_plugin: Option<PathBuf>,
+    /// Ranges outside of the cluster where pods are known by their own addresses, so that they keep them
+    #[arg(long, value_name = "RANGES", value_delimiter = ',')]
+    non_masquerade_cidrs: Vec<IpNet>,
+    /// Masquerade IPv4 pods that leave the cluster [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    masquerade_ipv4: Option<bool>,
+    /// Masquerade IPv6 pods that leave the cluster [default: true for addresses that are not global]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    masquerade_ipv6: Option<bool>,
     /// The largest packet of pods in bytes [default: that of the links between nodes, without what tunnels add]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     mtu: Option<u32>,
@@ -115,6 +124,12 @@ impl NetworkArgs {
         extras.cni = self.cni();
         extras.ipam = self.ipam;
         extras.tunnels = Tunnels { underlay: self.tunnel_underlay, port: self.vxlan_port, id: self.vxlan_id };
+        let said = [(IpFamily::V4, self.masquerade_ipv4), (IpFamily::V6, self.masquerade_ipv6)];
+        extras.egress = Egress {
+            families: said.into_iter().filter_map(|(family, said)| Some((family, said?))).collect(),
+            known: self.non_masquerade_cidrs.clone(),
+            ..Egress::default()
+        };
         extras.mtu = self.mtu;
     }
 }

@@ -92,6 +92,7 @@ impl<'a> Cluster<'a> {
             node_ports: settings.node_ports.clone(),
             open_pods: settings.open_pods,
             masquerade_pods: settings.masquerade_pods,
+            egress: Default::default(),
         };
         let own = pods.iter().filter(|(_, pod)| !pod.host_network);
         let pod_at = own.flat_map(|(name, pod)| pod.ips.iter().map(move |ip| (*ip, name.clone()))).collect();

@@ -209,12 +209,12 @@ impl Rules {
                 [self.hairpin(), vec![goto(NEW_SOURCE)]].concat(),
             ),
             rule(
-                "pods leaving the cluster",
+                "pods leaving for where they are not known",
                 vec![
                     self.source(R0),
                     look_up(SetId::Range(RangeSet::Masqueraded), R0, Found::Match),
                     self.destination(R0),
-                    look_up(SetId::Range(RangeSet::Cluster), R0, Found::NoMatch),
+                    look_up(SetId::Range(RangeSet::Known), R0, Found::NoMatch),
                     goto(NEW_SOURCE),
                 ],
             ),

@@ -55,6 +55,7 @@ mod tests {
             node_ports: vec!["0.0.0.0/0".parse().unwrap()],
             open_pods: false,
             masquerade_pods: true,
+            egress: Default::default(),
         });
         let service = json!({
             "metadata": {"namespace": "default", "name": "dns"},
