@@ -7,7 +7,11 @@ mod plugins;
 #[path = "../support/report.rs"]
 mod report;
 
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use cluster::{Cluster, assert_no_traces, down, text};
 use report::assert_all_work;
@@ -42,8 +46,8 @@ const CASES: [Case; 4] = [
 ];
 
 /// Room for a cluster with this network.
-fn prepare(number: u8, networking: &str) -> Cluster {
-    let cluster = Cluster::prepare("inst", number);
+fn prepare(name: &str, number: u8, networking: &str) -> Cluster {
+    let cluster = Cluster::prepare(name, number);
     let config = format!("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  {networking}\n");
     std::fs::write(cluster.home.path().join("cluster.yaml"), config).expect("the cluster's file");
     cluster
@@ -70,7 +74,7 @@ fn what_is_installed_carries_packets_in_every_mode() {
         return;
     }
     for Case { number, networking, families, args } in CASES {
-        let cluster = prepare(number, networking);
+        let cluster = prepare("inst", number, networking);
         install(&cluster, args);
         assert_carries(&cluster, families, &format!("{families:?} {args:?}"));
         if number == CASES[0].number {
@@ -90,6 +94,7 @@ fn what_is_installed_carries_packets_in_every_mode() {
 #[test]
 fn what_is_installed_works_beside_plugins_of_others() {
     let cluster = prepare(
+        "beside",
         65,
         "podSubnet: 10.165.0.0/16,fd00:dad:65::/56\n  serviceSubnet: 10.250.65.0/24,fd00:dad:65:100::/112",
     );
@@ -107,4 +112,142 @@ fn what_is_installed_works_beside_plugins_of_others() {
         cluster.kubectl(&["-n", "kube-system", "rollout", "status", what, "--timeout=60s"]);
     }
     assert_carries(&cluster, &["IPv4", "IPv6"], "beside plugins of others");
+}
+
+const ECHO: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      topologySpreadConstraints:
+        - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: echo}}}
+      containers: [{name: echo, image: dyad/echo}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec:
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: echo}
+  ports: [{port: 80, targetPort: 8080}]
+"#;
+
+/// A pod that asks the Service again and again, and says what failed.
+const CLIENT: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  containers:
+    - name: client
+      image: dyad/tools
+      args:
+        - sh
+        - -c
+        - |
+          while :; do
+            for url in URLS; do
+              if http $url > /dev/null 2> /tmp/why; then echo ok; else echo "failed $url $(cat /tmp/why)"; fi
+            done
+            sleep 0.05
+          done
+"#;
+
+/// What a node has in its kernel and in the directories that agents and plugins use, line by line.
+fn traces_on(cluster: &Cluster, node: &str) -> BTreeSet<String> {
+    let script = "ip -o link show | sed 's/^[0-9]*: //; s/ .*//'; ip -o addr show | awk '{print $2, $4}' | grep -v fe80; \
+        ip route show table all | grep -v fe80; ip -6 route show table all | grep -v fe80; ip rule; ip -6 rule; nft list ruleset; \
+        find /etc/cni /opt/cni /var/lib/cni /run ! -type d; grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf \
+        /proc/sys/net/ipv4/ip_forward 2> /dev/null";
+    let output = cluster.dyad(&["shell", "--name", &cluster.name, "--node", node, "--", "sh", "-c", script]);
+    assert!(!output.stdout.is_empty(), "{node}: {}", text(&output.stderr));
+    // Whether a node tells its neighbours of shorter ways is left as agents have set it.
+    let lines = text(&output.stdout);
+    lines.lines().filter(|line| !line.contains("send_redirects")).map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn an_upgrade_loses_no_connection_and_what_is_taken_away_leaves_a_bare_node() {
+    let networking =
+        "podSubnet: 10.166.0.0/16,fd00:dad:66::/56\n  serviceSubnet: 10.250.66.0/24,fd00:dad:66:100::/112";
+    let cluster = prepare("life", 66, networking);
+    if !has_plugins_program() || !cluster.has_kubectl() {
+        return;
+    }
+    install(&cluster, &["--dataplane", "nftables"]);
+    cluster.apply(ECHO);
+    cluster.kubectl(&["rollout", "status", "deployment/echo", "--timeout=60s"]);
+    let service = cluster.get(&["service", "echo"]);
+    let ips: Vec<IpAddr> = plugins::texts(&service["spec"]["clusterIPs"])
+        .iter()
+        .map(|ip| ip.parse().expect("an address"))
+        .collect();
+    assert_eq!(ips.len(), 2);
+    let urls: Vec<String> = ips.iter().map(|ip| format!("http://{}/", SocketAddr::new(*ip, 80))).collect();
+    cluster.apply(&CLIENT.replace("URLS", &urls.join(" ")));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]);
+    let asked = |cluster: &Cluster| cluster.kubectl(&["logs", "client"]).lines().count();
+    cluster.eventually("traffic", || if asked(&cluster) > 20 { Ok(()) } else { Err("none".into()) });
+    // Connections that were there before go on, too.
+    let mut open: Vec<TcpStream> = ips
+        .iter()
+        .map(|ip| {
+            let stream = TcpStream::connect_timeout(&SocketAddr::new(*ip, 80), Duration::from_secs(10));
+            let mut stream = stream.expect("a connection to the Service");
+            stream.write_all(b"GET / HTTP/1.1\r\n").expect("half a request");
+            stream
+        })
+        .collect();
+    let pods = |cluster: &Cluster| {
+        cluster.kubectl(&["-n", "kube-system", "get", "pods", "-l", "k8s-app=dyad-agent", "-o", "name"])
+    };
+    let agents = pods(&cluster);
+    let context = format!("dyad-{}", cluster.name);
+    let dyad = |args: &[&str]| {
+        let output = cluster.dyad(&[args, &["--context", &context]].concat());
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    };
+    dyad(&["upgrade", "--set", "agent.verbosity=4"]);
+    cluster.kubectl(&["-n", "kube-system", "rollout", "status", "daemonset/dyad-agent", "--timeout=90s"]);
+    assert!(agents.lines().all(|agent| !pods(&cluster).contains(agent)), "all agents are others");
+    let before = asked(&cluster);
+    cluster
+        .eventually("traffic goes on", || if asked(&cluster) > before { Ok(()) } else { Err("none".into()) });
+    for stream in &mut open {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket's option");
+        stream.write_all(b"Host: echo\r\nConnection: close\r\n\r\n").expect("the rest of the request");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("an answer on the old connection");
+        assert_eq!(text(&answer), "HTTP/1.1 200");
+    }
+    let log = cluster.kubectl(&["logs", "client"]);
+    let failed: Vec<&str> = log.lines().filter(|line| *line != "ok").collect();
+    assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), log.lines().count());
+
+    // Without pods of theirs nodes are what they were.
+    cluster.kubectl(&["delete", "pod/client", "deployment/echo", "service/echo", "--grace-period=1"]);
+    cluster.kubectl(&["-n", "kube-system", "delete", "deployment", "coredns"]);
+    cluster.eventually("no pods but agents", || {
+        let pods = cluster.kubectl(&["get", "pods", "-A", "-o", "name"]);
+        if pods.lines().all(|pod| pod.contains("dyad-agent")) { Ok(()) } else { Err(pods) }
+    });
+    dyad(&["uninstall"]);
+    let after = ["node1", "node2"].map(|node| traces_on(&cluster, node));
+    down(&cluster);
+    let bare = format!("{networking}\n  disableDefaultCNI: true\n  kubeProxyMode: none");
+    let config = format!("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking:\n  {bare}\n");
+    std::fs::write(cluster.home.path().join("cluster.yaml"), config).expect("the cluster's file");
+    let started = cluster.start(&["--nodes", "2"]);
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    for (node, after) in ["node1", "node2"].into_iter().zip(after) {
+        let fresh = traces_on(&cluster, node);
+        let more: Vec<&String> = after.difference(&fresh).collect();
+        let less: Vec<&String> = fresh.difference(&after).collect();
+        assert!(more.is_empty() && less.is_empty(), "{node}: left {more:#?}, missing {less:#?}");
+    }
 }

@@ -22,7 +22,7 @@ use dyad_net::{IpFamily, IpNet};
 use sha2::{Digest, Sha256};
 
 use crate::paths::ClusterDir;
-use crate::spec::{ClusterSpec, Place};
+use crate::spec::{ClusterSpec, Place, Shape};
 
 /// Name of the namespace the API server listens in.
 pub(crate) const API_NAMESPACE: &str = "@api";
@@ -33,6 +33,9 @@ const FABRIC_NAMESPACE: &str = "@fabric";
 const BRIDGE: &str = "br0";
 /// Name of the link to the fabric in each place but the host.
 const LINK: &str = "eth0";
+
+/// The protocol number of routes that an administrator has made (`RTPROT_STATIC`).
+const STATIC: u8 = 4;
 
 /// The hosts of the rest of the world (RFC 5737 and RFC 3849 documentation addresses) and the port they answer on.
 pub const OUTSIDE_HOSTS: [IpAddr; 2] = [
@@ -147,7 +150,10 @@ fn route_to_outside(handle: &mut Handle, spec: &ClusterSpec) -> Result<()> {
     let link = handle.index(LINK)?;
     for router in spec.addresses(Place::Outside) {
         let everywhere = IpNet::new(router.addr(), 0)?;
-        handle.replace_route(&Route::via(everywhere, router.addr(), link))?;
+        let route = Route::via(everywhere, router.addr(), link);
+        // A bare node has it from its administrator, and agents that are taken away leave it there.
+        let protocol = if spec.shape == Shape::Whole { route.protocol } else { STATIC };
+        handle.replace_route(&Route { protocol, ..route })?;
     }
     Ok(())
 }

@@ -14,15 +14,17 @@ use dyad_images::build::Entry;
 use dyad_images::manifest::Platform;
 use dyad_images::{Store, archive};
 use dyad_install::image::{self, Programs};
-use dyad_install::{Chosen, Endpoint, Facts, Values};
+use dyad_install::survey::Allowed;
+use dyad_install::{Chosen, life};
+use serde_json::json;
 
 use crate::args::UpArgs;
 use crate::output::Steps;
 
 /// The name of the plugins' program, which is beside this one.
 const PLUGINS: &str = "dyad-cni";
-/// The group of kinds that our API server has, and others may not.
-const POLICY_GROUP: &str = "policy.networking.k8s.io";
+/// Where `dyad install` puts everything.
+const NAMESPACE: &str = "kube-system";
 
 /// The values that the command line asks for, as a file: over those that follow from a cluster of this machine.
 pub(super) fn chosen(args: &UpArgs) -> Result<String> {
@@ -50,38 +52,27 @@ pub(super) fn chosen(args: &UpArgs) -> Result<String> {
 /// Installs what the cluster was asked to have; nothing where that is nothing.
 pub(super) async fn install(site: Site<'_>, steps: &RefCell<Steps>) -> Result<()> {
     let Some(text) = &site.spec.install else { return Ok(()) };
+    let version = env!("CARGO_PKG_VERSION");
     let mut chosen = Chosen::default();
+    chosen.file(&own(site.spec)?)?;
     chosen.file(text)?;
-    let values = chosen.values()?;
-    let facts = facts(site).await?;
     steps.borrow_mut().waiting("image");
     let dir = site.dir.clone();
-    let version = facts.version.clone();
-    tokio::task::spawn_blocking(move || load_image(&dir, &version)).await.context("a thread failed")??;
+    tokio::task::spawn_blocking(move || load_image(&dir, version)).await.context("a thread failed")??;
     steps.borrow_mut().done("Image");
-    apply(site, &values, &facts).await?;
+    let allowed = Allowed::default();
+    let plan = life::plan(site.client, NAMESPACE, version, &chosen, false, allowed).await?;
+    life::install(site.client, &plan, false, |_| {}).await.context("can't install")?;
     steps.borrow_mut().done("Installed");
     steps.borrow_mut().waiting("nodes");
     Ok(())
 }
 
-async fn apply(site: Site<'_>, values: &Values, facts: &Facts) -> Result<()> {
-    let objects = dyad_install::manifests(values, facts)?;
-    dyad_install::apply(site.client, &objects, false, |_| {}).await.context("can't install")?;
-    Ok(())
-}
-
-async fn facts(site: Site<'_>) -> Result<Facts> {
-    let spec: &ClusterSpec = site.spec;
-    let groups = site.client.list_api_groups().await.context("can't ask which kinds there are")?;
+/// What nothing in the cluster says: its pod ranges, and where its API server is as long as there are no Services.
+fn own(spec: &ClusterSpec) -> Result<String> {
     let api: IpAddr = *spec.addresses_by_family(Place::Api)?.primary();
-    Ok(Facts {
-        pod_ranges: spec.pod_ranges.clone(),
-        // Until there are Services, this is where the API server is.
-        api: Some(Endpoint { host: api.to_string(), port: API_PORT }),
-        has_cluster_policies: groups.groups.iter().any(|group| group.name == POLICY_GROUP),
-        ..Facts::default()
-    })
+    // JSON is YAML.
+    Ok(json!({"clusterCIDR": spec.pod_ranges, "api": {"host": api, "port": API_PORT}}).to_string())
 }
 
 /// Puts the image of a version, made of this program and the one beside it, into the store of the cluster's nodes.
