@@ -382,7 +382,7 @@ pub(crate) fn ips(result: &Value) -> Vec<&str> {
     result["ips"].as_array().unwrap().iter().map(|ip| ip["address"].as_str().unwrap()).collect()
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A TCP exchange from `client` to `to`, which `server` is to answer at `at`; the address that the server saw.
 pub(crate) fn talk_at(client: &Namespace, server: &Namespace, at: SocketAddr, to: SocketAddr) -> IpAddr {
