@@ -183,6 +183,29 @@ fn kube_proxy_goes_when_it_is_said_and_comes_back() {
     is_as_before(&cluster, &before);
 }
 
+/// kubectl finds what is called so.
+#[test]
+fn kubectl_knows_it_as_a_plugin() {
+    let cluster = Cluster::prepare("plugin", 88);
+    if !cluster.has_kubectl() {
+        return;
+    }
+    let link = cluster.home.path().join("kubectl-dyad");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_dyad"), link).expect("a link");
+    let path = format!("{}:{}", cluster.home.path().display(), std::env::var("PATH").unwrap_or_default());
+    // kubectl looks for plugins by the first word alone.
+    let mut command = cluster.kubectl_command(&[]);
+    let program = command.get_program().to_owned();
+    command = std::process::Command::new(program);
+    let output = command.args(["dyad", "--version"]).env("PATH", path).output().expect("kubectl runs");
+    assert_eq!(
+        text(&output.stdout).trim(),
+        format!("dyad {}", env!("CARGO_PKG_VERSION")),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
 /// Whoever ends in the middle is run again.
 #[test]
 fn what_was_killed_half_way_is_finished_the_next_time() {

@@ -3,6 +3,7 @@
 mod bench;
 mod bpf;
 mod deploy;
+mod dist;
 mod lint;
 mod schema;
 
@@ -34,6 +35,8 @@ enum Chore {
     },
     /// Write the kustomize base and the table of values from the chart in deploy/helm
     Deploy,
+    /// Build all that is released: static programs, image, Debian package, man pages, completions, SBOM, checksums
+    Dist(dist::DistArgs),
     /// Check that dependencies run downward only and that their licences allow what is shipped
     Lint,
     /// Write the table of fields from the Go API types of a Kubernetes checkout
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Bench { arguments } => bench::run(&arguments),
         Chore::Bpf { write } => bpf::run(write),
         Chore::Deploy => deploy::run(),
+        Chore::Dist(args) => dist::run(&args),
         Chore::Lint => lint::run(),
         Chore::Schema { kubernetes, out } => schema::run(&kubernetes, &out),
     }

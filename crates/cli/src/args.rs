@@ -9,6 +9,7 @@ use dyad_cluster::spec::Dataplane;
 use dyad_net::IpNet;
 
 use crate::agent::AgentArgs;
+use crate::completion::{CompletionArgs, DistArgs};
 use crate::controllers::ControllersArgs;
 use crate::dns::DnsArgs;
 use crate::image::ImageArgs;
@@ -87,6 +88,15 @@ pub(crate) enum Command {
     /// Collect what somebody else needs to see of a cluster
     #[command(after_help = "Example:\n  dyad sysdump --output-filename dump.tar.gz")]
     Sysdump(SysdumpArgs),
+    /// Print what makes a shell complete commands
+    #[command(after_help = "Example:\n  dyad completion bash > /etc/bash_completion.d/dyad")]
+    Completion(CompletionArgs),
+    /// Write man pages, completions and the image, for packages
+    #[command(
+        hide = true,
+        after_help = "Example:\n  dyad dist DIR --dyad FILE --cni FILE --architecture amd64"
+    )]
+    Dist(DistArgs),
     /// Carry Services and policy on a node of any cluster, in place of kube-proxy
     #[command(
         after_help = "Examples:\n  dyad agent --kubeconfig /etc/kubernetes/kube-proxy.conf --node-name node1 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56\n  dyad agent --config /var/lib/kube-proxy/config.conf\n  dyad agent --cleanup"

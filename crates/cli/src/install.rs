@@ -255,3 +255,40 @@ pub(crate) fn sysdump(args: SysdumpArgs) -> Result<ExitCode> {
     say(&format!("\r{} files in {}, {:.1} s\n", files.len(), path.display(), begun.elapsed().as_secs_f64()));
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Args;
+
+    /// What the manifests run is what this program understands.
+    #[test]
+    fn containers_are_started_with_flags_that_there_are() {
+        let mut seen = std::collections::BTreeSet::new();
+        for set in [
+            "dns.enabled=true,cni.mtu=1400,clusterCIDR={10.244.0.0/16,fd00::/56}",
+            "proxy.enabled=false,cni.routing=vxlan",
+            "cni.enabled=false,policy.enabled=false,proxy.nodePortAddresses={primary}",
+            "proxy.dataplane=ebpf,proxy.cgroupRoot=/sys/fs/cgroup/kubepods.slice,cni.routing=direct",
+        ] {
+            let mut chosen = Chosen::default();
+            chosen.set(set).unwrap();
+            for object in manifests(&chosen.values().unwrap(), &Facts::default()).unwrap() {
+                for container in
+                    object["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten()
+                {
+                    let words = |field: &str| -> Vec<String> {
+                        let words = container[field].as_array().into_iter().flatten();
+                        words.map(|word| word.as_str().unwrap().to_owned()).collect()
+                    };
+                    let line = [words("command"), words("args")].concat();
+                    Args::try_parse_from(&line).unwrap_or_else(|error| panic!("{set}: {line:?}: {error}"));
+                    seen.insert(line[1].clone());
+                }
+            }
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["agent", "dns"]);
+    }
+}

@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod args;
+mod completion;
 mod connectivity;
 mod controllers;
 mod dns;
@@ -63,6 +64,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Upgrade(args) => install::install(*args, true),
         Command::Uninstall(args) => install::uninstall(args),
         Command::Sysdump(args) => install::sysdump(args),
+        Command::Completion(args) => completion::run(&args),
+        Command::Dist(args) => completion::dist(&args),
         Command::Agent(args) => agent::run(*args),
         Command::Controllers(args) => controllers::run(*args),
         Command::Dns(args) => dns::run(*args),

@@ -361,10 +361,11 @@ async fn forget_nodes(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// The annotations that agents own.
+/// The annotations that agents and controllers own.
 fn written(node: &Value) -> Vec<String> {
     let entries = node["metadata"]["managedFields"].as_array().into_iter().flatten();
-    let fields = entries.filter(|entry| entry["manager"] == "dyad-agent");
+    let is_ours = |name: &str| name.starts_with("dyad-") && name != MANAGER;
+    let fields = entries.filter(|entry| entry["manager"].as_str().is_some_and(is_ours));
     let keys = fields.filter_map(|entry| entry["fieldsV1"]["f:metadata"]["f:annotations"].as_object());
     let names = keys.flat_map(|keys| keys.keys().filter_map(|key| key.strip_prefix("f:")));
     let is_there = |key: &&str| !node["metadata"]["annotations"][key].is_null();

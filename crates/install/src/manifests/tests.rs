@@ -210,6 +210,8 @@ fn agents_have_no_more_rights_than_they_need() {
     // Without policies, nothing of theirs is seen.
     let role = find(&of(&["policy.enabled=false"]), "ClusterRole", "dyad-agent").to_string();
     assert!(!role.contains("networkpolicies") && !role.contains("namespaces"), "{role}");
+    let role = find(&of(&["proxy.enabled=false"]), "ClusterRole", "dyad-agent").to_string();
+    assert!(!role.contains("services") && !role.contains("endpointslices"), "{role}");
 }
 
 #[test]

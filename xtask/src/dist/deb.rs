@@ -1,0 +1,158 @@
+//! A Debian package: two tar files in an `ar` archive, see deb(5). Nothing of it runs when it is installed.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tar::{Builder, EntryType, Header};
+
+const UNIT: &str = include_str!("../../../deploy/systemd/dyad-agent.service");
+const SETTINGS: &str = include_str!("../../../deploy/systemd/dyad-agent.default");
+const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
+                         Upstream-Name: dyad\n\nFiles: *\nCopyright: the authors of Dyad\nLicense: Apache-2.0\n\n\
+                         License: Apache-2.0\n On Debian systems, the text is in /usr/share/common-licenses/Apache-2.0.\n";
+
+/// A tar file in the making, with the directories that its files need.
+struct Tree {
+    tar: Builder<GzEncoder<Vec<u8>>>,
+    made: Vec<String>,
+    bytes: u64,
+}
+
+impl Tree {
+    fn new() -> Self {
+        let tar = Builder::new(GzEncoder::new(Vec::new(), Compression::best()));
+        Self { tar, made: Vec::new(), bytes: 0 }
+    }
+
+    fn entry(&mut self, kind: EntryType, path: &str, mode: u32, content: &[u8], link: &str) -> Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        let path = format!("./{path}");
+        match kind {
+            EntryType::Symlink => self.tar.append_link(&mut header, path, link)?,
+            _ => self.tar.append_data(&mut header, path, content)?,
+        }
+        self.bytes += content.len() as u64;
+        Ok(())
+    }
+
+    /// Directories above a path.
+    fn above(&mut self, path: &str) -> Result<()> {
+        for (at, _) in path.match_indices('/') {
+            let dir = format!("{}/", &path[..at]);
+            if !self.made.contains(&dir) {
+                self.entry(EntryType::Directory, &dir, 0o755, &[], "")?;
+                self.made.push(dir);
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.above(path)?;
+        self.entry(EntryType::Regular, path, mode, content, "")
+    }
+
+    fn link(&mut self, path: &str, to: &str) -> Result<()> {
+        self.above(path)?;
+        self.entry(EntryType::Symlink, path, 0o777, &[], to)
+    }
+
+    fn finish(self) -> Result<Vec<u8>> {
+        Ok(self.tar.into_inner()?.finish()?)
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
+}
+
+/// Writes the package of the programs in `programs`, with what `dyad dist` has written to `extras`.
+pub(super) fn write(
+    to: &Path,
+    version: &str,
+    architecture: &str,
+    programs: &Path,
+    extras: &Path,
+) -> Result<()> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("can't read {}", path.display()));
+    let mut data = Tree::new();
+    for program in super::PROGRAMS {
+        data.file(&format!("usr/bin/{program}"), 0o755, &read(&programs.join(program))?)?;
+    }
+    // `kubectl dyad ...` runs what is called so.
+    data.link("usr/bin/kubectl-dyad", "dyad")?;
+    data.file("lib/systemd/system/dyad-agent.service", 0o644, UNIT.as_bytes())?;
+    data.file("etc/default/dyad-agent", 0o644, SETTINGS.as_bytes())?;
+    for page in super::sorted(&extras.join("man"))? {
+        let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        data.file(&format!("usr/share/man/man1/{name}.gz"), 0o644, &gzip(&read(&page)?)?)?;
+    }
+    for (name, place) in [
+        ("dyad", "usr/share/bash-completion/completions/dyad"),
+        ("_dyad", "usr/share/zsh/vendor-completions/_dyad"),
+        ("dyad.fish", "usr/share/fish/vendor_completions.d/dyad.fish"),
+    ] {
+        data.file(place, 0o644, &read(&extras.join("completions").join(name))?)?;
+    }
+    data.file("usr/share/doc/dyad/copyright", 0o644, COPYRIGHT.as_bytes())?;
+    let size = data.bytes.div_ceil(1024);
+    let mut control = Tree::new();
+    let text = format!(
+        "Package: dyad\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: Dyad <dyad@example.org>\nSection: net\n\
+         Priority: optional\nInstalled-Size: {size}\nHomepage: https://github.com/dyad-net/dyad\n\
+         Description: Kubernetes IPv4/IPv6 dual-stack networking\n Local clusters, an agent for the nodes of any cluster, and CNI \
+         plugins.\n"
+    );
+    control.file("control", 0o644, text.as_bytes())?;
+    control.file("conffiles", 0o644, b"/etc/default/dyad-agent\n")?;
+    fs::write(
+        to,
+        archive(&[
+            ("debian-binary", b"2.0\n"),
+            ("control.tar.gz", &control.finish()?),
+            ("data.tar.gz", &data.finish()?),
+        ]),
+    )
+    .with_context(|| format!("can't write {}", to.display()))
+}
+
+/// An `ar` archive.
+fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = b"!<arch>\n".to_vec();
+    for (name, content) in members {
+        bytes.extend(
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len()).bytes(),
+        );
+        bytes.extend(*content);
+        if content.len() % 2 == 1 {
+            bytes.push(b'\n');
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_begin_at_even_places() {
+        let bytes = archive(&[("a", b"1"), ("b", b"22")]);
+        assert_eq!(bytes.len(), 8 + 60 + 2 + 60 + 2);
+        assert_eq!(&bytes[8..9], b"a");
+        assert_eq!(&bytes[8 + 58..8 + 61], b"`\n1");
+        assert_eq!(&bytes[70..71], b"b");
+    }
+}
