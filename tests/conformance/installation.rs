@@ -5,6 +5,7 @@
 mod cluster;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use cluster::{Cluster, text};
 use serde_json::Value;
@@ -258,4 +259,79 @@ fn every_combination_passes_validation() {
         }
         run(&cluster, &args);
     }
+}
+
+/// On nodes whose network is what was installed: agents do with their roles, an upgrade reaches all of them, and nothing of
+/// it stays.
+#[test]
+fn nodes_are_upgraded_and_left_as_they_were() {
+    let cluster = Cluster::prepare("taken-off", 89);
+    if !Path::new(env!("CARGO_BIN_EXE_dyad")).with_file_name("dyad-cni").is_file() {
+        eprintln!("SKIPPED: no dyad-cni beside dyad: `cargo build -p dyad-cni`");
+        return;
+    }
+    if !cluster.has_kubectl() {
+        return;
+    }
+    let log = cluster.home.path().join("audit.log");
+    let config = cluster.home.path().join("cluster.yaml");
+    let text_of = std::fs::read_to_string(&config).expect("the cluster's file");
+    let audited = format!("{text_of}apiServer:\n  extraArgs:\n    audit-log-path: {}\n", log.display());
+    std::fs::write(&config, audited).expect("the cluster's file");
+    let started = cluster.start(&["--nodes", "2", "--install", "--dataplane", "nftables"]);
+    assert!(started.status.success(), "{}\n{}", text(&started.stderr), cluster.logs());
+
+    let context = format!("dyad-{}", cluster.name);
+    let ranges = "clusterCIDR={10.189.0.0/16,fd00:dad:89::/56}";
+    run(&cluster, &["install", "--set", ranges, "--wait", "--wait-duration", "60s"]);
+    let upgraded =
+        run(&cluster, &["upgrade", "--set", "agent.verbosity=4", "--wait", "--wait-duration", "60s"]);
+    assert!(upgraded.contains("daemonset/dyad-agent configured"), "{upgraded}");
+    let output = cluster.dyad(&["status", "--context", &context, "-o", "json"]);
+    let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(status["nodes"].as_array().map(Vec::len), Some(2), "{status}");
+    assert!(
+        status["nodes"][0]["dataplane"].as_str().is_some_and(|plane| plane.starts_with("nftables")),
+        "{status}"
+    );
+
+    let look = "nft list tables; ip route show table all proto 214; ip -6 route show table all proto 214; \
+                ls /etc/cni/net.d /opt/cni/bin /var/lib/cni/networks";
+    let on = |node: &str| {
+        text(
+            &cluster.dyad(&["shell", "--name", &cluster.name, "--node", node, "--", "sh", "-c", look]).stdout,
+        )
+    };
+    assert!(
+        on("node1").contains("table ip dyad") && on("node1").contains("05-dyad.conflist"),
+        "{}",
+        on("node1")
+    );
+    run(&cluster, &["uninstall", "--wait-duration", "60s"]);
+    for node in ["node1", "node2"] {
+        let left = on(node);
+        for trace in ["table ", " dev ", "dyad"] {
+            assert!(!left.contains(trace), "{node}: {left}");
+        }
+        let object = cluster.get(&["node", node]);
+        assert!(object["metadata"]["annotations"]["dyad.io/dataplane"].is_null(), "{object}");
+    }
+
+    // The audit log has every request of the agents.
+    let log = std::fs::read_to_string(&log).expect("an audit log");
+    let (mut asked, mut refused) = (0, Vec::new());
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).expect("an event");
+        if event["user"]["username"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("system:serviceaccount:kube-system:dyad-"))
+        {
+            asked += 1;
+            if event["responseStatus"]["code"] == 403 {
+                refused.push(event["requestURI"].to_string());
+            }
+        }
+    }
+    assert!(asked > 20, "{asked} requests");
+    assert!(refused.is_empty(), "{refused:?}");
 }

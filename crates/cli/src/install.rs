@@ -268,7 +268,7 @@ mod tests {
     fn containers_are_started_with_flags_that_there_are() {
         let mut seen = std::collections::BTreeSet::new();
         for set in [
-            "dns.enabled=true,cni.mtu=1400,clusterCIDR={10.244.0.0/16,fd00::/56}",
+            "dns.enabled=true,cni.ipam=dyad,cni.mtu=1400,clusterCIDR={10.244.0.0/16,fd00::/56}",
             "proxy.enabled=false,cni.routing=vxlan",
             "cni.enabled=false,policy.enabled=false,proxy.nodePortAddresses={primary}",
             "proxy.dataplane=ebpf,proxy.cgroupRoot=/sys/fs/cgroup/kubepods.slice,cni.routing=direct",
@@ -289,6 +289,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["agent", "dns"]);
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["agent", "controllers", "dns"]);
     }
 }

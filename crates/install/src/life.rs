@@ -15,7 +15,7 @@ use crate::{Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, a
 /// The DaemonSet that takes back what agents have left on nodes.
 const CLEANUP: &str = "dyad-cleanup";
 /// The lease of the controllers.
-const LEASE: &str = "dyad-controllers";
+const LEASE: &str = "dyad-network-controllers";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
