@@ -23,6 +23,15 @@ pub const DNS_CACHE: &str = "dyad.io/dns-cache";
 /// family first.
 pub const POD_CIDRS: &str = "dyad.io/pod-cidrs";
 
+/// The annotation: the node's addresses as the agent has chosen them, one of each family.
+pub const NODE_ADDRESSES: &str = "dyad.io/node-addresses";
+
+/// The annotation by which somebody else chooses them, where the node has these; with commas between them.
+pub const NODE_ADDRESS_OVERRIDE: &str = "dyad.io/node-address-override";
+
+/// The annotation: what on the machine stands in the way, a JSON list of texts; absent if there is nothing.
+pub const WARNINGS: &str = "dyad.io/warnings";
+
 /// How soon is tried again what the API did not take, or did not tell of.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -33,12 +42,22 @@ pub struct Announcement {
     pub dataplane: Option<String>,
     /// The addresses whose queries it answers.
     pub dns_cache: Option<String>,
+    /// The addresses that were chosen.
+    pub addresses: Option<String>,
+    /// What stands in the way.
+    pub warnings: Option<String>,
 }
 
 impl Announcement {
     fn of(status: &Status, intercept: &[IpAddr]) -> Self {
         let addresses = || intercept.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
-        Self { dataplane: Some(status.dataplane.clone()), dns_cache: status.intercepts.then(addresses) }
+        let chosen = || status.chosen.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+        Self {
+            dataplane: Some(status.dataplane.clone()),
+            dns_cache: status.intercepts.then(addresses),
+            addresses: (!status.chosen.is_empty()).then(chosen),
+            warnings: (!status.warnings.is_empty()).then(|| json!(status.warnings).to_string()),
+        }
     }
 }
 
@@ -60,7 +79,12 @@ pub(crate) async fn keep(
         else {
             return std::future::pending().await;
         };
-        let annotations = json!({DATAPLANE: wanted.dataplane, DNS_CACHE: wanted.dns_cache});
+        let annotations = json!({
+            DATAPLANE: wanted.dataplane,
+            DNS_CACHE: wanted.dns_cache,
+            NODE_ADDRESSES: wanted.addresses,
+            WARNINGS: wanted.warnings,
+        });
         let patch = json!({"metadata": {"annotations": annotations}});
         let params = PatchParams { field_manager: Some("dyad-agent".to_owned()), ..PatchParams::default() };
         match nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await {

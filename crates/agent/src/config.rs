@@ -29,6 +29,11 @@ pub struct Config {
     pub cni: Option<Cni>,
     /// Where nodes have their pod ranges from.
     pub ipam: Ipam,
+    /// Links that the node's addresses must be on, by name or, with `*`, by how it begins; those that are not others'
+    /// pods' and machines', if none is given.
+    pub address_links: Vec<String>,
+    /// Ranges that they must be in, if any is given.
+    pub address_ranges: Vec<IpNet>,
     /// What counts as a pod of this node.
     pub own_pods: OwnPods,
     /// How packets come to the pods of other nodes. Unless that is somebody else's affair, routes to Services are kept,
@@ -94,6 +99,8 @@ impl Config {
             services: true,
             cni: None,
             ipam: Ipam::Kubernetes,
+            address_links: Vec::new(),
+            address_ranges: Vec::new(),
             own_pods: OwnPods::OfNode,
             routing: Routing::Direct,
             tunnels: Tunnels::default(),

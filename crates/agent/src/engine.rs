@@ -8,19 +8,20 @@ use std::sync::Arc;
 use dyad_links::{Handle, sysctl};
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::policy::PeerNode;
-use dyad_program::{Compiler, Egress, Name, NodeView};
+use dyad_program::{Compiler, Egress, Frontend, Name, NodeView, Scope};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use crate::addresses::{Seen, Wishes};
 use crate::checks::{self, Checks};
 use crate::config::{Ipam, NodePorts, OwnPods, Routing};
 use crate::gate::{Arrival, Pods};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::objects::Pod;
+use crate::objects::{self, Pod};
 use crate::routes::{self, Node, Ways};
 use crate::watch::{Change, Kind};
-use crate::{AgentError, Config, Status, claim, with_causes};
+use crate::{AgentError, Config, Status, claim, uplinks, warnings, with_causes};
 
 mod intercept;
 mod kernel;
@@ -61,6 +62,8 @@ pub(crate) struct Engine {
     looks: u32,
     /// Addresses of nodes that the way to does not know pods.
     strangers: BTreeSet<IpAddr>,
+    /// This node's addresses as its kubelet reports them.
+    reported: Vec<IpAddr>,
     /// When changes of endpoints happened that the kernel does not know yet.
     triggers: Vec<(IpFamily, Timestamp)>,
     no_local: NoLocal,
@@ -77,6 +80,8 @@ impl Engine {
         health: Arc<Health>,
     ) -> Result<Self, AgentError> {
         if config.routing != Routing::None {
+            // Before: the kernel forgets what it has learnt when it begins to forward.
+            uplinks::keep_listening(&mut Handle::open()?)?;
             prepare();
         }
         crate::sysctl::apply(&config.conntrack);
@@ -112,6 +117,7 @@ impl Engine {
             routes_due: true,
             looks: 0,
             strangers: BTreeSet::new(),
+            reported: Vec::new(),
             triggers: Vec::new(),
             no_local: NoLocal::default(),
             metrics,
@@ -201,10 +207,18 @@ impl Engine {
         if let (Ipam::Pool, Some(node)) = (self.config.ipam, &mut node) {
             node.pod_ranges.clone_from(&node.granted);
         }
+        let reported = node.as_ref().map(|node| node.ips.clone()).unwrap_or_default();
+        if let (Some(_), Some(node)) = (&self.config.cni, &mut node) {
+            // What was chosen comes first, and what the kubelet says of other addresses still counts.
+            let mut all = objects::ips(node.announced.addresses.as_deref().unwrap_or_default());
+            all.extend(reported.iter().filter(|ip| !all.contains(ip)).copied().collect::<Vec<_>>());
+            node.ips = all;
+        }
         let peer = |node: &Node| PeerNode { labels: node.labels.clone(), ips: node.ips.clone() };
         self.compiler.set_peer_node(name.clone(), node.as_ref().map(peer));
         if name == self.me {
             self.health.set_eligible(node.as_ref().is_some_and(|node| !node.leaving));
+            self.reported = reported;
             let known = node.clone().unwrap_or_default();
             self.status.announced = known.announced;
             (self.status.pod_ranges, self.status.node_ips) = (known.pod_ranges, known.ips);
@@ -253,6 +267,9 @@ impl Engine {
         // Before anything is served on them.
         let addresses_due = self.routes_due;
         let mut error = if addresses_due { self.read_addresses().err() } else { None };
+        if addresses_due && let Err(failed) = self.look_around() {
+            error.get_or_insert(failed);
+        }
         if let Err(failed) = self.program() {
             error.get_or_insert(failed);
         }
@@ -291,6 +308,47 @@ impl Engine {
         self.kernel.set_addresses(&self.own_addresses)
     }
 
+    /// Chooses this node's addresses, and looks for what stands in the way, where the whole network is ours.
+    fn look_around(&mut self) -> Result<(), AgentError> {
+        if self.config.routing != Routing::None {
+            uplinks::keep_listening(&mut self.links)?;
+        }
+        let Some(cni) = &self.config.cni else { return Ok(()) };
+        let seen = Seen::read(&mut self.links)?;
+        let me = self.nodes.get(&self.me);
+        let before = me.and_then(|node| node.announced.addresses.as_deref()).unwrap_or_default();
+        let is_known = |(family, range): &(IpFamily, &IpNet)| **range != family.everything();
+        let of_pods = self.config.pod_ranges.iter().filter(is_known).map(|(_, range)| *range);
+        let view = self.compiler.node();
+        let ranges: Vec<IpNet> =
+            of_pods.chain(view.services.iter().copied()).chain(view.own_pods.iter().copied()).collect();
+        let of_services = |(_, at): &(Scope, Frontend)| match at {
+            Frontend::Address(ip, ..) => Some(*ip),
+            Frontend::NodePort(..) => None,
+        };
+        let tables = self.compiler.program().iter();
+        let virtual_ips =
+            tables.flat_map(|(_, table)| table.frontends.keys().filter_map(of_services)).collect();
+        let wishes = Wishes {
+            said: me.map(|node| &*node.said).unwrap_or_default(),
+            reported: &self.reported,
+            before: &objects::ips(before),
+            virtual_ips: &virtual_ips,
+            ranges: &ranges,
+        };
+        let chosen = seen.choose(&self.config, &wishes);
+        if chosen != self.status.chosen {
+            info!(?chosen, "addresses of this node");
+            self.status.chosen = chosen;
+        }
+        let found = warnings::look(cni, &seen.links);
+        for text in found.iter().filter(|text| !self.status.warnings.contains(text)) {
+            warn!("{text}");
+        }
+        self.status.warnings = found;
+        Ok(())
+    }
+
     fn program(&mut self) -> Result<(), AgentError> {
         let ops = self.compiler.step();
         if self.no_local.follow(&self.compiler, &ops) {
@@ -315,6 +373,9 @@ impl Engine {
             self.status.routed = applied.is_ok();
             let Ways { mtu, strangers } = applied?;
             self.status.mtu = mtu;
+            if self.config.cni.is_some() {
+                routes::pods::mend(&mut self.links, self.nodes.get(&self.me), &self.addresses)?;
+            }
             self.routes_due = false;
             if std::mem::replace(&mut self.strangers, strangers.clone()) != strangers {
                 self.compiler.set_node(self.view());

@@ -10,6 +10,7 @@
 //! health and metrics there, and what load balancers ask.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod announce;
 mod checks;
 mod claim;
@@ -26,6 +27,8 @@ mod routes;
 mod server;
 pub mod settings;
 mod sysctl;
+mod uplinks;
+mod warnings;
 mod watch;
 
 use std::future::Future;
@@ -42,7 +45,9 @@ use tokio::sync::{mpsc, watch as status};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-pub use announce::{Announcement, DATAPLANE, DNS_CACHE, POD_CIDRS};
+pub use announce::{
+    Announcement, DATAPLANE, DNS_CACHE, NODE_ADDRESS_OVERRIDE, NODE_ADDRESSES, POD_CIDRS, WARNINGS,
+};
 use checks::Checks;
 pub use claim::claim;
 pub use cleanup::cleanup;
@@ -111,6 +116,10 @@ pub struct Status {
     pub pod_ranges: Vec<IpNet>,
     /// The node's addresses, the first of a family being the one that counts.
     pub node_ips: Vec<IpAddr>,
+    /// Those of them that are to be announced.
+    pub chosen: Vec<IpAddr>,
+    /// What on the machine stands in the way.
+    pub warnings: Vec<String>,
     /// What executes the program: `ebpf`, or `nftables` and why.
     pub dataplane: String,
     /// What the Node object says of that, and of [`intercepts`](Self::intercepts).

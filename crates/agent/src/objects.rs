@@ -1,6 +1,7 @@
 //! The kinds the agent watches, with the fields it reads; everything else is stepped over while it arrives.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use dyad_net::IpNet;
 use dyad_program::policy::{self, wire as policy_wire};
@@ -163,6 +164,11 @@ pub(crate) struct NodeObject {
     status: wire::NodeStatus,
 }
 
+/// Addresses with commas between them; what is none is left out.
+pub(crate) fn ips(text: &str) -> Vec<IpAddr> {
+    text.split(',').filter_map(|part| part.trim().parse().ok()).collect()
+}
+
 /// Ranges with commas between them; what is none is left out.
 fn ranges(text: &str) -> Vec<IpNet> {
     let parsed = text.split(',').filter_map(|part| part.trim().parse::<IpNet>().ok());
@@ -178,6 +184,7 @@ impl Object for NodeObject {
             name,
             Some(Node {
                 ips: wire::internal_ips(&self.status),
+                said: ips(&annotation(announce::NODE_ADDRESS_OVERRIDE).unwrap_or_default()),
                 pod_ranges: wire::pod_ranges(&self.spec),
                 granted: ranges(&annotation(announce::POD_CIDRS).unwrap_or_default()),
                 zone: wire::zone(self.metadata.labels.as_ref()),
@@ -185,6 +192,8 @@ impl Object for NodeObject {
                 announced: Announcement {
                     dataplane: annotation(announce::DATAPLANE),
                     dns_cache: annotation(announce::DNS_CACHE),
+                    addresses: annotation(announce::NODE_ADDRESSES),
+                    warnings: annotation(announce::WARNINGS),
                 },
                 labels: self.metadata.labels.unwrap_or_default(),
             }),

@@ -14,6 +14,7 @@ use tracing::info;
 use crate::Config;
 use crate::announce::Announcement;
 
+pub(crate) mod pods;
 pub(crate) mod tunnels;
 mod ways;
 
@@ -25,6 +26,8 @@ use ways::{Neighbourhood, Way};
 pub(crate) struct Node {
     /// Its internal addresses, the first of a family being the one that counts.
     pub(crate) ips: Vec<IpAddr>,
+    /// Those that somebody wants it to have for its own.
+    pub(crate) said: Vec<IpAddr>,
     /// Its pod ranges.
     pub(crate) pod_ranges: Vec<IpNet>,
     /// Those that it was given by us, which count where [`Ipam::Pool`](crate::Ipam::Pool) says so.

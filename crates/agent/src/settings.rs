@@ -85,6 +85,10 @@ pub struct Extras {
     pub cni: Option<Cni>,
     /// Where nodes have their pod ranges from.
     pub ipam: Ipam,
+    /// Links that the node's addresses are on.
+    pub address_links: Vec<String>,
+    /// Ranges that they are in.
+    pub address_ranges: Vec<IpNet>,
     /// The largest packet of pods, if it is not that of the links between nodes.
     pub mtu: Option<u32>,
 }
@@ -184,6 +188,8 @@ impl Settings {
             service_ranges: extras.no_services.then(Vec::new),
             cni: extras.cni.clone(),
             ipam: extras.ipam,
+            address_links: extras.address_links.clone(),
+            address_ranges: extras.address_ranges.clone(),
             masquerade_pods: extras.masquerade_pods,
             egress: extras.egress.clone(),
             masquerade_all: self.masquerade_all.unwrap_or_default(),

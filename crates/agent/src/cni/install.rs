@@ -16,7 +16,7 @@ use super::{Cni, RETRY};
 use crate::Status;
 
 /// The configuration's file; runtimes take the first by name.
-const CONFLIST: &str = "05-dyad.conflist";
+pub(crate) const OURS: &str = "05-dyad.conflist";
 /// The network's name, and that of the directory where its addresses are noted.
 pub(crate) const NETWORK: &str = "dyad";
 /// The executable.
@@ -98,7 +98,7 @@ fn is_ours(path: &Path) -> bool {
 
 /// The configuration, where it is not what it should be.
 fn announce(cni: &Cni) -> Result<(), String> {
-    let (path, wanted) = (cni.conf_dir.join(CONFLIST), conflist(cni));
+    let (path, wanted) = (cni.conf_dir.join(OURS), conflist(cni));
     if fs::read_to_string(&path).is_ok_and(|now| now == wanted) {
         return Ok(());
     }
@@ -128,7 +128,7 @@ pub(crate) fn uninstall(cni: &Cni) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    absent_is_fine(fs::remove_file(cni.conf_dir.join(CONFLIST)))?;
+    absent_is_fine(fs::remove_file(cni.conf_dir.join(OURS)))?;
     for path in NAMES.map(|name| cni.bin_dir.join(name)).iter().filter(|path| is_ours(path)) {
         absent_is_fine(fs::remove_file(path))?;
     }
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(names(&cni.bin_dir), ["bridge", "dyad", "dyad-cni", "loopback"]);
         assert_eq!(fs::read_to_string(cni.bin_dir.join("dyad")).unwrap(), "first");
         assert_eq!(fs::read_to_string(cni.bin_dir.join("loopback")).unwrap(), "somebody else's");
-        let network = fs::read(cni.conf_dir.join(CONFLIST)).unwrap();
+        let network = fs::read(cni.conf_dir.join(OURS)).unwrap();
         let network: serde_json::Value = serde_json::from_slice(&network).unwrap();
         assert_eq!(network["plugins"][0]["type"], "dyad");
         // Another version.

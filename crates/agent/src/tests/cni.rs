@@ -121,6 +121,43 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
             );
         }
 
+        // Both of the node's addresses are announced, and what stands in the way; another address is followed.
+        std::fs::write(cni.conf_dir.join("00-other.conf"), "{}").unwrap();
+        let link = Handle::open().unwrap().index("eth0").unwrap();
+        let [old, new] = ["192.0.2.1/24", "192.0.2.7/24"].map(|net| net.parse().unwrap());
+        agent
+            .until("announced", |status| {
+                status.announced.addresses.as_deref() == Some("192.0.2.1,2001:db8::1")
+            })
+            .await;
+        Handle::open().unwrap().delete_address(link, old).unwrap();
+        Handle::open().unwrap().replace_address(link, new).unwrap();
+        // Word of the Node makes it look at once, and not within seconds.
+        let touched = Patch::Merge(json!({"metadata": {"labels": {"touched": "1"}}}));
+        writer.api("v1", "Node", false).patch("node1", &PatchParams::default(), &touched).await.unwrap();
+        agent
+            .until("announced anew", |status| {
+                let warned =
+                    status.announced.warnings.as_ref().is_some_and(|text| text.contains("00-other.conf"));
+                warned && status.announced.addresses.as_deref() == Some("192.0.2.7,2001:db8::1")
+            })
+            .await;
+        let said = json!({"metadata": {"annotations": {NODE_ADDRESS_OVERRIDE: "10.66.0.1"}}});
+        Handle::open().unwrap().replace_address(link, "10.66.0.1/24".parse().unwrap()).unwrap();
+        let nodes = writer.api("v1", "Node", false);
+        nodes.patch("node1", &PatchParams::default(), &Patch::Merge(said)).await.unwrap();
+        agent
+            .until("as somebody says", |status| {
+                status.node_ips.first() == Some(&"10.66.0.1".parse().unwrap())
+            })
+            .await;
+        // Their routes went with the address that was their source.
+        let deadline = Instant::now() + PATIENCE;
+        while pod_routes() != ips {
+            assert!(Instant::now() < deadline, "pods lost their routes: {:?}", pod_routes());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+
         // An agent that is killed and one that follows: nothing of the pod is touched.
         agent.stop().await;
         let config = Config { routing: Routing::Auto, cni: Some(cni.clone()), ..test_config() };

@@ -48,6 +48,12 @@ pub(super) struct NetworkArgs {
     /// The plugin's executable, which is installed [default: dyad-cni beside this one]
     #[arg(long, value_name = "FILE")]
     cni_plugin: Option<PathBuf>,
+    /// Links that this node's addresses are on, by name or how it begins: eth0,ens* [default: those that lead out]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    node_address_interfaces: Vec<String>,
+    /// Ranges that this node's addresses are in
+    #[arg(long, value_name = "RANGES", value_delimiter = ',')]
+    node_address_cidrs: Vec<IpNet>,
     /// Ranges outside of the cluster where pods are known by their own addresses, so that they keep them
     #[arg(long, value_name = "RANGES", value_delimiter = ',')]
     non_masquerade_cidrs: Vec<IpNet>,
@@ -123,6 +129,8 @@ impl NetworkArgs {
         };
         extras.cni = self.cni();
         extras.ipam = self.ipam;
+        extras.address_links.clone_from(&self.node_address_interfaces);
+        extras.address_ranges.clone_from(&self.node_address_cidrs);
         extras.tunnels = Tunnels { underlay: self.tunnel_underlay, port: self.vxlan_port, id: self.vxlan_id };
         let said = [(IpFamily::V4, self.masquerade_ipv4), (IpFamily::V6, self.masquerade_ipv6)];
         extras.egress = Egress {
