@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use dyad_cluster::config::{DEFAULT_NAME, Flags, resolve};
 use dyad_cluster::paths::{ClusterDir, check_name};
-use dyad_cluster::spec::ClusterSpec;
+use dyad_cluster::spec::{ClusterSpec, Shape};
 use dyad_cluster::status::Status;
 use dyad_cluster::up::{Progress, Site, Started};
 
@@ -153,6 +153,7 @@ fn describe(status: &Status) -> String {
         ),
         ("Context", status.context.clone()),
     ];
+    facts.extend(network(status).map(|text| ("Nodes", text.to_owned())));
     facts.extend(reasons(status).into_iter().map(|reason| ("Data plane", reason)));
     text.push('\n');
     let facts: Vec<_> = facts.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
@@ -161,6 +162,16 @@ fn describe(status: &Status) -> String {
         text.push_str(&format!("Problem: {problem}\n"));
     }
     text
+}
+
+/// Who carries packets on the nodes, where they do not bring it along.
+fn network(status: &Status) -> Option<&'static str> {
+    match (status.shape, &status.install) {
+        (Shape::Whole, _) => None,
+        (_, Some(_)) => Some("bare, with what `dyad install` brings"),
+        (Shape::Proxy, None) => Some("pods are connected by CNI plugins of others"),
+        (Shape::Bare, None) => Some("bare: pods and Services are somebody else's"),
+    }
 }
 
 /// Why the nodes have the data plane they have: a line for all that say the same.
@@ -296,9 +307,21 @@ mod tests {
             api_addresses: vec!["192.0.2.9".into()],
             pod_ranges: vec!["10.244.0.0/16".into()],
             service_ranges: vec!["10.96.0.0/16".into()],
+            shape: Shape::Whole,
+            install: None,
             nodes: planes.iter().enumerate().map(node).collect(),
             processes: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_cluster_says_who_carries_packets_if_its_nodes_do_not() {
+        let text = |shape, install: Option<&str>| {
+            describe(&Status { shape, install: install.map(str::to_owned), ..status(&[None]) })
+        };
+        assert!(!text(Shape::Whole, None).contains("Nodes:"));
+        assert!(text(Shape::Bare, Some("{}")).contains("bare, with what `dyad install` brings"));
+        assert!(text(Shape::Proxy, None).contains("CNI plugins of others"));
     }
 
     #[test]

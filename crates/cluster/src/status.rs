@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
 use crate::paths::{ClusterDir, write_atomically};
-use crate::spec::{ClusterSpec, Place};
+use crate::spec::{ClusterSpec, Place, Shape};
 use crate::{control_plane, process};
 
 /// What the supervisor writes for others to read, whenever it changes.
@@ -57,6 +57,11 @@ pub struct Status {
     pub pod_ranges: Vec<String>,
     /// Service ranges, primary family first.
     pub service_ranges: Vec<String>,
+    /// What nodes bring along: `whole`, `proxy` or `bare`.
+    pub shape: Shape,
+    /// What was installed on them when the cluster was made, as values of `dyad install`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub install: Option<String>,
     /// The nodes.
     pub nodes: Vec<NodeStatus>,
     /// The cluster's processes.
@@ -171,6 +176,8 @@ pub async fn status(name: &str) -> Result<Status> {
         api_addresses: spec.addresses(Place::Api).iter().map(|net| net.addr().to_string()).collect(),
         pod_ranges: spec.pod_ranges.iter().map(ToString::to_string).collect(),
         service_ranges: spec.service_ranges.iter().map(ToString::to_string).collect(),
+        shape: spec.shape,
+        install: spec.install.clone(),
         nodes,
         processes,
     })
