@@ -343,7 +343,11 @@ fn trouble(pod: &Value) -> Option<String> {
     said(&status["state"]["waiting"]).or_else(|| said(&status["lastState"]["terminated"]))
 }
 
-/// Takes away what agents have written on Nodes, as the owners of fields tell it.
+/// What only agents and controllers write on Nodes.
+const WRITTEN: [&str; 4] =
+    ["dyad.io/dataplane", "dyad.io/dns-cache", "dyad.io/pod-cidrs", "dyad.io/warnings"];
+
+/// Takes away what agents have written on Nodes, as its names and the owners of fields tell it.
 async fn forget_nodes(client: &Client) -> Result<(), Error> {
     for node in list(client, kinds::NODE, "").await? {
         let keys = written(&node);
@@ -361,15 +365,17 @@ async fn forget_nodes(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// The annotations that agents and controllers own.
-fn written(node: &Value) -> Vec<String> {
-    let entries = node["metadata"]["managedFields"].as_array().into_iter().flatten();
-    let is_ours = |name: &str| name.starts_with("dyad-") && name != MANAGER;
-    let fields = entries.filter(|entry| entry["manager"].as_str().is_some_and(is_ours));
-    let keys = fields.filter_map(|entry| entry["fieldsV1"]["f:metadata"]["f:annotations"].as_object());
-    let names = keys.flat_map(|keys| keys.keys().filter_map(|key| key.strip_prefix("f:")));
+/// The annotations that are theirs.
+fn written(node: &Value) -> BTreeSet<String> {
+    let is_ours = |entry: &&Value| {
+        entry["manager"].as_str().is_some_and(|name| name.starts_with("dyad-") && name != MANAGER)
+    };
+    let entries = node["metadata"]["managedFields"].as_array().into_iter().flatten().filter(is_ours);
+    let owned = entries.filter_map(|entry| entry["fieldsV1"]["f:metadata"]["f:annotations"].as_object());
+    let owned = owned.flat_map(|keys| keys.keys().filter_map(|key| key.strip_prefix("f:")));
     let is_there = |key: &&str| !node["metadata"]["annotations"][key].is_null();
-    names.filter(|key| key.starts_with("dyad.io/")).filter(is_there).map(str::to_owned).collect()
+    let all = owned.filter(|key| key.starts_with("dyad.io/")).chain(WRITTEN);
+    all.filter(is_there).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -32,14 +32,14 @@ fn a_node_is_clean_when_the_work_was_done_once() {
 #[test]
 fn only_what_agents_have_written_is_taken_from_nodes() {
     let node = json!({"metadata": {
-        "annotations": {"dyad.io/dataplane": "ebpf", "dyad.io/node-ip": "192.0.2.1", "other": "x"},
+        "annotations": {"dyad.io/dataplane": "ebpf", "dyad.io/pod-cidrs": "10.0.0.0/24", "dyad.io/extra": "x", "dyad.io/node-ip": "192.0.2.1", "other": "x"},
         "managedFields": [
             {"manager": "dyad-agent", "fieldsV1": {"f:metadata": {"f:annotations": {
-                "f:dyad.io/dataplane": {}, "f:dyad.io/gone": {}, "f:other": {},
+                "f:dyad.io/dataplane": {}, "f:dyad.io/extra": {}, "f:dyad.io/gone": {}, "f:other": {},
             }}}},
             {"manager": "kubectl", "fieldsV1": {"f:metadata": {"f:annotations": {"f:dyad.io/node-ip": {}}}}},
         ],
     }});
-    assert_eq!(written(&node), ["dyad.io/dataplane"]);
+    assert_eq!(Vec::from_iter(written(&node)), ["dyad.io/dataplane", "dyad.io/extra", "dyad.io/pod-cidrs"]);
     assert!(written(&json!({})).is_empty());
 }
