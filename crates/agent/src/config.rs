@@ -29,6 +29,8 @@ pub struct Config {
     pub cni: Option<Cni>,
     /// Where nodes have their pod ranges from.
     pub ipam: Ipam,
+    /// Whether the node answers for its pods' IPv6 addresses on its own link.
+    pub ndp_proxy: bool,
     /// Links that the node's addresses must be on, by name or, with `*`, by how it begins; those that are not others'
     /// pods' and machines', if none is given.
     pub address_links: Vec<String>,
@@ -99,6 +101,7 @@ impl Config {
             services: true,
             cni: None,
             ipam: Ipam::Kubernetes,
+            ndp_proxy: false,
             address_links: Vec::new(),
             address_ranges: Vec::new(),
             own_pods: OwnPods::OfNode,

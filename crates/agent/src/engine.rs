@@ -384,6 +384,10 @@ impl Engine {
             // Links come and go without a word of the API.
             self.pods_due = true;
         }
+        if self.pods_due && self.config.ndp_proxy {
+            let me = self.nodes.get(&self.me).cloned().unwrap_or_default();
+            routes::ndp::answer(&mut self.links, &me)?;
+        }
         if self.pods_due {
             let pods = self.own_pods.values().flatten().copied().collect();
             self.kernel.set_pods(&mut self.links, &pods)?;

@@ -14,6 +14,7 @@ use tracing::info;
 use crate::Config;
 use crate::announce::Announcement;
 
+pub(crate) mod ndp;
 pub(crate) mod pods;
 pub(crate) mod tunnels;
 mod ways;

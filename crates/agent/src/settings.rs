@@ -85,6 +85,8 @@ pub struct Extras {
     pub cni: Option<Cni>,
     /// Where nodes have their pod ranges from.
     pub ipam: Ipam,
+    /// Whether the node answers for its pods' IPv6 addresses on its own link.
+    pub ndp_proxy: bool,
     /// Links that the node's addresses are on.
     pub address_links: Vec<String>,
     /// Ranges that they are in.
@@ -188,6 +190,7 @@ impl Settings {
             service_ranges: extras.no_services.then(Vec::new),
             cni: extras.cni.clone(),
             ipam: extras.ipam,
+            ndp_proxy: extras.ndp_proxy,
             address_links: extras.address_links.clone(),
             address_ranges: extras.address_ranges.clone(),
             masquerade_pods: extras.masquerade_pods,

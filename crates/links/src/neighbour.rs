@@ -15,6 +15,8 @@ pub(crate) const NDA_DST: u16 = 1;
 pub(crate) const NDA_LLADDR: u16 = 2;
 pub(crate) const NUD_NOARP: u16 = 0x40;
 pub(crate) const NUD_PERMANENT: u16 = 0x80;
+/// The entry is one that this host answers for.
+const NTF_PROXY: u8 = 8;
 /// Length of `ndmsg`.
 const FIXED: usize = 12;
 
@@ -68,6 +70,39 @@ impl Handle {
     pub fn replace_neighbour(&mut self, neighbour: &Neighbour) -> Result<()> {
         let what = || format!("adding neighbour {} at {}", neighbour.ip, neighbour.mac);
         self.request(what, |flags| neighbour.message(RTM_NEWNEIGH, flags | NLM_F_CREATE | NLM_F_REPLACE))
+    }
+
+    /// The addresses this host answers for on links, as if it had them.
+    pub fn proxies(&mut self) -> Result<Vec<(u32, IpAddr)>> {
+        let build = |flags| {
+            let mut fixed = [0; FIXED];
+            fixed[0] = wire::af(IpFamily::V6);
+            fixed[10] = NTF_PROXY;
+            Message::new(RTM_GETNEIGH, flags, &fixed)
+        };
+        let read = |body: &[u8]| {
+            let mut parts = wire::attributes(body.get(FIXED..)?);
+            let ip = parts.find(|(kind, _)| *kind == NDA_DST).and_then(|(_, value)| wire::ip(value))?;
+            (body.get(10)? & NTF_PROXY != 0).then_some((wire::u32_at(body, 4)?, ip))
+        };
+        self.dump("listing proxied neighbours", RTM_NEWNEIGH, build, read)
+    }
+
+    /// Has this host answer for an address on a link, or stop to.
+    pub fn set_proxy(&mut self, link: u32, ip: IpAddr, is_proxied: bool) -> Result<()> {
+        let what = || format!("answering for neighbour {ip}");
+        let (kind, more) =
+            if is_proxied { (RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE) } else { (RTM_DELNEIGH, 0) };
+        let done = self.request(what, |flags| {
+            let mut fixed = [0; FIXED];
+            fixed[0] = wire::af(IpFamily::from(ip));
+            fixed[4..8].copy_from_slice(&link.to_ne_bytes());
+            fixed[10] = NTF_PROXY;
+            let mut message = Message::new(kind, flags | more, &fixed);
+            message.put_ip(NDA_DST, ip);
+            message
+        });
+        if is_proxied { done } else { absent_is_fine(done) }
     }
 
     /// Deletes an entry.

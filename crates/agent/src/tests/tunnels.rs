@@ -238,6 +238,37 @@ fn pods_of_all_nodes_reach_each_other_whatever_is_between() {
 }
 
 #[test]
+fn pods_of_the_nodes_own_prefix_are_reached_from_its_link() {
+    if !privileged("tunnels::pods_of_the_nodes_own_prefix_are_reached_from_its_link") {
+        return;
+    }
+    let lab = Lab::new(&IpFamily::BOTH);
+    let ip: IpAddr = "2001:db8:1:0:1::5".parse().unwrap();
+    let (node, pod) = (&lab.nodes[0].0, netns::create().unwrap());
+    let mut handle = Handle::open_in(node.as_fd()).unwrap();
+    let addresses = DualStack::single(IpFamily::V6, ip);
+    let link = PodLink { key: "global", netns: pod.as_fd(), addresses, node: None, mtu: 1500 };
+    netns::within(node.as_fd(), || pod::add(&mut handle, &link).unwrap()).unwrap();
+    let mine = Node {
+        ips: vec![node_ip(IpFamily::V6, 1)],
+        pod_ranges: vec!["2001:db8:1:0:1::/80".parse().unwrap()],
+        ..Node::default()
+    };
+    let answer = || {
+        let mut handle = Handle::open().unwrap();
+        routes::ndp::answer(&mut handle, &mine).unwrap();
+        handle.proxies().unwrap().into_iter().map(|(_, ip)| ip).collect::<Vec<_>>()
+    };
+    assert_eq!(netns::within(node.as_fd(), answer).unwrap(), [ip]);
+    // The other node of the link takes it for one of its neighbours.
+    let seen = Lab::send("a pod by its neighbour", &lab.nodes[2].0, &pod, ip);
+    assert_eq!(seen, node_ip(IpFamily::V6, 3));
+    pod::del(&mut handle, "global").unwrap();
+    pod::reap(&mut handle).unwrap();
+    assert_eq!(netns::within(node.as_fd(), answer).unwrap(), [] as [IpAddr; 0]);
+}
+
+#[test]
 fn whoever_sends_too_much_for_a_tunnel_is_told_how_much_fits() {
     if !privileged("tunnels::whoever_sends_too_much_for_a_tunnel_is_told_how_much_fits") {
         return;

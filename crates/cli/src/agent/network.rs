@@ -48,6 +48,9 @@ pub(super) struct NetworkArgs {
     /// The plugin's executable, which is installed [default: dyad-cni beside this one]
     #[arg(long, value_name = "FILE")]
     cni_plugin: Option<PathBuf>,
+    /// Answer for the IPv6 addresses of this node's pods on its own link, where they are of that link's prefix
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    ndp_proxy: bool,
     /// Links that this node's addresses are on, by name or how it begins: eth0,ens* [default: those that lead out]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     node_address_interfaces: Vec<String>,
@@ -129,6 +132,7 @@ impl NetworkArgs {
         };
         extras.cni = self.cni();
         extras.ipam = self.ipam;
+        extras.ndp_proxy = self.ndp_proxy;
         extras.address_links.clone_from(&self.node_address_interfaces);
         extras.address_ranges.clone_from(&self.node_address_cidrs);
         extras.tunnels = Tunnels { underlay: self.tunnel_underlay, port: self.vxlan_port, id: self.vxlan_id };
