@@ -158,7 +158,6 @@ mod tests {
             mtu: 1500,
             up: true,
             carrier: true,
-            operational: true,
             master: None,
             peer: None,
             group: 0,

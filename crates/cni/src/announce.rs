@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// it is.
 pub(crate) fn announce(node: &mut Handle, port: &str, request: &Request, netns: &OwnedFd) -> Result<()> {
     for _ in 0..ATTEMPTS {
-        if node.link(port)?.is_none_or(|link| link.operational) {
+        if node.is_operational(port)?.unwrap_or(true) {
             break;
         }
         std::thread::sleep(PAUSE);

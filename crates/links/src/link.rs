@@ -69,8 +69,6 @@ pub struct Link {
     pub up: bool,
     /// Whether the other end is there.
     pub carrier: bool,
-    /// Whether packets pass, as far as the kernel has looked (`IF_OPER_UP`).
-    pub operational: bool,
     /// Index of the bridge it belongs to.
     pub master: Option<u32>,
     /// Index of the other end, in the namespace of that end.
@@ -160,7 +158,6 @@ impl Link {
             mtu: 0,
             up: wire::u32_at(body, 8)? & IFF_UP != 0,
             carrier: false,
-            operational: false,
             master: None,
             peer: None,
             group: 0,
@@ -176,7 +173,6 @@ impl Link {
                 IFLA_MASTER => link.master = number,
                 IFLA_GROUP => link.group = number?,
                 IFLA_IFALIAS => link.alias = Some(wire::text(value)),
-                IFLA_OPERSTATE => link.operational = value.first() == Some(&IF_OPER_UP),
                 IFLA_CARRIER => link.carrier = value.first() == Some(&1),
                 IFLA_LINKINFO => {
                     let mut inner = wire::attributes(value);
@@ -210,6 +206,22 @@ impl Handle {
             message
         };
         self.get("looking for a link", RTM_NEWLINK, build, Link::read)
+    }
+
+    /// Whether packets pass a link, as far as the kernel has looked: it looks soon after both ends are up. `None` if there
+    /// is no such link. No part of [`Link`], which is compared, as nobody has changed anything then.
+    pub fn is_operational(&mut self, name: &str) -> Result<Option<bool>> {
+        let build = |flags| {
+            let mut message = Message::new(RTM_GETLINK, flags, &ifinfomsg(0, 0, 0));
+            message.put_text(IFLA_IFNAME, name);
+            message
+        };
+        self.get("looking for a link", RTM_NEWLINK, build, |body| {
+            let mut found = wire::attributes(body.get(FIXED..)?);
+            found
+                .find(|(kind, _)| *kind == IFLA_OPERSTATE)
+                .map(|(_, value)| value.first() == Some(&IF_OPER_UP))
+        })
     }
 
     /// The index of the link called `name`, or an error that says that there is none.
