@@ -103,6 +103,9 @@ pub(crate) enum Command {
     )]
     Agent(Box<AgentArgs>),
     /// Run what a cluster needs once: pod ranges of nodes
+    #[command(
+        after_help = "Example:\n  dyad controllers --kubeconfig admin.conf --cluster-cidr 10.244.0.0/16,fd00:10:244::/56"
+    )]
     Controllers(Box<ControllersArgs>),
     /// Serve the names of a cluster, or ask for some
     #[command(
