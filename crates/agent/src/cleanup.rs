@@ -37,7 +37,11 @@ pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>) -> Result<(), AgentErro
     tunnels::cleanup(&mut links)?;
     info!("tunnels deleted");
     if cni.is_some() {
+        let proxied = links.proxies()?;
         for pod in pod::list(&mut links)? {
+            for (link, ip) in proxied.iter().filter(|(_, ip)| pod.addresses.contains(ip)) {
+                links.set_proxy(*link, *ip, false)?;
+            }
             pod::del(&mut links, &pod.key)?;
         }
         pod::reap(&mut links)?;
