@@ -1,13 +1,13 @@
 //! A host, containers, and a runner of lists of plugins that behaves as libcni does.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dyad_links::{Handle, LinkChange, NewLink, Route, netns};
 use serde_json::{Map, Value, json};
@@ -99,7 +99,7 @@ impl Namespace {
 
     /// Waits until something holds.
     pub(crate) fn wait_for(&self, holds: impl Fn(&Self) -> bool) {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         while !holds(self) {
             assert!(begun.elapsed() < PATIENCE, "waited in vain");
             std::thread::sleep(Duration::from_millis(20));
@@ -384,9 +384,23 @@ pub(crate) fn ips(result: &Value) -> Vec<&str> {
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A socket at a place that is free, or will be at once: a process that another test is about to start has this one's
+/// sockets until it begins with its program.
+fn bound<S>(bind: impl Fn() -> std::io::Result<S>) -> S {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            socket => return socket.unwrap(),
+        }
+    }
+}
+
 /// A TCP exchange from `client` to `to`, which `server` is to answer at `at`; the address that the server saw.
 pub(crate) fn talk_at(client: &Namespace, server: &Namespace, at: SocketAddr, to: SocketAddr) -> IpAddr {
-    let listener = server.within(|| TcpListener::bind(at)).unwrap();
+    let listener = server.within(|| bound(|| TcpListener::bind(at)));
     let mut sent = client
         .within(|| TcpStream::connect_timeout(&to, PATIENCE))
         .unwrap_or_else(|error| panic!("connecting to {to}: {error}"));
@@ -405,7 +419,7 @@ pub(crate) fn talk(client: &Namespace, server: &Namespace, ip: IpAddr) -> IpAddr
 /// A UDP exchange from `client` to `to`, which `server` answers at `port`; the address that the server saw.
 pub(crate) fn talk_udp(client: &Namespace, server: &Namespace, port: u16, to: SocketAddr) -> IpAddr {
     let unspecified: IpAddr = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
-    let listener = server.within(|| UdpSocket::bind((unspecified, port)).unwrap());
+    let listener = server.within(|| bound(|| UdpSocket::bind((unspecified, port))));
     let sender = client.within(|| UdpSocket::bind((unspecified, 0)).unwrap());
     for socket in [&listener, &sender] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
