@@ -156,12 +156,11 @@ fn traces_on(cluster: &Cluster, node: &str) -> BTreeSet<String> {
     let script = "ip -o link show | sed 's/^[0-9]*: //; s/ .*//'; ip -o addr show | awk '{print $2, $4}' | grep -v fe80; \
         ip route show table all | grep -v fe80; ip -6 route show table all | grep -v fe80; ip rule; ip -6 rule; nft list ruleset; \
         find /etc/cni /opt/cni /var/lib/cni /run ! -type d; grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf \
-        /proc/sys/net/ipv4/ip_forward 2> /dev/null";
+        /proc/sys/net/ipv4/ip_forward /proc/sys/net/netfilter/nf_conntrack_max /proc/sys/net/netfilter/nf_conntrack_tcp* \
+        /proc/sys/net/netfilter/nf_conntrack_udp* 2> /dev/null";
     let output = cluster.dyad(&["shell", "--name", &cluster.name, "--node", node, "--", "sh", "-c", script]);
     assert!(!output.stdout.is_empty(), "{node}: {}", text(&output.stderr));
-    // Whether a node tells its neighbours of shorter ways is left as agents have set it.
-    let lines = text(&output.stdout);
-    lines.lines().filter(|line| !line.contains("send_redirects")).map(|line| line.trim().to_owned()).collect()
+    text(&output.stdout).lines().map(|line| line.trim().to_owned()).collect()
 }
 
 #[test]

@@ -8,12 +8,13 @@ use tracing::info;
 
 use crate::cni::uninstall;
 use crate::routes::tunnels;
+use crate::switches::Switches;
 use crate::{AgentError, Cni, claim, dataplane};
 
 /// Removes our tables, tunnels, routes to nodes and Services, claimed addresses, and programs at the sockets of `cgroup`, and
 /// nothing else, from the network namespace of the calling thread. With `cni`, what the container runtime sees goes, too,
-/// and links and routes of pods; otherwise they are whoever's who has made the pods.
-pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>) -> Result<(), AgentError> {
+/// and links and routes of pods; otherwise they are whoever's who has made the pods. Switches noted in `run_dir` are put back.
+pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>, run_dir: Option<&Path>) -> Result<(), AgentError> {
     // First of all, so that no pod comes meanwhile.
     if let Some(cni) = cni {
         uninstall(cni).map_err(AgentError::Uninstall)?;
@@ -47,5 +48,6 @@ pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>) -> Result<(), AgentErro
         pod::reap(&mut links)?;
         info!("links of pods deleted");
     }
+    Switches::noted_in(run_dir).restore();
     Ok(())
 }

@@ -71,6 +71,9 @@ pub struct Config {
     pub health_timeout: Duration,
     /// The kernel's connection tracking; left as it is if not given.
     pub conntrack: ConntrackLimits,
+    /// The directory of what is forgotten when the machine restarts, where switches of the kernel are noted before they are
+    /// changed; without one, nobody puts them back.
+    pub run_dir: Option<PathBuf>,
     /// The addresses of the cluster's DNS Service, if a server of this node answers queries to them (UDP, port 53):
     /// they are claimed, and queries are taken there while [`Wires::intercept`](crate::Wires::intercept) says so.
     pub intercept: Vec<IpAddr>,
@@ -120,6 +123,7 @@ impl Config {
             metrics: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
             health_timeout: Duration::from_secs(60),
             conntrack: ConntrackLimits::default(),
+            run_dir: None,
             intercept: Vec::new(),
         }
     }

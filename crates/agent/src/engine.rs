@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use dyad_links::{Handle, sysctl};
+use dyad_links::Handle;
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::policy::PeerNode;
 use dyad_program::{Compiler, Egress, Frontend, Name, NodeView, Scope};
@@ -20,6 +20,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::objects::{self, Pod};
 use crate::routes::{self, Node, Ways};
+use crate::switches::Switches;
 use crate::watch::{Change, Kind};
 use crate::{AgentError, Config, Status, claim, uplinks, warnings, with_causes};
 
@@ -39,6 +40,7 @@ const TRIGGERS: usize = 4096;
 /// Holds what the API says, and the kernel's end of it.
 pub(crate) struct Engine {
     config: Config,
+    switches: Switches,
     me: Name,
     compiler: Compiler,
     nodes: BTreeMap<Name, Node>,
@@ -79,12 +81,13 @@ impl Engine {
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> Result<Self, AgentError> {
+        let switches = Switches::noted_in(config.run_dir.as_deref());
         if config.routing != Routing::None {
             // Before: the kernel forgets what it has learnt when it begins to forward.
-            uplinks::keep_listening(&mut Handle::open()?)?;
-            prepare();
+            uplinks::keep_listening(&mut Handle::open()?, &switches)?;
+            switches.forward();
         }
-        crate::sysctl::apply(&config.conntrack);
+        crate::sysctl::apply(&config.conntrack, &switches);
         let view = NodeView {
             name: config.node_name.clone(),
             own_pods: Vec::new(),
@@ -101,6 +104,7 @@ impl Engine {
         Ok(Self {
             me: Name::new("", &config.node_name),
             config,
+            switches,
             compiler: Compiler::new(view),
             nodes: BTreeMap::new(),
             service_ranges: BTreeMap::new(),
@@ -311,7 +315,7 @@ impl Engine {
     /// Chooses this node's addresses, and looks for what stands in the way, where the whole network is ours.
     fn look_around(&mut self) -> Result<(), AgentError> {
         if self.config.routing != Routing::None {
-            uplinks::keep_listening(&mut self.links)?;
+            uplinks::keep_listening(&mut self.links, &self.switches)?;
         }
         let Some(cni) = &self.config.cni else { return Ok(()) };
         let seen = Seen::read(&mut self.links)?;
@@ -386,7 +390,7 @@ impl Engine {
         }
         if self.pods_due && self.config.ndp_proxy {
             let me = self.nodes.get(&self.me).cloned().unwrap_or_default();
-            routes::ndp::answer(&mut self.links, &me)?;
+            routes::ndp::answer(&mut self.links, &me, &self.switches)?;
         }
         if self.pods_due {
             let pods = self.own_pods.values().flatten().copied().collect();
@@ -433,18 +437,4 @@ fn in_every_family(ranges: &[IpNet]) -> Vec<IpNet> {
     let is_there = |family| ranges.iter().any(|range| IpFamily::from(*range) == family);
     let others = IpFamily::BOTH.into_iter().filter(|family| !is_there(*family)).map(IpFamily::everything);
     ranges.iter().copied().chain(others).collect()
-}
-
-/// Switches on what a node needs to route. In a container that may not, the host will have done so.
-fn prepare() {
-    let redirects = ["all", "default"].map(|link| format!("net/ipv4/conf/{link}/send_redirects"));
-    // A pod that reaches itself through a Service would be told of a shorter way that there is not.
-    let switched =
-        sysctl::forward().and_then(|()| redirects.iter().try_for_each(|key| sysctl::write(key, "0")));
-    match switched {
-        Ok(()) => info!("forwarding is on in both families"),
-        Err(error) => {
-            warn!(error = with_causes(&error), "can't switch forwarding on; the node must do it");
-        }
-    }
 }

@@ -26,6 +26,7 @@ mod objects;
 mod routes;
 mod server;
 pub mod settings;
+mod switches;
 mod sysctl;
 mod uplinks;
 mod warnings;

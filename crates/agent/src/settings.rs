@@ -87,6 +87,8 @@ pub struct Extras {
     pub ipam: Ipam,
     /// Whether the node answers for its pods' IPv6 addresses on its own link.
     pub ndp_proxy: bool,
+    /// Where switches of the kernel are noted.
+    pub run_dir: Option<PathBuf>,
     /// Links that the node's addresses are on.
     pub address_links: Vec<String>,
     /// Ranges that they are in.
@@ -191,6 +193,7 @@ impl Settings {
             cni: extras.cni.clone(),
             ipam: extras.ipam,
             ndp_proxy: extras.ndp_proxy,
+            run_dir: extras.run_dir.clone(),
             address_links: extras.address_links.clone(),
             address_ranges: extras.address_ranges.clone(),
             masquerade_pods: extras.masquerade_pods,

@@ -1,17 +1,17 @@
 //! The kernel's connection tracking, set as kube-proxy sets it.
 
-use std::fs;
 use std::time::Duration;
 
 use dyad_links::sysctl;
 use tracing::{info, warn};
 
 use crate::config::ConntrackLimits;
+use crate::switches::{BUCKETS, Switches};
 
-/// How many buckets the kernel's table has, for all namespaces.
-const BUCKETS: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 /// So many connections to a bucket are fine.
 const PER_BUCKET: u64 = 4;
+/// The kernel fills pages with buckets.
+const PAGE_OF_BUCKETS: u64 = 512;
 
 /// What is to be set, by the names below `net/netfilter/nf_conntrack_`.
 fn wanted(limits: &ConntrackLimits, cores: u32) -> Vec<(&'static str, u64)> {
@@ -31,11 +31,11 @@ fn wanted(limits: &ConntrackLimits, cores: u32) -> Vec<(&'static str, u64)> {
 }
 
 /// Sets what is asked for. What the kernel does not let us set stays, and is told of.
-pub(crate) fn apply(limits: &ConntrackLimits) {
+pub(crate) fn apply(limits: &ConntrackLimits, switches: &Switches) {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     for (key, value) in wanted(limits, cores) {
         let path = format!("net/netfilter/nf_conntrack_{key}");
-        match sysctl::write(&path, &value.to_string()) {
+        match switches.set(&path, &value.to_string()) {
             Ok(()) => info!(value, "nf_conntrack_{key} is set"),
             Err(error) => {
                 warn!(
@@ -45,20 +45,23 @@ pub(crate) fn apply(limits: &ConntrackLimits) {
             }
         }
         if key == "max" {
-            widen(value);
+            widen(value, switches);
         }
     }
 }
 
 /// Gives the table as many buckets as so many connections need; never takes some away.
-fn widen(max: u64) {
-    let now = fs::read_to_string(BUCKETS).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let wanted = max / PER_BUCKET;
+fn widen(max: u64, switches: &Switches) {
+    let now = sysctl::read(BUCKETS).ok().and_then(|text| text.parse::<u64>().ok());
+    let wanted = (max / PER_BUCKET).next_multiple_of(PAGE_OF_BUCKETS);
     if now.is_none_or(|now| now >= wanted) {
         return;
     }
-    if let Err(error) = fs::write(BUCKETS, wanted.to_string()) {
-        warn!(%error, wanted, "can't give connection tracking more buckets; many connections will be slow to find");
+    if let Err(error) = switches.set(BUCKETS, &wanted.to_string()) {
+        warn!(
+            error = crate::with_causes(&error),
+            wanted, "can't give connection tracking more buckets; many connections will be slow to find"
+        );
     }
 }
 

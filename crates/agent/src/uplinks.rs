@@ -7,6 +7,7 @@ use dyad_links::{Handle, sysctl};
 use dyad_net::IpFamily;
 use tracing::{info, warn};
 
+use crate::switches::Switches;
 use crate::with_causes;
 
 /// Who routes are from that the kernel has learnt from routers (`RTPROT_RA`).
@@ -14,7 +15,7 @@ const ADVERTISED: u8 = 9;
 
 /// Has those links that have learnt a default route go on listening, and no others. Before forwarding is switched on, and
 /// whenever links are looked at. Where something else than the kernel listens (`accept_ra` 0), it goes on anyway.
-pub(crate) fn keep_listening(kernel: &mut Handle) -> dyad_links::Result<()> {
+pub(crate) fn keep_listening(kernel: &mut Handle, switches: &Switches) -> dyad_links::Result<()> {
     let everything = IpFamily::V6.everything();
     let advertised = kernel.all_routes()?.into_iter();
     let of_uplinks = advertised.filter(|of| of.protocol == ADVERTISED && of.destination == everything);
@@ -27,7 +28,7 @@ pub(crate) fn keep_listening(kernel: &mut Handle) -> dyad_links::Result<()> {
         if !sysctl::read(&key).is_ok_and(|now| now == "1") {
             continue;
         }
-        match sysctl::write(&key, "2") {
+        match switches.set(&key, "2") {
             Ok(()) => info!(link = link.name, "accept_ra is 2, so that the default route of the link stays"),
             Err(error) => warn!(
                 link = link.name,
@@ -63,7 +64,7 @@ mod tests {
             let route =
                 Route { protocol: ADVERTISED, ..Route::via(everything, "fe80::1".parse().unwrap(), link) };
             kernel.replace_route(&route).unwrap();
-            keep_listening(&mut kernel).unwrap();
+            keep_listening(&mut kernel, &Switches::default()).unwrap();
             ["up0", "up1"].map(|name| sysctl::read(&format!("net/ipv6/conf/{name}/accept_ra")).unwrap())
         });
         assert_eq!(found.unwrap(), ["2", "1"]);

@@ -79,6 +79,10 @@ pub(crate) struct AgentArgs {
     /// The oom_score_adj of this process [default: -999]
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     oom_score_adj: Option<i32>,
+    /// Where is noted what switches of the kernel were before they were changed, for --cleanup; another one for every
+    /// network namespace
+    #[arg(long, value_name = "DIR", default_value = "/run/dyad")]
+    run_dir: PathBuf,
     /// Remove everything agents have left in this node's kernel, and exit
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
     cleanup: bool,
@@ -228,6 +232,7 @@ impl AgentArgs {
             open_pods: self.open_pods,
             masquerade_pods: self.masquerade_pods.unwrap_or(self.network.cni().is_some()),
             no_services: !self.proxy,
+            run_dir: Some(self.run_dir.clone()),
             ..Extras::default()
         };
         self.network.fill(&mut extras);
@@ -244,7 +249,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
     let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     if args.cleanup {
-        dyad_agent::cleanup(args.cgroup_root.as_deref(), args.network.cni().as_ref())?;
+        dyad_agent::cleanup(args.cgroup_root.as_deref(), args.network.cni().as_ref(), Some(&args.run_dir))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut settings = args.settings();

@@ -34,14 +34,21 @@ pub fn write(key: &str, value: &str) -> Result<()> {
 
 /// What a node needs to route for its pods: forwarding in both families, and no strict reverse path check, which
 /// would drop service traffic that comes back another way. Loose (2) still refuses sources without any route.
+pub const FORWARDING: [(&str, &str); 4] = [
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv6/conf/default/forwarding", "1"),
+    ("net/ipv4/conf/all/rp_filter", "2"),
+];
+
+/// Sets [`FORWARDING`].
 pub fn forward() -> Result<()> {
-    for (key, value) in [
-        ("net/ipv4/ip_forward", "1"),
-        ("net/ipv6/conf/all/forwarding", "1"),
-        ("net/ipv6/conf/default/forwarding", "1"),
-        ("net/ipv4/conf/all/rp_filter", "2"),
-    ] {
-        write(key, value)?;
-    }
-    Ok(())
+    FORWARDING.iter().try_for_each(|(key, value)| write(key, value))
+}
+
+/// The keys called `name` in the directories of `dir`: `forwarding` in `net/ipv4/conf`, of every link.
+pub fn of_each(dir: &str, name: &str) -> Result<Vec<String>> {
+    let entries = fs::read_dir(path(dir)).map_err(Error::io(format!("listing sysctls of {dir}")))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.map(|link| format!("{dir}/{link}/{name}")).collect())
 }

@@ -4,14 +4,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use dyad_links::{Handle, Result, pod, sysctl};
+use dyad_links::{Handle, Result, pod};
 use dyad_net::IpFamily;
 use tracing::info;
 
 use super::Node;
+use crate::switches::Switches;
 
 /// Answers for this node's pods, and for no others of its pod ranges any more, on the link of the node's IPv6 address.
-pub(crate) fn answer(kernel: &mut Handle, mine: &Node) -> Result<()> {
+pub(crate) fn answer(kernel: &mut Handle, mine: &Node, switches: &Switches) -> Result<()> {
     let Some(own) = mine.ip(IpFamily::V6) else { return Ok(()) };
     let Some(uplink) = kernel.addresses()?.into_iter().find(|of| of.net.addr() == own).map(|of| of.link)
     else {
@@ -25,7 +26,7 @@ pub(crate) fn answer(kernel: &mut Handle, mine: &Node) -> Result<()> {
     let pods: BTreeSet<IpAddr> =
         neighbours.filter(|of| of_pods.contains(&of.link)).map(|of| of.ip).filter(is_of_pods).collect();
     if let Some(link) = links.iter().find(|link| link.index == uplink) {
-        sysctl::write(&format!("net/ipv6/conf/{}/proxy_ndp", link.name), "1")?;
+        switches.set(&format!("net/ipv6/conf/{}/proxy_ndp", link.name), "1")?;
     }
     let proxied = kernel.proxies()?;
     for ip in pods.iter().filter(|ip| !proxied.contains(&(uplink, **ip))) {

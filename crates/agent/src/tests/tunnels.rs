@@ -18,6 +18,7 @@ use rustix::net::sockopt;
 use super::*;
 use crate::config::{Routing, Tunnels};
 use crate::routes::{self, Node, Ways};
+use crate::switches::Switches;
 
 /// What is sent through each way: more than fits into any packet.
 const BYTES: usize = 300_000;
@@ -256,7 +257,7 @@ fn pods_of_the_nodes_own_prefix_are_reached_from_its_link() {
     };
     let answer = || {
         let mut handle = Handle::open().unwrap();
-        routes::ndp::answer(&mut handle, &mine).unwrap();
+        routes::ndp::answer(&mut handle, &mine, &Switches::default()).unwrap();
         handle.proxies().unwrap().into_iter().map(|(_, ip)| ip).collect::<Vec<_>>()
     };
     assert_eq!(netns::within(node.as_fd(), answer).unwrap(), [ip]);
