@@ -32,7 +32,7 @@ pub(crate) struct DistArgs {
 }
 
 pub(crate) fn run(args: &DistArgs) -> Result<()> {
-    let metadata = sbom::metadata()?;
+    let metadata = crate::metadata::read()?;
     let version = sbom::version(&metadata)?;
     let target_dir = PathBuf::from(metadata["target_directory"].as_str().context("no target directory")?);
     fs::create_dir_all(&args.out)?;

@@ -1,7 +1,6 @@
 //! What must hold of the dependencies: floors stay pure, and licences allow what we ship.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -72,7 +71,7 @@ const LICENCES: [&str; 15] = [
 
 /// Checks both; every fault is told, not the first only.
 pub(crate) fn run() -> Result<()> {
-    let metadata = metadata()?;
+    let metadata = crate::metadata::read()?;
     let mut faults = floors(&metadata)?;
     faults.extend(licences(&metadata)?);
     for fault in &faults {
@@ -82,25 +81,6 @@ pub(crate) fn run() -> Result<()> {
         bail!("{} faults in the dependencies", faults.len());
     }
     Ok(())
-}
-
-fn metadata() -> Result<Value> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--locked",
-            "--filter-platform",
-            "x86_64-unknown-linux-gnu",
-        ])
-        .output()
-        .context("can't run cargo metadata")?;
-    if !output.status.success() {
-        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> Result<&'a Vec<Value>> {

@@ -5,6 +5,7 @@ mod bpf;
 mod deploy;
 mod dist;
 mod lint;
+mod metadata;
 mod schema;
 
 use std::path::PathBuf;

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use dyad_links::{Handle, Link, LinkChange, Mac, NewLink, Route as KernelRoute, netns, pod, sysctl};
 use dyad_net::{IpFamily, IpNet};
 use dyad_nft::nat::{self, Translation};
+use serde_json::Value;
 
 use crate::host::gateway_of;
 use crate::request::Request;
 use crate::result::{Interface, Route};
 use crate::store::Owner;
-use crate::{CniError, CniResult, Code, Result};
+use crate::{CniError, CniResult, Code, Result, ipam};
 
 /// What the alias of a host's end starts with; the key follows.
 const ALIAS: &str = "dyad-cni:";
@@ -48,6 +49,32 @@ pub(crate) fn collect_tables(purpose: &str, network: &str, valid: &[Owner]) -> R
         }
     }
     Ok(())
+}
+
+/// ADD: takes addresses (`none` says what becomes of a list that has nobody for them), and lets `connect` do the rest. If
+/// that fails, nothing of it stays; and a container that has such a link already keeps it as it is.
+pub(crate) fn add(
+    request: &Request,
+    none: impl FnOnce() -> Result<CniResult>,
+    connect: impl FnOnce(&OwnedFd, &mut CniResult) -> Result<()>,
+) -> Result<Value> {
+    let netns = request.open_netns()?;
+    if netns::within(netns.as_fd(), || Handle::open()?.link(&request.ifname))??.is_some() {
+        let msg =
+            format!("the container has a link {:?} already: DEL comes before another ADD", request.ifname);
+        return Err(CniError::new(Code::Failed, msg));
+    }
+    let mut result = match ipam::add(request)? {
+        Some(result) => result,
+        None => none()?,
+    };
+    if let Err(error) = connect(&netns, &mut result) {
+        // The first error is the one that counts.
+        let _ = detach(request);
+        ipam::undo(request);
+        return Err(error);
+    }
+    Ok(result.to_json(request.config.version))
 }
 
 /// A container's link that has been made.
@@ -258,7 +285,7 @@ pub(crate) fn families(result: &CniResult) -> impl Iterator<Item = IpFamily> {
 
 /// What the configuration says of DNS, in place of what came with the addresses.
 pub(crate) fn dns(request: &Request, result: &mut CniResult) {
-    let said = request.config.fields().get("dns").and_then(serde_json::Value::as_object);
+    let said = request.config.fields().get("dns").and_then(Value::as_object);
     if let Some(dns) = said.filter(|dns| !dns.is_empty()) {
         result.dns.clone_from(dns);
     }

@@ -249,15 +249,8 @@ fn connect(request: &Request, netns: &OwnedFd, settings: &Settings, result: &mut
 impl Plugin for Bridge {
     fn add(&self, request: &Request) -> Result<Value> {
         let settings = Settings::of(request)?;
-        let netns = request.open_netns()?;
-        let mut result = ipam::add(request)?.unwrap_or_default();
-        if let Err(error) = connect(request, &netns, &settings, &mut result) {
-            // The first error is the one that counts.
-            let _ = attach::detach(request);
-            ipam::undo(request);
-            return Err(error);
-        }
-        Ok(result.to_json(request.config.version))
+        let none = || Ok(CniResult::default());
+        attach::add(request, none, |netns, result| connect(request, netns, &settings, result))
     }
 
     fn del(&self, request: &Request) -> Result<()> {

@@ -37,20 +37,11 @@ fn connect(request: &Request, netns: &std::os::fd::OwnedFd, result: &mut CniResu
 
 impl Plugin for Ptp {
     fn add(&self, request: &Request) -> Result<Value> {
-        let netns = request.open_netns()?;
-        let mut result = ipam::add(request)?.ok_or_else(|| {
-            CniError::new(
-                Code::InvalidConfig,
-                "ipam.type is missing: say who gives addresses, as \"host-local\" does",
-            )
-        })?;
-        if let Err(error) = connect(request, &netns, &mut result) {
-            // The first error is the one that counts.
-            let _ = attach::detach(request);
-            ipam::undo(request);
-            return Err(error);
-        }
-        Ok(result.to_json(request.config.version))
+        let none = || {
+            let msg = "ipam.type is missing: say who gives addresses, as \"host-local\" does";
+            Err(CniError::new(Code::InvalidConfig, msg))
+        };
+        attach::add(request, none, |netns, result| connect(request, netns, result))
     }
 
     fn del(&self, request: &Request) -> Result<()> {
