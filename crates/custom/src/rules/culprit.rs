@@ -1,4 +1,4 @@
-//! What went wrong in a call whose arguments could not be had: the engine says no more than that.
+//! What went wrong in a call like `size(self.a)` whose argument could not be had: the engine says no more than that.
 
 use kube_cel::cel::common::ast::operators::{CONDITIONAL, LOGICAL_AND, LOGICAL_OR};
 use kube_cel::cel::common::ast::{Expr, IdedExpr};

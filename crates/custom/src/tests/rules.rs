@@ -79,10 +79,14 @@ fn rules_say_where_and_why() {
         (json!({"reason": "FieldValueForbidden", "message": "m"}), "spec: Forbidden: m"),
         (json!({"reason": "FieldValueRequired", "message": "m", "fieldPath": ".a"}), "spec.a: Required value: m"),
         (json!({"rule": "self.n / 0 == 1"}), "spec: Invalid value: \"object\": division by zero evaluating rule: self.n / 0 == 1"),
-        (json!({"rule": "self.missing.startsWith('a')"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: self.missing.startsWith('a')"),
-        (json!({"rule": "(self.n < 0 && self.other.startsWith('a')) || self.missing.size() > 1"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: (self.n < 0 && self.other.startsWith('a')) || self.missing.size() > 1"),
-        (json!({"rule": "(self.n > 0 ? self.missing : self.other).startsWith('a')"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: (self.n > 0 ? self.missing : self.other).startsWith('a')"),
         (json!({"rule": "self.missing == 1"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: self.missing == 1"),
+        (json!({"rule": "size(self.missing) > 1"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: size(self.missing) > 1"),
+        (json!({"rule": "1 < size(string(self.missing))"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: 1 < size(string(self.missing))"),
+        (json!({"rule": "(self.n < 0 && size(self.other) > 1) || size(self.missing) > 1"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: (self.n < 0 && size(self.other) > 1) || size(self.missing) > 1"),
+        (json!({"rule": "self.n == 1 && size(self.missing) > 1"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: self.n == 1 && size(self.missing) > 1"),
+        (json!({"rule": "self.n > 0 ? size(self.missing) > 1 : size(self.other) > 1"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: self.n > 0 ? size(self.missing) > 1 : size(self.other) > 1"),
+        (json!({"rule": "self.n < 0 ? size(self.other) > 1 : size(self.missing) > 1"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: self.n < 0 ? size(self.other) > 1 : size(self.missing) > 1"),
+        (json!({"rule": "[size(self.missing)] == [1]"}), "spec: Invalid value: \"object\": no such key: missing evaluating rule: [size(self.missing)] == [1]"),
     ];
     for (more, expected) in cases {
         let rule = of(more);
