@@ -1,6 +1,6 @@
 //! What went wrong in a call like `size(self.a)` whose argument could not be had: the engine says no more than that.
 
-use kube_cel::cel::common::ast::operators::{CONDITIONAL, LOGICAL_AND, LOGICAL_OR};
+use kube_cel::cel::common::ast::operators::CONDITIONAL;
 use kube_cel::cel::common::ast::{Expr, IdedExpr};
 use kube_cel::cel::{Context, ExecutionError, Value};
 
@@ -12,16 +12,12 @@ pub(super) fn find(context: &Context<'_>, expression: &IdedExpr) -> Option<Execu
         Expr::List(list) => first(context, &list.elements),
         Expr::Comprehension(each) => first(context, [&each.iter_range]),
         Expr::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
-            (name @ (LOGICAL_AND | LOGICAL_OR), [left, right]) => match context.resolve(left) {
-                Ok(Value::Bool(decides)) if decides == (name == LOGICAL_OR) => None,
-                Ok(_) => first(context, [right]),
-                Err(_) => first(context, [left]),
-            },
             (CONDITIONAL, [condition, then, otherwise]) => match context.resolve(condition) {
                 Ok(Value::Bool(true)) => first(context, [then]),
                 Ok(_) => first(context, [otherwise]),
                 Err(_) => first(context, [condition]),
             },
+            // One that decides what an operator says has let nothing fail.
             (_, args) => first(context, call.target.as_deref().into_iter().chain(args)),
         },
         Expr::Map(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) | Expr::Unspecified => None,
