@@ -44,11 +44,7 @@ impl Neighbourhood {
 
 /// The families of gateways that packets of a family can take: IPv4 through both (RFC 9229), IPv6 through its own.
 fn gateways(of: IpFamily) -> impl Iterator<Item = IpFamily> {
-    [IpFamily::V4, IpFamily::V6]
-        .into_iter()
-        .filter(move |family| *family >= of)
-        .collect::<Vec<_>>()
-        .into_iter()
+    IpFamily::BOTH.into_iter().filter(move |family| *family >= of)
 }
 
 /// The way from this node to pods of a family on another one; `None` while there is none.
