@@ -191,8 +191,9 @@ mod tests {
 
     #[test]
     fn b7_addresses_are_those_of_the_pods_link_in_the_nodes_order() {
-        let interfaces = json!([{"name": "veth1"}, {"name": "eth0", "sandbox": "/x"}, {"name": "eth0"}]);
-        let ips = json!([{"address": "10.9.9.9/24", "interface": 0}, {"address": "10.0.0.2/24", "interface": 1},
+        let interfaces = json!([{"name": "veth1"}, {"name": "eth0", "sandbox": "/x"}, {"name": "eth0"},
+            {"name": "net1", "sandbox": "/x"}]);
+        let ips = json!([{"address": "10.9.9.9/24", "interface": 0}, {"address": "10.8.8.8/24", "interface": 3}, {"address": "10.0.0.2/24", "interface": 1},
             {"address": "10.0.0.3/24", "interface": 1}, {"address": "fd00::2/64"}, {"address": "fd00::9/64", "interface": 2}]);
         let result = json!({"interfaces": interfaces, "ips": ips});
         let texts = |family| -> Vec<String> {

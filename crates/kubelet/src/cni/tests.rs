@@ -14,7 +14,8 @@ struct Site {
 
 const PLUGIN: &str = r#"#!/bin/sh
 input=$(cat)
-echo "$CNI_COMMAND ${CNI_IFNAME} ${CNI_NETNS:+netns} $CNI_ARGS $input" >> "$(dirname "$0")/calls"
+name=$(basename "$0")
+echo "${name%plug}$CNI_COMMAND ${CNI_IFNAME} ${CNI_NETNS:+netns} $CNI_ARGS $input" >> "$(dirname "$0")/calls"
 case "$CNI_COMMAND$(cat "$(dirname "$0")/refuse" 2>/dev/null)" in
 ADD) echo '{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"},{"address":"fd00::2/64"}]}' ;;
 ADDADD) echo '{"code":11,"msg":"no ranges","details":"yet"}'; exit 1 ;;
@@ -29,8 +30,10 @@ impl Site {
         for name in ["conf", "bin", "pod"] {
             fs::create_dir(path(name)).unwrap();
         }
-        fs::write(path("bin/plug"), PLUGIN).unwrap();
-        fs::set_permissions(path("bin/plug"), fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["plug", "second-plug"] {
+            fs::write(path("bin").join(name), PLUGIN).unwrap();
+            fs::set_permissions(path("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let paths = Plugins {
             conf_dir: path("conf"),
             bin_dirs: vec![path("bin")],
@@ -90,6 +93,23 @@ fn is_root() -> bool {
 
 fn netns() -> OwnedFd {
     fs::File::open("/proc/self/ns/net").unwrap().into()
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_comes_last_goes_first() {
+    if !is_root() {
+        return;
+    }
+    let (site, text) = (
+        Site::new(),
+        r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"plug"},{"type":"second-plug"}]}"#,
+    );
+    fs::write(site.path("conf/10.conflist"), text).unwrap();
+    site.until(Result::is_ok).await;
+    let dir = site.path("pod");
+    site.runtime.attach(&pod(), &dir, &netns()).await.unwrap();
+    site.runtime.detach(&dir).await.unwrap();
+    assert_eq!(site.calls(), ["ADD", "second-ADD", "second-DEL", "DEL"]);
 }
 
 #[tokio::test(flavor = "current_thread")]
