@@ -104,6 +104,17 @@ fn again_and_after_everything_is_gone() {
     network.add("c", &c).unwrap();
     network.gc(&["c"]).unwrap();
     network.check("c", &c).unwrap();
+    // A network with another name has pods of its own.
+    let mut named = list(&lab, "1.1.0", &["10.245.1.0/24"]);
+    named["name"] = json!("another");
+    let another = Network::new(&lab, named);
+    let d = lab.container();
+    another.add("d", &d).unwrap();
+    network.gc(&["c"]).unwrap();
+    another.check("d", &d).unwrap();
+    another.gc(&[]).unwrap();
+    assert!(another.noted().is_empty());
+    network.check("c", &c).unwrap();
     c.within(|| Handle::open().unwrap().delete_link("eth0")).unwrap();
     let error = network.check("c", &c).unwrap_err();
     assert!(error["msg"].as_str().unwrap().contains("eth0 of container c is not there"), "{error}");
