@@ -11,10 +11,12 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use cluster::{Cluster, assert_no_traces, down, text};
 use report::assert_all_work;
+use serde_json::json;
 
 /// Whether the program is there whose image is installed.
 fn has_plugins_program() -> bool {
@@ -81,6 +83,59 @@ fn what_is_installed_carries_packets_in_every_mode() {
         down(&cluster);
         assert_no_traces(&cluster);
     }
+}
+
+/// Whoever is killed in the middle leaves a cluster that says what is missing, and that `dyad start` completes.
+#[test]
+fn what_was_cut_short_goes_on() {
+    let cluster = prepare(
+        "cut",
+        98,
+        "podSubnet: 10.198.0.0/16,fd00:dad:98::/56\n  serviceSubnet: 10.250.98.0/24,fd00:dad:98:100::/112",
+    );
+    if !has_plugins_program() {
+        return;
+    }
+    let config = cluster.home.path().join("cluster.yaml");
+    let config = config.to_str().expect("a path in UTF-8");
+    let up = ["up", "--name", &cluster.name, "--config", config, "--nodes", "1", "--install"];
+    // It may be faster than who kills it.
+    let is_cut = (0..10).any(|_| {
+        let mut command = cluster.dyad_command(&up);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("dyad runs");
+        let answers = || {
+            let said = std::fs::read_to_string(cluster.dir().join("running.json")).unwrap_or_default();
+            said.contains("\"api_ready\":true")
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !answers() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().expect("it is there");
+        child.wait().expect("it ends");
+        let is_cut =
+            cluster.dir().join("cluster.json").exists() && !cluster.dir().join("is-installed").exists();
+        if !is_cut {
+            down(&cluster);
+        }
+        is_cut
+    });
+    assert!(is_cut, "it is always faster");
+    let problems = cluster.status()["problems"].to_string();
+    assert!(problems.contains(&format!("`dyad start --name {}` goes on", cluster.name)), "{problems}");
+    let start = || cluster.dyad(&["start", "--name", &cluster.name]);
+    let started = start();
+    assert!(started.status.success(), "{}\n{}", text(&started.stderr), cluster.logs());
+    let status = cluster.status();
+    assert_eq!(
+        (&status["state"], &status["nodes"][0]["status"]),
+        (&json!("running"), &json!("Ready")),
+        "{status}"
+    );
+    let again = start();
+    assert!(!again.status.success() && text(&again.stderr).contains("is running"), "{}", text(&again.stderr));
+    down(&cluster);
+    assert_no_traces(&cluster);
 }
 
 /// The agents carry Services, policies and packets between nodes; plugins of others connect the pods.

@@ -62,10 +62,12 @@ pub(crate) fn up(args: UpArgs) -> Result<ExitCode> {
 }
 
 pub(crate) fn start(args: StartArgs) -> Result<ExitCode> {
-    let mut steps = Steps::new();
-    steps.waiting("network");
-    let started = runtime()?
-        .block_on(dyad_cluster::up::start(&args.cluster.name, args.wait.wait, |step| show(&mut steps, step)));
+    let steps = RefCell::new(Steps::new());
+    steps.borrow_mut().waiting("network");
+    let install = async |site: Site<'_>| install::install(site, &steps).await;
+    let progress = |step| show(&mut steps.borrow_mut(), step);
+    let started =
+        runtime()?.block_on(dyad_cluster::up::start(&args.cluster.name, args.wait.wait, install, progress));
     finish(started?, &args.wait)
 }
 

@@ -98,6 +98,11 @@ impl ClusterDir {
         self.0.join("dns-is-made")
     }
 
+    /// There once what the cluster was asked to have on its nodes was installed.
+    pub fn is_installed(&self) -> PathBuf {
+        self.0.join("is-installed")
+    }
+
     /// What the supervisor says of itself, see [`crate::status::Running`].
     pub fn running(&self) -> PathBuf {
         self.0.join("running.json")

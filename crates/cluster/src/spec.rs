@@ -135,6 +135,12 @@ impl ClusterSpec {
         write_atomically(&dir.spec(), &serde_json::to_vec_pretty(self)?)
     }
 
+    /// Whether nodes are to have something that has not been installed on them. What somebody has taken away since stays
+    /// away.
+    pub fn lacks_install(&self, dir: &ClusterDir) -> bool {
+        self.install.is_some() && !dir.is_installed().exists()
+    }
+
     /// Service ranges by family.
     pub fn services(&self) -> Result<DualStack<IpNet>> {
         by_family(&self.service_ranges).context("service ranges")

@@ -157,6 +157,9 @@ pub async fn status(name: &str) -> Result<Status> {
         .enumerate()
         .map(|(index, node)| node_status(&spec, index, &node.name, &found))
         .collect::<Vec<_>>();
+    if spec.lacks_install(&dir) {
+        problems.push(format!("nothing was installed yet: `dyad start --name {name}` goes on"));
+    }
     problems.extend(
         nodes
             .iter()

@@ -28,6 +28,8 @@ const NAMESPACE: &str = "kube-system";
 
 /// The values that the command line asks for, as a file: over those that follow from a cluster of this machine.
 pub(super) fn chosen(args: &UpArgs) -> Result<String> {
+    // What is missing or wrong should be known before anything is made.
+    programs()?;
     let mut chosen = Chosen::default();
     chosen.set(&format!("proxy.dataplane={}", args.dataplane.as_str()))?;
     if let Some(pods) = dyad_cluster::pods_cgroup().filter(|_| args.dataplane != Dataplane::Nftables) {
@@ -44,7 +46,6 @@ pub(super) fn chosen(args: &UpArgs) -> Result<String> {
     for text in &args.set {
         chosen.set(text)?;
     }
-    // What is wrong with them should be known before anything is made.
     chosen.values().context("the values of --install")?;
     Ok(chosen.to_yaml())
 }
@@ -75,8 +76,8 @@ fn own(spec: &ClusterSpec) -> Result<String> {
     Ok(json!({"clusterCIDR": spec.pod_ranges, "api": {"host": api, "port": API_PORT}}).to_string())
 }
 
-/// Puts the image of a version, made of this program and the one beside it, into the store of the cluster's nodes.
-fn load_image(dir: &ClusterDir, version: &str) -> Result<()> {
+/// This program and the one beside it.
+fn programs() -> Result<(PathBuf, PathBuf)> {
     let dyad = std::env::current_exe().context("can't find this program")?;
     let cni = dyad.with_file_name(PLUGINS);
     if !cni.is_file() {
@@ -86,6 +87,12 @@ fn load_image(dir: &ClusterDir, version: &str) -> Result<()> {
             dyad.display()
         );
     }
+    Ok((dyad, cni))
+}
+
+/// Puts the image of a version, made of both, into the store of the cluster's nodes.
+fn load_image(dir: &ClusterDir, version: &str) -> Result<()> {
+    let (dyad, cni) = programs()?;
     let libraries = libraries(&dyad)?;
     let more = entries(&libraries);
     let architecture = Platform::own().architecture;
