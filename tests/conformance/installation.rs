@@ -180,6 +180,13 @@ fn kube_proxy_goes_when_it_is_said_and_comes_back() {
     // Beside it, in a namespace of its own.
     run(&cluster, &["install", "--namespace", "network", "--set", "proxy.enabled=false"]);
     assert_eq!(selector(), own);
+    // Whoever forgets where it is changes nothing.
+    let there = everything(&cluster);
+    for command in ["install", "upgrade", "uninstall"] {
+        let error = fails(&cluster, &[command]);
+        assert!(error.contains("installed in namespace network"), "{command}: {error}");
+    }
+    is_as_before(&cluster, &there);
     run(&cluster, &["uninstall", "--namespace", "network"]);
     is_as_before(&cluster, &before);
 }
@@ -334,4 +341,90 @@ fn nodes_are_upgraded_and_left_as_they_were() {
     }
     assert!(asked > 20, "{asked} requests");
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Who lacks a right says so once, and `dyad status` names it, whoever lacks it.
+#[test]
+fn a_right_that_is_missing_is_named() {
+    let cluster = Cluster::prepare("rights", 92);
+    if !Path::new(env!("CARGO_BIN_EXE_dyad")).with_file_name("dyad-cni").is_file() {
+        eprintln!("SKIPPED: no dyad-cni beside dyad: `cargo build -p dyad-cni`");
+        return;
+    }
+    if !cluster.has_kubectl() {
+        return;
+    }
+    let started = cluster.start(&[
+        "--nodes",
+        "1",
+        "--install",
+        "--dataplane",
+        "nftables",
+        "--set",
+        "agent.verbosity=4",
+    ]);
+    assert!(started.status.success(), "{}\n{}", text(&started.stderr), cluster.logs());
+    let context = format!("dyad-{}", cluster.name);
+    let status = ["status", "--context", &context];
+    let fine = run(&cluster, &status);
+    assert!(!fine.contains("may not"), "{fine}");
+
+    let role = cluster.get(&["clusterrole", "dyad-agent"]);
+    let mut rules = role["rules"].as_array().expect("rules").clone();
+    rules.retain(|rule| rule["resources"] != serde_json::json!(["services"]));
+    let patch = serde_json::json!({"rules": rules}).to_string();
+    cluster.kubectl(&["patch", "clusterrole", "dyad-agent", "--type=merge", "-p", &patch]);
+    let output = cluster.dyad(&status);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("Problem: serviceaccount dyad-agent may not get, list, watch services: `dyad upgrade`"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+
+    // An agent that begins now.
+    cluster.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=dyad-agent", "--wait=true"]);
+    cluster.eventually("the agent has tried again and again", || {
+        let command = &["-n", "kube-system", "logs", "-l", "k8s-app=dyad-agent", "--tail=-1"];
+        let output = cluster.kubectl_command(command).output().expect("kubectl runs");
+        is_told_once(&text(&output.stdout), "cannot list resource \"services\" in API group \"\"")
+    });
+    run(&cluster, &["upgrade", "--wait", "--wait-duration", "60s"]);
+    let fine = run(&cluster, &status);
+    assert!(!fine.contains("may not"), "{fine}");
+
+    // The controllers, with nothing but a name.
+    cluster.kubectl(&["create", "serviceaccount", "poor"]);
+    let token = cluster.kubectl(&["create", "token", "poor"]);
+    let poor = cluster.home.path().join("poor");
+    std::fs::write(&poor, cluster.kubectl(&["config", "view", "--raw", "--minify"])).expect("a kubeconfig");
+    let poor = poor.to_str().expect("a path in UTF-8");
+    for args in [
+        &["set-credentials", "poor", "--token", token.trim()][..],
+        &["set-context", "--current", "--user", "poor"],
+    ] {
+        cluster.kubectl(&[&["config", "--kubeconfig", poor][..], args].concat());
+    }
+    let log = cluster.home.path().join("controllers.log");
+    let mut controllers = cluster
+        .dyad_command(&["controllers", "--kubeconfig", poor, "--cluster-cidr", "10.192.0.0/16", "-v", "4"])
+        .stderr(std::fs::File::create(&log).expect("a log"))
+        .spawn()
+        .expect("dyad runs");
+    cluster.eventually("the controllers have tried again and again", || {
+        is_told_once(&std::fs::read_to_string(&log).expect("a log"), "cannot get resource \"leases\"")
+    });
+    controllers.kill().expect("they run");
+    controllers.wait().expect("they end");
+}
+
+/// Whether a log has `what` more than twice, and only one warning of it.
+fn is_told_once(log: &str, what: &str) -> Result<(), String> {
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(what)).collect();
+    if told.len() < 3 {
+        return Err(log.to_owned());
+    }
+    let warnings = told.iter().filter(|line| line.contains(" WARN ")).count();
+    assert_eq!(warnings, 1, "{log}");
+    Ok(())
 }

@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::Config;
 use crate::objects::{
@@ -124,6 +124,8 @@ where
     let stream = watcher(Api::<K>::all(client), selection);
     pin_mut!(stream);
     let (mut listed, mut wait, mut is_missing) = (BTreeSet::new(), WAITS.0, false);
+    // Said once: a right that is missing is for hours.
+    let mut said = None;
     loop {
         let event = match stream.try_next().await {
             Ok(Some(event)) => event,
@@ -139,7 +141,13 @@ where
                 continue;
             }
             Err(error) => {
-                warn!(?kind, %error, "watch interrupted; the kernel goes on with what it has");
+                let text = error.to_string();
+                if said.as_ref() == Some(&text) {
+                    debug!(?kind, error = text, "watch still interrupted");
+                } else {
+                    warn!(?kind, error = text, "watch interrupted; the kernel goes on with what it has");
+                    said = Some(text);
+                }
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(WAITS.1);
                 continue;
@@ -166,7 +174,7 @@ where
                 object.gone(name)
             }
         };
-        (wait, is_missing) = (WAITS.0, false);
+        (wait, is_missing, said) = (WAITS.0, false, None);
         if to.send(heard).await.is_err() {
             return;
         }

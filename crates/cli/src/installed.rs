@@ -36,10 +36,11 @@ pub(crate) fn show(
             Err(error) if insists => return Err(error.into()),
             Ok(None) | Err(_) => return Ok(None),
         };
-        let found = match patience {
+        let mut found = match patience {
             Some(patience) if !found.ready => ready(&client, &target.namespace, patience).await?,
             _ => found,
         };
+        found.examine(&client).await?;
         print(&match format {
             Format::Json => serde_json::to_string_pretty(&found)? + "\n",
             Format::Table => describe(&found),
@@ -50,7 +51,8 @@ pub(crate) fn show(
 
 /// Waits after an installation.
 pub(crate) async fn wait(client: &Client, namespace: &str, patience: Duration) -> Result<ExitCode> {
-    let found = ready(client, namespace, patience).await?;
+    let mut found = ready(client, namespace, patience).await?;
+    found.examine(client).await?;
     print(&describe(&found))?;
     Ok(if found.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,8 +9,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
+use crate::leader::Said;
 use crate::queue::Key;
 
 /// Called with what was and what is; one of them is missing at creation and deletion.
@@ -130,19 +131,26 @@ where
         let stream = watcher(api, watcher::Config::default());
         pin_mut!(stream);
         let mut listing = BTreeMap::new();
-        let mut wait = std::time::Duration::from_millis(20);
+        let (mut wait, mut said) = (std::time::Duration::from_millis(20), Said::default());
         loop {
             let event = match stream.try_next().await {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(error) => {
-                    warn!(kind = %K::kind(&()), %error, "watch interrupted");
+                    if said.is_new(&error.to_string()) {
+                        warn!(kind = %K::kind(&()), %error, "watch interrupted");
+                    } else {
+                        debug!(kind = %K::kind(&()), %error, "watch still interrupted");
+                    }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(std::time::Duration::from_secs(5));
                     continue;
                 }
             };
             wait = std::time::Duration::from_millis(20);
+            if !matches!(event, Event::Init) {
+                said.forget();
+            }
             match event {
                 Event::Init => listing.clear(),
                 Event::InitApply(object) => {

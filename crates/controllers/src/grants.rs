@@ -75,9 +75,9 @@ async fn work(client: &Client, grants: &Grants) {
             tell.notify_one();
         }
     });
-    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    let (mut told, mut refused) = (BTreeMap::new(), BTreeMap::new());
     loop {
-        if !pass(client, grants, &nodes, &mut told).await {
+        if !pass(client, grants, &nodes, &mut told, &mut refused).await {
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
             continue;
         }
@@ -85,12 +85,13 @@ async fn work(client: &Client, grants: &Grants) {
     }
 }
 
-/// Writes what differs; false if something could not be written. What nodes do not get is told once.
+/// Writes what differs; false if something could not be written. What nodes do not get, and what the API refuses, is told once.
 async fn pass(
     client: &Client,
     grants: &Grants,
     nodes: &Cache<Node>,
     told: &mut BTreeMap<String, String>,
+    refused: &mut BTreeMap<String, String>,
 ) -> bool {
     let mut all = nodes.all();
     // Who was there first keeps what others hold, too.
@@ -119,12 +120,18 @@ async fn pass(
         let patch = json!({"metadata": {"uid": node.metadata.uid, "annotations": {GIVEN: text}}});
         match api.patch(&claimant.name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(written) => {
+                refused.remove(&claimant.name);
                 info!(node = claimant.name, ranges = text, "ranges given");
                 nodes.reaches(&written).await;
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => is_done = false,
             Err(error) => {
-                warn!(node = claimant.name, %error, "can't give the node its ranges; will be tried again");
+                let text = error.to_string();
+                // As often as it is tried would be every two seconds.
+                if refused.get(&claimant.name) != Some(&text) {
+                    warn!(node = claimant.name, %error, "can't give the node its ranges; will be tried again");
+                    refused.insert(claimant.name.clone(), text);
+                }
                 is_done = false;
             }
         }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Resource};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Where a Lease is.
 #[derive(Clone, Copy, Debug)]
@@ -69,10 +69,35 @@ fn claim(
     Some(Lease { metadata, spec: Some(spec) })
 }
 
+/// What was said last. Looks come often, and a right that is missing is for hours: the same is said once.
+#[derive(Debug, Default)]
+pub(crate) struct Said(Option<String>);
+
+impl Said {
+    /// Whether `text` is something else than what was said last, which it is from now on.
+    pub(crate) fn is_new(&mut self, text: &str) -> bool {
+        self.0.replace(text.to_owned()).as_deref() != Some(text)
+    }
+
+    /// It works: what fails from now on is new.
+    pub(crate) fn forget(&mut self) {
+        self.0 = None;
+    }
+
+    fn complain(&mut self, what: &str, error: &kube::Error) {
+        if self.is_new(&format!("{what}: {error}")) {
+            warn!(%error, "{what}");
+        } else {
+            debug!(%error, "{what}");
+        }
+    }
+}
+
 /// Waits until the lease is ours.
 pub(crate) async fn acquire(client: &Client, place: Place<'_>, identity: &str) -> Lease {
     let leases = api(client, place);
     let mut seen: Option<(Option<String>, Instant)> = None;
+    let mut said = Said::default();
     loop {
         match leases.get_opt(place.name).await {
             Ok(current) => {
@@ -88,11 +113,11 @@ pub(crate) async fn acquire(client: &Client, place: Place<'_>, identity: &str) -
                     };
                     match written {
                         Ok(lease) => return lease,
-                        Err(error) => warn!(%error, "can't take the lease"),
+                        Err(error) => said.complain("can't take the lease", &error),
                     }
                 }
             }
-            Err(error) => warn!(%error, "can't read the lease"),
+            Err(error) => said.complain("can't read the lease", &error),
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -141,6 +166,14 @@ pub(crate) async fn release(client: &Client, place: Place<'_>, identity: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_is_said_once() {
+        let mut said = Said::default();
+        assert_eq!(["a", "a", "b", "b", "a"].map(|text| said.is_new(text)), [true, false, true, false, true]);
+        said.forget();
+        assert!(said.is_new("a"), "after it has worked");
+    }
 
     #[test]
     fn a_lease_is_claimed_when_free_ours_or_run_out() {

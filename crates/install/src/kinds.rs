@@ -41,6 +41,8 @@ pub(crate) const CONFIG_MAP: Kind = kind("", "v1", "ConfigMap", "configmaps", tr
 pub(crate) const SERVICE: Kind = kind("", "v1", "Service", "services", true);
 pub(crate) const DAEMON_SET: Kind = kind("apps", "v1", "DaemonSet", "daemonsets", true);
 pub(crate) const DEPLOYMENT: Kind = kind("apps", "v1", "Deployment", "deployments", true);
+pub(crate) const ACCESS_REVIEW: Kind =
+    kind("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", false);
 pub(crate) const CRD: Kind =
     kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false);
 const RBAC: &str = "rbac.authorization.k8s.io";

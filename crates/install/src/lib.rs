@@ -12,6 +12,7 @@ mod kinds;
 pub mod life;
 pub mod manifests;
 pub mod record;
+pub mod rights;
 pub mod status;
 pub mod survey;
 pub mod sysdump;

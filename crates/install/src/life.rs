@@ -42,6 +42,7 @@ pub async fn plan(
     is_upgrade: bool,
     allowed: Allowed,
 ) -> Result<Plan, Error> {
+    record::is_here(client, namespace).await?;
     let survey = Survey::take(client, namespace).await?;
     if is_upgrade && survey.record.is_none() {
         return Err(Error::Refused(format!(
@@ -168,6 +169,7 @@ pub async fn uninstall(
     mut progress: impl FnMut(&Step),
 ) -> Result<Vec<String>, Error> {
     let deadline = Instant::now() + patience;
+    record::is_here(client, namespace).await?;
     let cleanup = cleanup(client, namespace).await?;
     // Agents and controllers first: they would make anew what goes.
     for (kind, object) in ours(client).await? {

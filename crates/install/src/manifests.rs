@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::kinds::{self, Kind};
+use crate::survey::ENFORCE;
 use crate::template::{render, root};
 use crate::{Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, Values};
 
@@ -88,7 +89,7 @@ fn labels(facts: &Facts, name: &str) -> Value {
 fn namespace(facts: &Facts) -> Value {
     let mut labels = labels(facts, &facts.namespace);
     // Agents are what this level is for.
-    labels["pod-security.kubernetes.io/enforce"] = "privileged".into();
+    labels[ENFORCE] = "privileged".into();
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": facts.namespace, "labels": labels}})
 }
 

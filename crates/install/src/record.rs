@@ -3,7 +3,7 @@
 use kube::Client;
 use serde_json::{Value, json};
 
-use crate::survey::get;
+use crate::survey::{get, list};
 use crate::{Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, kinds};
 
 /// The name of its ConfigMap.
@@ -42,4 +42,20 @@ pub(crate) async fn read(client: &Client, namespace: &str) -> Result<Option<Reco
         let text = |key: &str| object["data"][key].as_str().unwrap_or_default().to_owned();
         Record { version: text("version"), values: text("values.yaml") }
     }))
+}
+
+/// Refuses what is meant for an installation in `namespace` when there is none but one in another: objects of the whole
+/// cluster are the same, and nodes would not be cleaned.
+pub(crate) async fn is_here(client: &Client, namespace: &str) -> Result<(), Error> {
+    let selector = format!("app.kubernetes.io/name={NAME},{PART_OF}={PART_OF_VALUE},{MANAGED_BY}={MANAGER}");
+    let records = list(client, kinds::CONFIG_MAP, &selector).await?;
+    let places: Vec<&str> =
+        records.iter().filter_map(|record| record["metadata"]["namespace"].as_str()).collect();
+    match places.first() {
+        Some(other) if !places.contains(&namespace) => Err(Error::Refused(format!(
+            "Dyad is installed in namespace {other}, not in {namespace}: say --namespace {other}; to move it, \
+             `dyad uninstall --namespace {other}` first"
+        ))),
+        _ => Ok(()),
+    }
 }

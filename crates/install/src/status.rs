@@ -5,11 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::survey::{get, list};
-use crate::{Error, kinds, record};
+use crate::{Error, kinds, record, rights};
 
 /// The annotation: `ebpf`, or `nftables` and why.
 const DATAPLANE: &str = "dyad.io/dataplane";
-/// The annotation: what is wrong on a node, one sentence a line.
+/// The annotation: what is wrong on a node, a JSON list of texts.
 const WARNINGS: &str = "dyad.io/warnings";
 
 /// An installation.
@@ -44,6 +44,9 @@ pub struct Part {
     pub updated: u64,
     /// Its image.
     pub image: String,
+    /// Why its pods can't be made, if they can't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     #[serde(skip)]
     is_seen: bool,
 }
@@ -80,9 +83,44 @@ pub async fn status(client: &Client, namespace: &str) -> Result<Option<Installat
         parts.extend(get(client, kinds::DEPLOYMENT, namespace, name).await?.iter().map(deployment));
     }
     let nodes = list(client, kinds::NODE, "").await?;
+    let events =
+        if parts.iter().any(Part::is_short) { list(client, kinds::EVENT, "").await? } else { Vec::new() };
+    for part in &mut parts {
+        part.refusal = refusal(namespace, part, &events);
+    }
     let pods = list(client, kinds::POD, "k8s-app=dyad-agent").await?;
     let nodes: Vec<NodeState> = nodes.iter().map(|node| of_node(node, &pods)).collect();
     Ok(Some(judge(namespace, record.map(|record| record.version), parts, nodes, agents.is_some())))
+}
+
+impl Installation {
+    /// Looks for rights that are missing, too: dozens of questions, and so none for every look of who waits.
+    pub async fn examine(&mut self, client: &Client) -> Result<(), Error> {
+        self.problems.extend(rights::missing(client, &self.namespace).await?);
+        self.ready = self.problems.is_empty();
+        Ok(())
+    }
+}
+
+impl Part {
+    const fn is_short(&self) -> bool {
+        self.ready < self.desired || self.updated < self.desired
+    }
+}
+
+/// Why pods of a part are not made: quota, levels of pod security, webhooks.
+fn refusal(namespace: &str, part: &Part, events: &[Value]) -> Option<String> {
+    let is_of = |event: &&Value| {
+        // Pods of a Deployment are made by a ReplicaSet, whose name begins with its.
+        let object = &event["involvedObject"];
+        let name = object["name"].as_str().and_then(|name| name.strip_prefix(part.name.as_str()));
+        event["reason"] == "FailedCreate"
+            && object["namespace"] == namespace
+            && name.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let time = |event: &&Value| event["lastTimestamp"].as_str().map(str::to_owned);
+    let last = events.iter().filter(is_of).max_by_key(time).filter(|_| part.is_short())?;
+    last["message"].as_str().map(str::to_owned)
 }
 
 fn judge(
@@ -105,6 +143,7 @@ fn judge(
         } else if ready < desired {
             problems.push(format!("{name}: {ready} of {desired} are ready"));
         }
+        problems.extend(part.refusal.iter().map(|why| format!("{name}: {why}")));
     }
     let behind = nodes
         .iter()
@@ -146,6 +185,7 @@ fn part(object: &Value) -> Part {
         ready: 0,
         updated: 0,
         image: text(&object["spec"]["template"]["spec"]["containers"][0]["image"]),
+        refusal: None,
         is_seen: generation(&object["status"]["observedGeneration"])
             >= generation(&object["metadata"]["generation"]),
     }
@@ -176,8 +216,13 @@ fn of_node(node: &Value, pods: &[Value]) -> NodeState {
         dataplane: annotation(DATAPLANE),
         addresses: internal.filter_map(|one| one["address"].as_str().map(str::to_owned)).collect(),
         pod_cidrs: texts(&node["spec"]["podCIDRs"]),
-        warnings: annotation(WARNINGS).unwrap_or_default().lines().map(str::to_owned).collect(),
+        warnings: annotation(WARNINGS).map(|text| warnings(&text)).unwrap_or_default(),
     }
+}
+
+/// What an agent complains about; what is no list is shown as it is.
+fn warnings(text: &str) -> Vec<String> {
+    serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()])
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub use others::{Other, Part};
 pub const REPLACED_BY: &str = "dyad.io/replaced-by";
 /// The label that no node has, by which it runs nowhere.
 pub const NOWHERE: &str = "dyad.io/kube-proxy";
+/// The label by which a namespace refuses pods.
+pub(crate) const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 /// The oldest Kubernetes whose EndpointSlices, probes and tokens are as needed.
 const OLDEST: u32 = 29;
 
@@ -41,6 +43,8 @@ pub struct Survey {
     pub others: Vec<Other>,
     /// Whether the namespace is there.
     pub has_namespace: bool,
+    /// The level of pod security that it enforces, if it says one.
+    pub pod_security: Option<String>,
     /// Whether ClusterNetworkPolicy is defined by somebody else.
     pub has_cluster_policies: bool,
     /// What was installed before.
@@ -66,14 +70,17 @@ impl Survey {
         let is_built_in = crd.is_none() && has_kind(client, "policy.networking.k8s.io").await;
         let is_foreign = crd.is_some_and(|one| one["metadata"]["labels"][MANAGED_BY] != MANAGER);
         let families = families(&nodes, &kubernetes);
+        let place = get(client, kinds::NAMESPACE, "", namespace).await?;
+        let enforced = place.as_ref().and_then(|one| one["metadata"]["labels"][ENFORCE].as_str());
         Ok(Self {
+            pod_security: enforced.map(str::to_owned),
             version: version.git_version,
             nodes: nodes.len(),
             pod_ranges: pod_ranges(&kubeadm, &proxy_config, &families),
             service_ranges,
             api: endpoints(&info, &proxy_config, &slices, &families),
             others: others::find(&daemon_sets, dns.as_ref()),
-            has_namespace: get(client, kinds::NAMESPACE, "", namespace).await?.is_some(),
+            has_namespace: place.is_some(),
             has_cluster_policies: is_foreign || is_built_in,
             record: record::read(client, namespace).await?,
             families,
@@ -119,6 +126,12 @@ impl Survey {
                  carries Services; give one with --set api.host=ADDRESS"
                     .into(),
             );
+        }
+        if let Some(level) = self.pod_security.as_ref().filter(|level| *level != "privileged") {
+            notes.push(format!(
+                "the namespace enforces the pod security level {level}, by which agents are refused: label it \
+                 {ENFORCE}=privileged"
+            ));
         }
         notes.extend(self.others.iter().filter_map(|other| other.note(values)));
         notes

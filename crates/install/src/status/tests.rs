@@ -37,7 +37,7 @@ fn an_installation_is_ready_when_nothing_is_missing() {
 #[test]
 fn a_node_tells_of_its_agent_and_both_families() {
     let node = json!({
-        "metadata": {"name": "n1", "annotations": {DATAPLANE: "nftables: no BPF here", WARNINGS: "one\ntwo"}},
+        "metadata": {"name": "n1", "annotations": {DATAPLANE: "nftables: no BPF here", WARNINGS: "[\"one\",\"two\\nlines\"]"}},
         "spec": {"podCIDRs": ["fd00::/64", "10.0.0.0/24"]},
         "status": {"addresses": [
             {"type": "InternalIP", "address": "2001:db8::1"}, {"type": "Hostname", "address": "n1"},
@@ -56,8 +56,32 @@ fn a_node_tells_of_its_agent_and_both_families() {
     assert_eq!((found.agent, found.version.as_deref()), (Some(false), Some("2")), "the one that stays");
     assert_eq!(found.addresses, ["2001:db8::1", "192.0.2.1"]);
     assert_eq!(found.pod_cidrs.len(), 2);
-    assert_eq!(found.warnings, ["one", "two"]);
+    assert_eq!(found.warnings, ["one", "two\nlines"]);
+    assert_eq!(warnings("of another version"), ["of another version"]);
     assert_eq!(of_node(&node, &[]).agent, None);
     let judged = judge("a", None, Vec::new(), vec![found], true);
     assert_eq!(judged.problems, ["agents are not ready on n1"]);
+}
+
+#[test]
+fn why_pods_are_not_made_is_told_while_they_are_missing() {
+    let event = |name: &str, namespace: &str, time: &str, message: &str| {
+        json!({
+            "reason": "FailedCreate", "message": message, "lastTimestamp": time,
+            "involvedObject": {"name": name, "namespace": namespace},
+        })
+    };
+    let events = [
+        event("dyad-agent", "a", "2026-01-01T00:00:02Z", "quota"),
+        event("dyad-agent", "a", "2026-01-01T00:00:01Z", "earlier"),
+        event("dyad-agent", "b", "2026-01-01T00:00:03Z", "elsewhere"),
+        event("dyad-agents", "a", "2026-01-01T00:00:03Z", "another"),
+    ];
+    let short = daemon_set(&agents(3, 0, 3, 2));
+    assert_eq!(refusal("a", &short, &events).as_deref(), Some("quota"));
+    assert_eq!(refusal("a", &daemon_set(&agents(3, 3, 3, 2)), &events), None, "it is over");
+    assert_eq!(refusal("a", &short, &[]), None);
+    let part = Part { refusal: Some("quota".into()), ..short };
+    let judged = judge("a", None, vec![part], Vec::new(), true);
+    assert_eq!(judged.problems[1], "dyad-agent: quota");
 }

@@ -107,6 +107,19 @@ fn what_others_do_is_not_done_twice_by_mistake() {
 const PART: &str = crate::PART_OF;
 
 #[test]
+fn a_namespace_that_would_refuse_agents_is_told_of() {
+    for (level, told) in [(None, false), (Some("privileged"), false), (Some("baseline"), true)] {
+        let survey = Survey { pod_security: level.map(str::to_owned), ..Survey::default() };
+        let notes = survey.notes(&Values::default()).join("\n");
+        assert_eq!(
+            notes.contains("pod-security.kubernetes.io/enforce=privileged"),
+            told,
+            "{level:?}: {notes}"
+        );
+    }
+}
+
+#[test]
 fn versions_are_read_as_vendors_write_them() {
     for (version, want) in
         [("v1.36.0", Some(36)), ("v1.29+", Some(29)), ("v1.28.5-gke.1", Some(28)), ("", None), ("v1.x", None)]
