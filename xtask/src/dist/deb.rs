@@ -93,7 +93,7 @@ pub(super) fn write(
     }
     // `kubectl dyad ...` runs what is called so.
     data.link("usr/bin/kubectl-dyad", "dyad")?;
-    data.file("lib/systemd/system/dyad-agent.service", 0o644, UNIT.as_bytes())?;
+    data.file("usr/lib/systemd/system/dyad-agent.service", 0o644, UNIT.as_bytes())?;
     data.file("etc/default/dyad-agent", 0o644, SETTINGS.as_bytes())?;
     for page in super::sorted(&extras.join("man"))? {
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -154,5 +154,71 @@ mod tests {
         assert_eq!(&bytes[8..9], b"a");
         assert_eq!(&bytes[8 + 58..8 + 61], b"`\n1");
         assert_eq!(&bytes[70..71], b"b");
+    }
+
+    /// Members of an archive, as `ar` finds them.
+    fn members(mut bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+        bytes = bytes.strip_prefix(b"!<arch>\n").unwrap();
+        let mut found = Vec::new();
+        while !bytes.is_empty() {
+            let text = |from, to| std::str::from_utf8(&bytes[from..to]).unwrap().trim().to_owned();
+            let size: usize = text(48, 58).parse().unwrap();
+            found.push((text(0, 16), bytes[60..60 + size].to_vec()));
+            bytes = &bytes[60 + size + size % 2..];
+        }
+        found
+    }
+
+    #[test]
+    fn the_package_has_everything_where_systems_look_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            "dyad",
+            "dyad-cni",
+            "man/dyad.1",
+            "completions/dyad",
+            "completions/_dyad",
+            "completions/dyad.fish",
+        ];
+        for folder in ["man", "completions"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        for name in files {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        let package = dir.path().join("dyad.deb");
+        write(&package, "1.2.3", "arm64", dir.path(), dir.path()).unwrap();
+        let members = members(&fs::read(&package).unwrap());
+        let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["debian-binary", "control.tar.gz", "data.tar.gz"], "deb(5) has this order");
+
+        let mut data = tar::Archive::new(flate2::read::GzDecoder::new(&*members[2].1));
+        let mut seen = Vec::new();
+        for entry in data.entries().unwrap() {
+            let entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            let (dir, _) = path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", ""));
+            assert!(
+                dir.is_empty()
+                    || dir == "."
+                    || seen.iter().any(|one: &(String, u32)| one.0.trim_end_matches('/') == dir),
+                "{path} before its directory"
+            );
+            seen.push((path, entry.header().mode().unwrap()));
+        }
+        for (path, mode) in [
+            ("usr/bin/dyad", 0o755),
+            ("usr/bin/dyad-cni", 0o755),
+            ("usr/bin/kubectl-dyad", 0o777),
+            ("usr/lib/systemd/system/dyad-agent.service", 0o644),
+            ("etc/default/dyad-agent", 0o644),
+            ("usr/share/man/man1/dyad.1.gz", 0o644),
+            ("usr/share/bash-completion/completions/dyad", 0o644),
+        ] {
+            let is = |one: &(String, u32)| one.0.trim_start_matches("./") == path && one.1 == mode;
+            assert!(seen.iter().any(is), "{path}: {seen:?}");
+        }
+        // Where /lib is a link, as on every Debian since 12, a package must not have it as a directory.
+        assert!(seen.iter().all(|(path, _)| !path.trim_start_matches("./").starts_with("lib")), "{seen:?}");
     }
 }
