@@ -387,7 +387,10 @@ fn a_right_that_is_missing_is_named() {
     cluster.eventually("the agent has tried again and again", || {
         let command = &["-n", "kube-system", "logs", "-l", "k8s-app=dyad-agent", "--tail=-1"];
         let output = cluster.kubectl_command(command).output().expect("kubectl runs");
-        is_told_once(&text(&output.stdout), "cannot list resource \"services\" in API group \"\"")
+        is_told_once(
+            &text(&output.stdout),
+            "cannot list resource \"services\" in API group \"\" at the cluster scope",
+        )
     });
     run(&cluster, &["upgrade", "--wait", "--wait-duration", "60s"]);
     let fine = run(&cluster, &status);

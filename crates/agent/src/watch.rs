@@ -143,9 +143,9 @@ where
             Err(error) => {
                 let text = error.to_string();
                 if said.as_ref() == Some(&text) {
-                    debug!(?kind, error = text, "watch still interrupted");
+                    debug!(?kind, error = %text, "watch still interrupted");
                 } else {
-                    warn!(?kind, error = text, "watch interrupted; the kernel goes on with what it has");
+                    warn!(?kind, error = %text, "watch interrupted; the kernel goes on with what it has");
                     said = Some(text);
                 }
                 tokio::time::sleep(wait).await;

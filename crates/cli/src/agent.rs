@@ -242,8 +242,9 @@ impl AgentArgs {
 
 pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
     let level = match args.v {
-        0..=3 => "info",
-        4..=5 => "debug",
+        // The client and watchers repeat each failure; who asked tells of it once.
+        0..=3 => "info,kube_client::client::builder=off,kube_runtime::watcher=off",
+        4..=5 => "debug,kube_runtime::watcher=off",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -84,7 +84,11 @@ fn rand_id() -> u64 {
 }
 
 pub(crate) fn run(args: ControllersArgs) -> Result<ExitCode> {
-    let level = if args.v >= 4 { "debug" } else { "info" };
+    // The client and watchers repeat each failure; who asked tells of it once.
+    let level = match args.v {
+        0..=3 => "info,kube_client::client::builder=off,kube_runtime::watcher=off",
+        _ => "debug,kube_runtime::watcher=off",
+    };
     let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let grants = args.grants()?;

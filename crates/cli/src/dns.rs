@@ -100,8 +100,9 @@ pub(crate) fn run(args: DnsArgs) -> Result<ExitCode> {
 
 fn serve(args: ServerArgs) -> Result<ExitCode> {
     // Clients are told of answers that can't be validated, by an extended error.
-    let filter = EnvFilter::try_from_env("DYAD_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,hickory_net=off,hickory_proto=off"));
+    let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| {
+        EnvFilter::new("info,hickory_net=off,hickory_proto=off,kube_runtime::watcher=off")
+    });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let source = match &args.config_map {
         None => Source::File(args.conf.clone()),
