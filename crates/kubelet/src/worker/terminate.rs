@@ -10,7 +10,8 @@ use kube::api::{DeleteParams, Preconditions};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
-use super::{Worker, blocking, read_states};
+use super::hear::read_states;
+use super::{Worker, blocking};
 use crate::network::Wiring;
 use crate::pod::{containers, is_sidecar, title};
 use crate::probe::{self, Target};
