@@ -10,7 +10,7 @@ use dyad_net::{IpFamily, IpNet};
 use dyad_program::policy::PeerNode;
 use dyad_program::{Compiler, Egress, Frontend, Name, NodeView, Scope};
 use jiff::Timestamp;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::addresses::{Seen, Wishes};
 use crate::checks::{self, Checks};
@@ -312,6 +312,28 @@ impl Engine {
         self.kernel.set_addresses(&self.own_addresses)
     }
 
+    /// What others have in nf_tables that is in the way.
+    fn look_at_tables(&self) -> Vec<String> {
+        let of_cluster: Vec<IpNet> = self
+            .config
+            .pod_ranges
+            .iter()
+            .filter(|(family, range)| **range != family.everything())
+            .map(|(_, range)| *range)
+            .collect();
+        let own = &self.compiler.node().own_pods;
+        let missing = own.iter().filter(|own| !of_cluster.iter().any(|range| range.contains(*own)));
+        let pods: Vec<IpNet> = of_cluster.iter().chain(missing).copied().collect();
+        match dyad_nft::others::look(&pods) {
+            Ok(others) => warnings::tables(&others, &pods, self.config.services),
+            // It is looked again.
+            Err(error) => {
+                debug!(error = with_causes(&error), "looking at tables of others");
+                Vec::new()
+            }
+        }
+    }
+
     /// Chooses this node's addresses, and looks for what stands in the way, where the whole network is ours.
     fn look_around(&mut self) -> Result<(), AgentError> {
         if self.config.routing != Routing::None {
@@ -345,7 +367,8 @@ impl Engine {
             info!(?chosen, "addresses of this node");
             self.status.chosen = chosen;
         }
-        let found = warnings::look(cni, &seen.links);
+        let mut found = warnings::look(cni, &seen.links);
+        found.extend(self.look_at_tables());
         for text in found.iter().filter(|text| !self.status.warnings.contains(text)) {
             warn!("{text}");
         }

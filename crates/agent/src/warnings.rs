@@ -1,9 +1,12 @@
 //! What on a machine stands in the way of its network, or is left of another one: told, never touched.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use dyad_links::Link;
+use dyad_net::IpNet;
+use dyad_nft::others::{Chain, Others};
 
 use crate::cni::{Cni, OURS};
 
@@ -20,6 +23,35 @@ const LEFTOVERS: [(&str, &str); 10] = [
     ("kube-ipvs", "kube-proxy (ipvs)"),
     ("genev_sys", "Antrea"),
 ];
+/// Tables and chains by whose names those of others are told: the start of the table's or the chain's, whose they are, what
+/// they do to pods, and the way out.
+const TABLES: [(Named, &str, &str, &str, &str); 8] = [
+    (Named::Chain, "KUBE-SERVICES", KUBE_PROXY.0, KUBE_PROXY.1, KUBE_PROXY.2),
+    (Named::Table, "kube-proxy", KUBE_PROXY.0, KUBE_PROXY.1, KUBE_PROXY.2),
+    (Named::Chain, "cali-", "Calico", OTHER_NETWORK.0, OTHER_NETWORK.1),
+    (Named::Table, "calico", "Calico", OTHER_NETWORK.0, OTHER_NETWORK.1),
+    (Named::Chain, "CILIUM_", "Cilium", OTHER_NETWORK.0, OTHER_NETWORK.1),
+    (Named::Table, "cilium", "Cilium", OTHER_NETWORK.0, OTHER_NETWORK.1),
+    (Named::Chain, "FLANNEL-", "flannel", OTHER_NETWORK.0, OTHER_NETWORK.1),
+    (Named::Table, "flannel-", "flannel", OTHER_NETWORK.0, OTHER_NETWORK.1),
+];
+const KUBE_PROXY: (&str, &str, &str) = (
+    "kube-proxy",
+    "it answers for Services, too",
+    "take it away, then run `kube-proxy --cleanup` or restart the machine",
+);
+const OTHER_NETWORK: (&str, &str) = (
+    "it may drop or masquerade what pods send",
+    "if that network is gone, restart the machine, or delete them",
+);
+
+/// What has the name.
+#[derive(Clone, Copy, Debug)]
+enum Named {
+    Table,
+    Chain,
+}
+
 /// What the kernel asks for, by the bit of the capability, and what is missing without it.
 const CAPABILITIES: [(u32, &str, &str); 4] = [
     (12, "CAP_NET_ADMIN", "tables, routes and links can't be set"),
@@ -41,6 +73,37 @@ pub(crate) fn look(cni: &Cni, links: &[Link]) -> Vec<String> {
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     found.extend(missing(&status));
+    found
+}
+
+/// Firewalls that pods in `ranges` don't pass, and what others have left in tables; kube-proxy's matters if we serve Services.
+pub(crate) fn tables(others: &Others, ranges: &[IpNet], services: bool) -> Vec<String> {
+    let closed = others.closed.iter().map(|(Chain { family, table, name }, hook)| {
+        let of_table = |range: &&IpNet| match *family {
+            "ip" => range.addr().is_ipv4(),
+            "ip6" => range.addr().is_ipv6(),
+            _ => true,
+        };
+        let pods = ranges.iter().filter(of_table).map(IpNet::to_string).collect::<Vec<_>>().join(", ");
+        format!(
+            "chain {name} of table {family} {table} drops what pods send and are sent ({hook}): have that firewall accept \
+             what is forwarded, or what comes from {pods} and what goes there"
+        )
+    });
+    let mut found: Vec<String> = closed.collect();
+    let mut told = BTreeSet::new();
+    for (named, start, whose, what, way_out) in TABLES {
+        let is_theirs = |chain: &&Chain| match named {
+            Named::Table => chain.table.starts_with(start),
+            Named::Chain => chain.name.starts_with(start),
+        };
+        let Some(Chain { family, table, name }) = others.chains.iter().find(is_theirs) else { continue };
+        if (whose != KUBE_PROXY.0 || services) && told.insert(whose) {
+            found.push(format!(
+                "rules of {whose} are there (chain {name} of table {family} {table}): {what}; {way_out}"
+            ));
+        }
+    }
     found
 }
 
@@ -82,6 +145,37 @@ fn missing(status: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_of_others_are_told_of_with_the_way_out() {
+        let chain =
+            |family, table: &str, name: &str| Chain { family, table: table.into(), name: name.into() };
+        let others = Others {
+            chains: [
+                chain("ip", "nat", "KUBE-SERVICES"),
+                chain("ip6", "nat", "KUBE-SERVICES"),
+                chain("ip", "mangle", "KUBE-KUBELET-CANARY"),
+                chain("ip", "filter", "cali-FORWARD"),
+                chain("inet", "firewalld", "filter_FORWARD"),
+                chain("ip6", "flannel-ipv6", "postrtg"),
+            ]
+            .into(),
+            closed: [(chain("ip6", "filter", "FORWARD"), "forward")].into(),
+        };
+        let pods = ["10.1.0.0/16", "fd00:1::/56"].map(|range| range.parse().unwrap());
+        let found = tables(&others, &pods, true);
+        assert_eq!(found.len(), 4, "{found:#?}");
+        for (text, parts) in found.iter().zip([
+            ["chain FORWARD of table ip6 filter drops", "comes from fd00:1::/56 and"],
+            ["KUBE-SERVICES of table ip nat", "kube-proxy --cleanup"],
+            ["rules of Calico", "cali-FORWARD"],
+            ["rules of flannel", "ip6 flannel-ipv6"],
+        ]) {
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+        assert_eq!(tables(&others, &pods, false).len(), 3, "kube-proxy is wanted there");
+        assert!(tables(&Others::default(), &pods, true).is_empty());
+    }
 
     #[test]
     fn configurations_and_capabilities_are_told_of() {

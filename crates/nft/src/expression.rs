@@ -132,21 +132,25 @@ pub(crate) enum Expression {
     Verdict(Verdict),
 }
 
-const EXPR_NAME: u16 = 1;
-const EXPR_DATA: u16 = 2;
+pub(crate) const EXPR_NAME: u16 = 1;
+pub(crate) const EXPR_DATA: u16 = 2;
 pub(crate) const DATA_VALUE: u16 = 1;
 pub(crate) const DATA_VERDICT: u16 = 2;
-const VERDICT_CODE: u16 = 1;
+pub(crate) const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
+pub(crate) const IMMEDIATE_DATA: u16 = 2;
+pub(crate) const PAYLOAD_OFFSET: u16 = 3;
+pub(crate) const CMP_OPERATION: u16 = 2;
+pub(crate) const CMP_DATA: u16 = 3;
+pub(crate) const NF_DROP: u32 = 0;
+pub(crate) const NF_ACCEPT: u32 = 1;
 const NFT_JUMP: u32 = -3i32 as u32;
 const NFT_GOTO: u32 = -4i32 as u32;
 const NFT_RETURN: u32 = -5i32 as u32;
 const RANGE_EQ: u32 = 0;
 const DYNSET_UPDATE: u32 = 1;
 const DYNSET_DELETE: u32 = 2;
-const CMP_EQ: u32 = 0;
+pub(crate) const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 const LOOKUP_F_INV: u32 = 1;
 const NG_RANDOM: u32 = 1;

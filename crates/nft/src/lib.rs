@@ -26,6 +26,7 @@ mod expression;
 mod intercept;
 mod layout;
 pub mod nat;
+pub mod others;
 mod read;
 mod socket;
 mod watch;

@@ -17,6 +17,7 @@ mod codec;
 mod conntrack;
 mod intercept;
 mod lab;
+mod others;
 mod packets;
 mod pmtu;
 mod policy;

@@ -158,6 +158,21 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
 
+        // A firewall of the host comes and goes.
+        let nft = |script: &str| Command::new("nft").arg(script).status();
+        let drops =
+            "table inet filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }";
+        let is_told = |status: &Status| {
+            status.warnings.iter().any(|text| text.contains("chain FORWARD of table inet filter"))
+        };
+        if nft(drops).is_ok_and(|done| done.success()) {
+            agent.until("told of a firewall", is_told).await;
+            assert!(nft("delete table inet filter").unwrap().success());
+            agent.until("no firewall any more", |status| !is_told(status)).await;
+        } else {
+            eprintln!("SKIPPED in part: there is no nft to make a firewall with");
+        }
+
         // An agent that is killed and one that follows: nothing of the pod is touched.
         agent.stop().await;
         let config = Config { routing: Routing::Auto, cni: Some(cni.clone()), ..test_config() };
