@@ -14,7 +14,7 @@ use crate::batch::{
 use crate::element::octets;
 use crate::expression::{
     CMP_DATA, CMP_EQ, CMP_OPERATION, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, IMMEDIATE_DATA,
-    NF_ACCEPT, NF_DROP, PAYLOAD_OFFSET, VERDICT_CODE,
+    NF_ACCEPT, NF_DROP, PAYLOAD_OFFSET, VERDICT_CHAIN, VERDICT_CODE,
 };
 use crate::socket::{GET_CHAIN, GET_RULE, ListError, Socket};
 use crate::{DNS_TABLE, Error, Result, TABLE};
@@ -53,6 +53,8 @@ struct Rule {
     chain: String,
     /// What it does in the end: `NF_ACCEPT`, `NF_DROP`.
     verdict: Option<u32>,
+    /// The chain where it goes on, as those of zones do.
+    to: Option<String>,
     has_conditions: bool,
     /// What it compares: the place in the header, and the value.
     compared: Vec<(u32, Vec<u8>)>,
@@ -134,7 +136,7 @@ fn rules(socket: &mut Socket, number: u8, table: &str) -> std::result::Result<Ve
 /// Reads a rule; expressions that are not known are conditions.
 fn read(object: &[u8]) -> Rule {
     let chain = find_text(object, RULE_CHAIN).unwrap_or_default().to_owned();
-    let mut rule = Rule { chain, verdict: None, has_conditions: false, compared: Vec::new() };
+    let mut rule = Rule { chain, verdict: None, to: None, has_conditions: false, compared: Vec::new() };
     let mut offset = None;
     for (_, expression) in attributes(find(object, RULE_EXPRESSIONS).unwrap_or_default()) {
         let data = find(expression, EXPR_DATA).unwrap_or_default();
@@ -142,6 +144,7 @@ fn read(object: &[u8]) -> Rule {
             Some("immediate") => {
                 let verdict = find(data, IMMEDIATE_DATA).and_then(|of| find(of, DATA_VERDICT));
                 rule.verdict = verdict.and_then(|of| find_u32(of, VERDICT_CODE));
+                rule.to = verdict.and_then(|of| find_text(of, VERDICT_CHAIN)).map(str::to_owned);
             }
             Some("reject") => rule.verdict = Some(NF_DROP),
             Some("counter" | "log") => {}
@@ -174,8 +177,14 @@ fn accepts(rules: &[Rule], range: &IpNet) -> bool {
         |value: &[u8]| value.len() <= length.div_ceil(8) || length % 8 != 0 && value.len() == network.len();
     let names =
         |(at, value): &(u32, Vec<u8>), place| *at == place && network.starts_with(value) && fits(value);
+    // Itself, or by a chain that accepts everything (the zone `trusted` of firewalld).
+    let is_open = |chain: &String| {
+        let mut all = rules.iter().filter(|rule| rule.chain == *chain && !rule.has_conditions);
+        all.any(|rule| rule.verdict == Some(NF_ACCEPT))
+    };
     let accepted = |place| {
-        let mut rules = rules.iter().filter(|rule| rule.verdict == Some(NF_ACCEPT));
+        let does = |rule: &&Rule| rule.verdict == Some(NF_ACCEPT) || rule.to.as_ref().is_some_and(is_open);
+        let mut rules = rules.iter().filter(does);
         rules.any(|rule| rule.compared.iter().any(|of| names(of, place)))
     };
     places.into_iter().all(accepted)

@@ -5,7 +5,7 @@ use crate::Executor;
 use crate::others::look;
 
 /// What firewalls leave in a namespace, and the chains that are in the way, if pods are in both families.
-const FIREWALLS: [(&str, &[&str]); 8] = [
+const FIREWALLS: [(&str, &[&str]); 9] = [
     (
         "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; oifname docker0 accept; }; }",
         &["ip filter FORWARD forward"],
@@ -27,6 +27,14 @@ const FIREWALLS: [(&str, &[&str]); 8] = [
     (
         "table inet filter { chain FORWARD { type filter hook forward priority 0; policy drop; jump more; }; chain more { ip saddr 10.244.0.0/16 accept; \
       ip daddr 10.244.0.0/16 accept; ip6 saddr fd00:10:244::/56 accept; ip6 daddr fd00:10:244::/56 accept; }; }",
+        &[],
+    ),
+    // firewalld with the pod ranges in its zone `trusted`.
+    (
+        "table inet firewalld { chain filter_FWD_trusted { accept; }; chain filter_FWD_public { reject; }; chain filter_FORWARD_POLICIES { \
+      ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 jump filter_FWD_trusted; ip6 saddr fd00:10:244::/56 ip6 daddr fd00:10:244::/56 jump \
+      filter_FWD_trusted; jump filter_FWD_public; }; chain filter_FORWARD { type filter hook forward priority 10; policy accept; jump \
+      filter_FORWARD_POLICIES; reject with icmpx admin-prohibited; }; }",
         &[],
     ),
     ("table inet filter { chain INPUT { type filter hook input priority 0; policy drop; }; }", &[]),
