@@ -240,6 +240,14 @@ impl AgentArgs {
     }
 }
 
+impl AgentArgs {
+    /// Whether an agent could go on with these, on a node with both families.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.settings().config("node", &IpFamily::BOTH, &self.extras())?;
+        Ok(())
+    }
+}
+
 pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
     let level = match args.v {
         // The client and watchers repeat each failure; who asked tells of it once.

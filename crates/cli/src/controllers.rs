@@ -46,6 +46,11 @@ pub(crate) struct ControllersArgs {
 }
 
 impl ControllersArgs {
+    /// Whether there is something to do with these.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.grants().map(drop)
+    }
+
     fn grants(&self) -> Result<Grants> {
         if let Some(other) = self.controllers.iter().find(|name| *name != "nodeipam") {
             bail!("--controllers: {other:?} is none that runs on other clusters: nodeipam is the only one");

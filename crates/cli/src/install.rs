@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
 use dyad_install::apply::Step;
 use dyad_install::life::{self, Plan};
 use dyad_install::manifests::to_yaml;
@@ -14,8 +14,8 @@ use dyad_install::{Chosen, Facts, manifests};
 use serde_json::{Value, json};
 
 use crate::api::runtime;
-use crate::args::duration;
-use crate::output::{print, say, warning};
+use crate::args::{Args, Command, duration};
+use crate::output::{causes, print, say, warning};
 
 /// Which cluster, and where in it.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,16 +37,23 @@ impl TargetArgs {
     }
 }
 
+/// What is chosen.
 #[derive(Debug, clap::Args)]
-pub(crate) struct InstallArgs {
-    #[command(flatten)]
-    target: TargetArgs,
+struct ValuesArgs {
     /// A file of values, as deploy/helm/dyad/values.yaml has them; several are merged
     #[arg(long, short = 'f', value_name = "FILE")]
     values: Vec<PathBuf>,
     /// Values, as proxy.enabled=false,image.tag=1
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    values: ValuesArgs,
     /// Change nothing: print what would be applied, or (server) let the API check it
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "client")]
     dry_run: Option<DryRun>,
@@ -71,6 +78,9 @@ pub(crate) struct InstallArgs {
 pub(crate) struct UninstallArgs {
     #[command(flatten)]
     target: TargetArgs,
+    /// The values it had, where only nodes still have something of it
+    #[command(flatten)]
+    values: ValuesArgs,
     /// Remove the definition of ClusterNetworkPolicy, too, and with it all objects of that kind
     #[arg(long)]
     crds: bool,
@@ -97,7 +107,7 @@ enum ObjectFormat {
     Json,
 }
 
-impl InstallArgs {
+impl ValuesArgs {
     fn chosen(&self) -> Result<Chosen> {
         let mut chosen = Chosen::default();
         for path in &self.values {
@@ -113,7 +123,9 @@ impl InstallArgs {
         chosen.values()?;
         Ok(chosen)
     }
+}
 
+impl InstallArgs {
     const fn allowed(&self) -> Allowed {
         Allowed { replace_kube_proxy: self.replace_kube_proxy, other_cni: self.allow_other_cni }
     }
@@ -121,28 +133,28 @@ impl InstallArgs {
 
 /// `dyad install`, or `dyad upgrade`, which goes on from the values of before.
 pub(crate) fn install(args: InstallArgs, is_upgrade: bool) -> Result<ExitCode> {
-    let chosen = args.chosen()?;
+    let chosen = args.values.chosen()?;
     runtime()?.block_on(async {
         let version = env!("CARGO_PKG_VERSION");
         let is_offline = args.dry_run == Some(DryRun::Client) && !is_upgrade;
         let client = match args.target.client().await {
             Ok(client) => client,
             Err(error) if is_offline => {
-                warning(&format!("no cluster is looked at, and what follows is not made for one: {error:#}"));
+                let why = causes(&error);
+                warning(&format!("no cluster is looked at, and what follows is not made for one: {why}"));
                 let facts = Facts {
                     namespace: args.target.namespace.clone(),
                     version: version.into(),
                     ..Facts::default()
                 };
-                return show(
-                    &manifests(&chosen.values()?, &facts)?,
-                    args.output.unwrap_or(ObjectFormat::Yaml),
-                );
+                let objects = manifests(&chosen.values()?, &facts)?;
+                return show(&objects, args.output.unwrap_or(ObjectFormat::Yaml));
             }
             Err(error) => return Err(error),
         };
         let plan =
             life::plan(&client, &args.target.namespace, version, &chosen, is_upgrade, args.allowed()).await?;
+        check_flags(&plan.objects)?;
         tell(&plan);
         if args.dry_run == Some(DryRun::Client) {
             return show(&plan.objects, args.output.unwrap_or(ObjectFormat::Yaml));
@@ -164,22 +176,48 @@ pub(crate) fn install(args: InstallArgs, is_upgrade: bool) -> Result<ExitCode> {
 }
 
 pub(crate) fn uninstall(args: UninstallArgs) -> Result<ExitCode> {
+    let chosen = args.values.chosen()?;
     runtime()?.block_on(async {
         let client = args.target.client().await?;
-        let left = life::uninstall(&client, &args.target.namespace, args.crds, args.wait_duration, |step| {
-            told(step, "")
-        });
-        let left = left.await?;
-        left.iter().for_each(|text| warning(text));
-        if left.is_empty() {
-            say("Uninstalled.\n");
+        let (namespace, patience) = (&args.target.namespace, args.wait_duration);
+        let removal =
+            life::uninstall(&client, namespace, &chosen, args.crds, patience, |step| told(step, "")).await?;
+        removal.left.iter().chain(&removal.notes).for_each(|text| warning(text));
+        match (removal.left.is_empty(), removal.found) {
+            (false, _) => return Ok(ExitCode::FAILURE),
+            (true, true) => say("Uninstalled.\n"),
+            (true, false) => say(&format!("There is no installation in namespace {namespace}.\n")),
         }
-        Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(ExitCode::SUCCESS)
     })
 }
 
 fn told(step: &Step, suffix: &str) {
     say(&format!("{} {}{suffix}\n", step.object, step.outcome.word()));
+}
+
+/// Refuses what containers would be ended by at once: this program reads their flags as they will, if it is the one in their
+/// image.
+fn check_flags(objects: &[Value]) -> Result<()> {
+    let version = format!(":{}", env!("CARGO_PKG_VERSION"));
+    for object in objects {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        for container in object["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten() {
+            if container["image"].as_str().is_none_or(|image| !image.ends_with(&version)) {
+                continue;
+            }
+            let words =
+                ["command", "args"].into_iter().flat_map(|field| container[field].as_array()).flatten();
+            let line: Vec<&str> = words.filter_map(Value::as_str).collect();
+            let refused = || format!("{name} would not start as `{}`", line.join(" "));
+            match Args::try_parse_from(&line).map_err(anyhow::Error::from).with_context(refused)?.command {
+                Command::Agent(args) => args.check().with_context(refused)?,
+                Command::Controllers(args) => args.check().with_context(refused)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What was found, and what it means.
@@ -248,20 +286,40 @@ pub(crate) fn sysdump(args: SysdumpArgs) -> Result<ExitCode> {
             return Err(error);
         }
     };
-    if files.is_empty() {
-        bail!("nothing could be looked at");
-    }
     dyad_install::sysdump::write(&files, &time, now, std::io::BufWriter::new(file))?;
+    for file in &files {
+        if let Some(failure) = &file.failure {
+            warning(&format!("{}: {failure}", file.name));
+        }
+    }
     say(&format!("\r{} files in {}, {:.1} s\n", files.len(), path.display(), begun.elapsed().as_secs_f64()));
     Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::args::Args;
+
+    #[test]
+    fn what_no_agent_understands_is_not_installed() {
+        let check = |set: &str| {
+            let mut chosen = Chosen::default();
+            chosen.set(set).unwrap();
+            check_flags(&manifests(&chosen.values().unwrap(), &Facts::default()).unwrap())
+        };
+        check("agent.verbosity=4").unwrap();
+        check("cni.ipam=dyad,clusterCIDR={10.244.0.0/16}").unwrap();
+        check("agent.extraArgs={--of-the-future},image.tag=9.9.9")
+            .expect("another version has flags of its own");
+        for (set, problem) in [
+            ("agent.extraArgs={--bogus}", "dyad-agent would not start as `/dyad agent"),
+            ("agent.extraArgs={--nodeport-addresses=x}", "nodeport-addresses"),
+            ("cni.ipam=dyad", "there is nothing to give"),
+        ] {
+            let error = format!("{:#}", check(set).unwrap_err());
+            assert!(error.contains(problem), "{set}: {error}");
+        }
+    }
 
     /// What the manifests run is what this program understands.
     #[test]

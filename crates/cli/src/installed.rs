@@ -97,7 +97,12 @@ fn describe(found: &Installation) -> String {
     let mut text = if found.nodes.is_empty() { "No nodes.\n".to_owned() } else { table(&rows) };
     let mut facts = vec![vec![
         "Installed:".to_owned(),
-        format!("{} in namespace {}", found.version.as_deref().unwrap_or("by others"), found.namespace),
+        format!(
+            "{} by {} in namespace {}",
+            found.version.as_deref().unwrap_or("an unknown version"),
+            found.managed_by,
+            found.namespace
+        ),
     ]];
     for part in &found.parts {
         facts.push(vec![

@@ -22,7 +22,23 @@ pub(crate) fn say(text: &str) {
 
 /// Prints an error with its causes.
 pub(crate) fn error(error: &anyhow::Error) {
-    say(&format!("error: {error:#}\n"));
+    say(&format!("error: {}\n", causes(error)));
+}
+
+/// An error with its causes, but for those that it says itself.
+pub(crate) fn causes(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain() {
+        let text = cause.downcast_ref().map_or_else(|| cause.to_string(), dyad_install::reason);
+        if text.is_empty() || said.contains(&text) {
+            continue;
+        }
+        if !said.is_empty() {
+            said.push_str(": ");
+        }
+        said.push_str(&text);
+    }
+    said
 }
 
 /// Prints a warning.
@@ -100,6 +116,18 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn nothing_is_said_twice() {
+        use anyhow::Context;
+        let inner = std::io::Error::other("no such place");
+        let outer = Err::<(), _>(std::io::Error::other(format!("can't read it: {inner}")));
+        let error = outer.context("--values a").unwrap_err().context("no such place is known");
+        assert_eq!(super::causes(&error), "no such place is known: --values a: can't read it: no such place");
+        let status = kube::core::Status::failure("pods is forbidden", "Forbidden").with_code(403);
+        let error = anyhow::Error::new(kube::Error::Api(status.boxed())).context("can't look");
+        assert_eq!(super::causes(&error), "can't look: pods is forbidden");
+    }
+
     #[test]
     fn times_are_those_of_the_calendar() {
         for (seconds, want) in [

@@ -38,6 +38,7 @@ pub(crate) const NETWORK_POLICY: Kind =
 pub(crate) const CLUSTER_NETWORK_POLICY: Kind =
     kind("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", false);
 pub(crate) const CONFIG_MAP: Kind = kind("", "v1", "ConfigMap", "configmaps", true);
+pub(crate) const SERVICE_ACCOUNT: Kind = kind("", "v1", "ServiceAccount", "serviceaccounts", true);
 pub(crate) const SERVICE: Kind = kind("", "v1", "Service", "services", true);
 pub(crate) const DAEMON_SET: Kind = kind("apps", "v1", "DaemonSet", "daemonsets", true);
 pub(crate) const DEPLOYMENT: Kind = kind("apps", "v1", "Deployment", "deployments", true);
@@ -51,7 +52,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub(crate) const ALL: [Kind; 11] = [
     NAMESPACE,
     CRD,
-    kind("", "v1", "ServiceAccount", "serviceaccounts", true),
+    SERVICE_ACCOUNT,
     kind(RBAC, "v1", "ClusterRole", "clusterroles", false),
     kind(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", false),
     kind(RBAC, "v1", "Role", "roles", true),

@@ -11,6 +11,7 @@ pub mod image;
 mod kinds;
 pub mod life;
 pub mod manifests;
+pub mod owner;
 pub mod record;
 pub mod rights;
 pub mod status;
@@ -48,13 +49,12 @@ pub enum Error {
     #[error("template {0} makes no object: {1}")]
     Object(&'static str, String),
     /// The API refused or failed a request.
-    #[error("can't {what}: {source}")]
+    #[error("can't {what}: {}", reason(because))]
     Api {
         /// What was being done.
         what: String,
-        /// The cause.
-        #[source]
-        source: kube::Error,
+        /// The cause, which is told of above.
+        because: Box<kube::Error>,
     },
     /// The image can't be written.
     #[error(transparent)]
@@ -67,5 +67,42 @@ pub enum Error {
 /// A shorthand for errors of the API.
 fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Error {
     let what = what.into();
-    |source| Error::Api { what, source }
+    |because| Error::Api { what, because: Box::new(because) }
+}
+
+/// What an API server has said, or what kept it from saying something.
+pub fn reason(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        let said = [&status.message, &status.reason].into_iter().find(|text| !text.is_empty());
+        return said.cloned().unwrap_or_else(|| format!("HTTP status {}", status.code));
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    match error {
+        kube::Error::Service(_) | kube::Error::HyperError(_) => format!("no API server is reached: {cause}"),
+        _ => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_api_server_says_is_said_once() {
+        let status =
+            kube::core::Status::failure("nodes is forbidden: User \"x\"", "Forbidden").with_code(403);
+        let error = api("list nodes")(kube::Error::Api(status.boxed()));
+        assert_eq!(error.to_string(), "can't list nodes: nodes is forbidden: User \"x\"");
+        assert!(std::error::Error::source(&error).is_none(), "who prints causes prints it once, too");
+        let empty = kube::core::Status::failure("", "").with_code(502);
+        assert_eq!(reason(&kube::Error::Api(empty.boxed())), "HTTP status 502");
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            reason(&kube::Error::Service(refused.into())),
+            "no API server is reached: connection refused"
+        );
+    }
 }

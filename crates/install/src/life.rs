@@ -1,7 +1,6 @@
 //! Install, upgrade, uninstall: each can be ended at any time and run again.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -9,15 +8,14 @@ use serde_json::{Value, json};
 
 use crate::apply::{Outcome, Step, apply};
 use crate::kinds::{self, Kind};
-use crate::survey::{Allowed, NOWHERE, Part, REPLACED_BY, Survey, chosen, get, list};
-use crate::{Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, api, manifests, record};
+use crate::survey::{Allowed, NOWHERE, Part, REPLACED_BY, Survey, list};
+use crate::{
+    Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, api, manifests, owner, record,
+};
 
-/// The DaemonSet that takes back what agents have left on nodes.
-const CLEANUP: &str = "dyad-cleanup";
-/// The lease of the controllers.
-const LEASE: &str = "dyad-network-controllers";
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(200);
+mod uninstall;
+
+pub use uninstall::{Removal, uninstall};
 
 /// What is to be installed, and where.
 #[derive(Clone, Debug)]
@@ -42,14 +40,16 @@ pub async fn plan(
     is_upgrade: bool,
     allowed: Allowed,
 ) -> Result<Plan, Error> {
-    record::is_here(client, namespace).await?;
+    if let Some(owner) = owner::is_here(client, namespace).await?.first() {
+        return Err(owner.refusal());
+    }
     let survey = Survey::take(client, namespace).await?;
     if is_upgrade && survey.record.is_none() {
         return Err(Error::Refused(format!(
             "there is no installation in namespace {namespace}: `dyad install` makes one"
         )));
     }
-    let chosen = chosen(survey.record.as_ref().filter(|_| is_upgrade), now)?;
+    let (chosen, mut notes) = record::go_on(survey.record.as_ref(), now, is_upgrade, version)?;
     let values = chosen.values()?;
     survey.check(&values, allowed)?;
     let facts = survey.facts(namespace, version);
@@ -57,7 +57,7 @@ pub async fn plan(
     // Before what runs: who is interrupted finds what was meant.
     let first = objects.iter().position(|object| object["kind"] != "Namespace").unwrap_or_default();
     objects.insert(first, record::object(&chosen, &facts));
-    let notes = survey.notes(&values);
+    notes.extend(survey.notes(&values));
     Ok(Plan {
         objects,
         notes,
@@ -76,7 +76,7 @@ pub async fn install(
 ) -> Result<(), Error> {
     apply(client, &plan.objects, dry_run, &mut progress).await?;
     let kept: BTreeSet<String> = plan.objects.iter().map(called).collect();
-    for (kind, object) in ours(client).await? {
+    for (kind, object) in made_by(client, &[MANAGER]).await? {
         let may_go = kind != kinds::NAMESPACE && kind != kinds::CRD && !kept.contains(&called(&object));
         if may_go {
             delete(client, kind, &object, dry_run, &mut progress).await?;
@@ -115,9 +115,9 @@ fn called(object: &Value) -> String {
     format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"])
 }
 
-/// All that `dyad install` looks after, what runs first.
-async fn ours(client: &Client) -> Result<Vec<(Kind, Value)>, Error> {
-    let selector = format!("{PART_OF}={PART_OF_VALUE},{MANAGED_BY}={MANAGER}");
+/// All that these look after, what runs first.
+async fn made_by(client: &Client, managers: &[&str]) -> Result<Vec<(Kind, Value)>, Error> {
+    let selector = format!("{PART_OF}={PART_OF_VALUE},{MANAGED_BY} in ({})", managers.join(","));
     let mut found = Vec::new();
     for kind in kinds::ALL.into_iter().rev() {
         for mut object in list(client, kind, &selector).await? {
@@ -157,228 +157,3 @@ async fn remove(
     }
     Ok(())
 }
-
-/// Removes an installation: from every node what agents have left there, then all objects; definitions of kinds, with the
-/// objects of theirs, only with `definitions`. kube-proxy runs again where it was made to run nowhere. What stays
-/// somewhere is returned.
-pub async fn uninstall(
-    client: &Client,
-    namespace: &str,
-    definitions: bool,
-    patience: Duration,
-    mut progress: impl FnMut(&Step),
-) -> Result<Vec<String>, Error> {
-    let deadline = Instant::now() + patience;
-    record::is_here(client, namespace).await?;
-    let cleanup = cleanup(client, namespace).await?;
-    // Agents and controllers first: they would make anew what goes.
-    for (kind, object) in ours(client).await? {
-        let runs = kind == kinds::DEPLOYMENT || kind == kinds::DAEMON_SET;
-        if runs && object["metadata"]["name"] != CLEANUP {
-            delete(client, kind, &object, false, &mut progress).await?;
-        }
-    }
-    until_no_pods(client, namespace, "k8s-app=dyad-agent", deadline).await?;
-    for object in list(client, kinds::DAEMON_SET, "").await? {
-        let metadata = &object["metadata"];
-        if metadata["annotations"][REPLACED_BY] == MANAGER {
-            let patch = json!({
-                "metadata": {"annotations": {REPLACED_BY: null}},
-                "spec": {"template": {"spec": {"nodeSelector": {NOWHERE: null}}}},
-            });
-            let text = |field: &str| metadata[field].as_str().unwrap_or_default();
-            park(client, text("namespace"), text("name"), &patch, false, &mut progress).await?;
-        }
-    }
-    let mut left = Vec::new();
-    if let Some(object) = cleanup {
-        apply(client, &[object], false, &mut progress).await?;
-        left = until_clean(client, namespace, deadline).await?;
-        remove(client, kinds::DAEMON_SET, namespace, CLEANUP, false, &mut progress).await?;
-        until_no_pods(client, namespace, &format!("k8s-app={CLEANUP}"), deadline).await?;
-    }
-    forget_nodes(client).await?;
-    for (kind, object) in ours(client).await? {
-        let is_record = kind == kinds::CONFIG_MAP && object["metadata"]["name"] == record::NAME;
-        if is_record || (kind == kinds::CRD && !definitions) {
-            continue;
-        }
-        delete(client, kind, &object, false, &mut progress).await?;
-    }
-    remove(client, kinds::LEASE, namespace, LEASE, false, &mut progress).await?;
-    // The last: until then, what is left can be found out.
-    remove(client, kinds::CONFIG_MAP, namespace, record::NAME, false, &mut progress).await?;
-    Ok(left)
-}
-
-/// The DaemonSet that runs `dyad agent --cleanup` with the flags and mounts of the agents; `None` where there were none.
-async fn cleanup(client: &Client, namespace: &str) -> Result<Option<Value>, Error> {
-    let live = get(client, kinds::DAEMON_SET, namespace, "dyad-agent").await?;
-    let agent = match live {
-        Some(live) => Some(live),
-        // Somebody has removed it; what was installed is known all the same.
-        None => match record::read(client, namespace).await? {
-            Some(record) => {
-                let mut chosen = Chosen::default();
-                chosen.file(&record.values)?;
-                let facts =
-                    Facts { namespace: namespace.into(), version: record.version, ..Facts::default() };
-                manifests(&chosen.values()?, &facts)?.into_iter().find(|object| object["kind"] == "DaemonSet")
-            }
-            None => None,
-        },
-    };
-    Ok(agent.map(|agent| cleanup_of(&agent, namespace)))
-}
-
-fn cleanup_of(agent: &Value, namespace: &str) -> Value {
-    let labels = json!({
-        "app.kubernetes.io/name": CLEANUP, PART_OF: PART_OF_VALUE, MANAGED_BY: MANAGER, "k8s-app": CLEANUP,
-    });
-    let mut template = agent["spec"]["template"].clone();
-    template["metadata"] = json!({"labels": labels});
-    let container = &mut template["spec"]["containers"][0];
-    container["name"] = "cleanup".into();
-    if let Some(args) = container["args"].as_array_mut() {
-        args.push("--cleanup".into());
-    }
-    if let Some(container) = container.as_object_mut() {
-        for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
-            container.remove(probe);
-        }
-    }
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"name": CLEANUP, "namespace": namespace, "labels": labels},
-        "spec": {"selector": {"matchLabels": {"k8s-app": CLEANUP}}, "template": template},
-    })
-}
-
-async fn pods(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Value>, Error> {
-    let pods = list(client, kinds::POD, selector).await?;
-    Ok(pods.into_iter().filter(|pod| pod["metadata"]["namespace"] == namespace).collect())
-}
-
-/// Pods of nodes that are gone stay until somebody forces them: nobody waits for those.
-async fn until_no_pods(
-    client: &Client,
-    namespace: &str,
-    selector: &str,
-    deadline: Instant,
-) -> Result<(), Error> {
-    loop {
-        let unreachable = nodes(client).await?.1;
-        let pods = pods(client, namespace, selector).await?;
-        let is_awaited =
-            |pod: &&Value| !unreachable.iter().any(|node| pod["spec"]["nodeName"] == node.as_str());
-        let Some(pod) = pods.iter().find(is_awaited) else { return Ok(()) };
-        if Instant::now() > deadline {
-            return Err(Error::Refused(format!(
-                "pod {} on {} does not end: run `dyad uninstall` again when it has",
-                pod["metadata"]["name"], pod["spec"]["nodeName"]
-            )));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Names of nodes that are ready, and of those that are not.
-async fn nodes(client: &Client) -> Result<(Vec<String>, Vec<String>), Error> {
-    let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let is_known = |node: &&Value| {
-        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
-        // A node without a network is not ready, and yet runs pods of the host's: only one that nobody hears of does not.
-        !conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "Unknown")
-            && node["status"]["conditions"].is_array()
-    };
-    let all = list(client, kinds::NODE, "").await?;
-    let (known, unknown): (Vec<&Value>, Vec<&Value>) = all.iter().partition(|node| is_known(node));
-    Ok((known.into_iter().map(name).collect(), unknown.into_iter().map(name).collect()))
-}
-
-/// Waits until every node that is heard of has been cleaned; names the others.
-async fn until_clean(client: &Client, namespace: &str, deadline: Instant) -> Result<Vec<String>, Error> {
-    loop {
-        let (known, unknown) = nodes(client).await?;
-        let daemon_set = get(client, kinds::DAEMON_SET, namespace, CLEANUP).await?.unwrap_or_default();
-        let is_seen = daemon_set["status"]["observedGeneration"] == daemon_set["metadata"]["generation"];
-        let pods = pods(client, namespace, &format!("k8s-app={CLEANUP}")).await?;
-        let wanted = daemon_set["status"]["desiredNumberScheduled"].as_u64().unwrap_or_default();
-        let on = |node: &str| -> Vec<&Value> {
-            pods.iter().filter(|pod| pod["spec"]["nodeName"] == node).collect()
-        };
-        let is_dirty = |node: &&String| !on(node).is_empty() && !on(node).into_iter().any(is_done);
-        let dirty: Vec<&String> = known.iter().filter(is_dirty).collect();
-        if is_seen && dirty.is_empty() && pods.len() as u64 >= wanted {
-            let left =
-                |node: String| format!("node {node} can't be reached: run `dyad agent --cleanup` there");
-            return Ok(unknown.into_iter().map(left).collect());
-        }
-        if Instant::now() > deadline {
-            let why = dirty.iter().map(|node| match on(node).first().and_then(|pod| trouble(pod)) {
-                Some(trouble) => format!("{node} ({trouble})"),
-                None => (*node).clone(),
-            });
-            let why = why.collect::<Vec<_>>().join(", ");
-            return Err(Error::Refused(format!(
-                "not cleaned in time: {why}; `kubectl -n {namespace} logs -l k8s-app={CLEANUP}` says why, and `dyad uninstall` goes on"
-            )));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Whether the container of a pod has ended well, now or before it was started again.
-fn is_done(pod: &Value) -> bool {
-    let status = &pod["status"]["containerStatuses"][0];
-    ["state", "lastState"].iter().any(|state| status[state]["terminated"]["exitCode"] == 0)
-}
-
-/// What keeps a pod from its work.
-fn trouble(pod: &Value) -> Option<String> {
-    let status = &pod["status"]["containerStatuses"][0];
-    let said = |state: &Value| {
-        let reason = state["reason"].as_str()?;
-        Some(format!("{reason} {}", state["message"].as_str().unwrap_or_default()).trim().to_owned())
-    };
-    said(&status["state"]["waiting"]).or_else(|| said(&status["lastState"]["terminated"]))
-}
-
-/// What only agents and controllers write on Nodes.
-const WRITTEN: [&str; 4] =
-    ["dyad.io/dataplane", "dyad.io/dns-cache", "dyad.io/pod-cidrs", "dyad.io/warnings"];
-
-/// Takes away what agents have written on Nodes, as its names and the owners of fields tell it.
-async fn forget_nodes(client: &Client) -> Result<(), Error> {
-    for node in list(client, kinds::NODE, "").await? {
-        let keys = written(&node);
-        if keys.is_empty() {
-            continue;
-        }
-        let nothing: serde_json::Map<String, Value> =
-            keys.into_iter().map(|key| (key, Value::Null)).collect();
-        let name = node["metadata"]["name"].as_str().unwrap_or_default();
-        let patch = json!({"metadata": {"annotations": nothing}});
-        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-        let patched = kinds::NODE.api(client, "").patch(name, &params, &Patch::Merge(&patch)).await;
-        patched.map_err(api(format!("take annotations from node {name}")))?;
-    }
-    Ok(())
-}
-
-/// The annotations that are theirs.
-fn written(node: &Value) -> BTreeSet<String> {
-    let is_ours = |entry: &&Value| {
-        entry["manager"].as_str().is_some_and(|name| name.starts_with("dyad-") && name != MANAGER)
-    };
-    let entries = node["metadata"]["managedFields"].as_array().into_iter().flatten().filter(is_ours);
-    let owned = entries.filter_map(|entry| entry["fieldsV1"]["f:metadata"]["f:annotations"].as_object());
-    let owned = owned.flat_map(|keys| keys.keys().filter_map(|key| key.strip_prefix("f:")));
-    let is_there = |key: &&str| !node["metadata"]["annotations"][key].is_null();
-    let all = owned.filter(|key| key.starts_with("dyad.io/")).chain(WRITTEN);
-    all.filter(is_there).map(str::to_owned).collect()
-}
-
-#[cfg(test)]
-mod tests;

@@ -3,7 +3,7 @@
 use kube::Client;
 use serde_json::{Value, json};
 
-use crate::survey::{get, list};
+use crate::survey::get;
 use crate::{Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, kinds};
 
 /// The name of its ConfigMap.
@@ -44,18 +44,95 @@ pub(crate) async fn read(client: &Client, namespace: &str) -> Result<Option<Reco
     }))
 }
 
-/// Refuses what is meant for an installation in `namespace` when there is none but one in another: objects of the whole
-/// cluster are the same, and nodes would not be cleaned.
-pub(crate) async fn is_here(client: &Client, namespace: &str) -> Result<(), Error> {
-    let selector = format!("app.kubernetes.io/name={NAME},{PART_OF}={PART_OF_VALUE},{MANAGED_BY}={MANAGER}");
-    let records = list(client, kinds::CONFIG_MAP, &selector).await?;
-    let places: Vec<&str> =
-        records.iter().filter_map(|record| record["metadata"]["namespace"].as_str()).collect();
-    match places.first() {
-        Some(other) if !places.contains(&namespace) => Err(Error::Refused(format!(
-            "Dyad is installed in namespace {other}, not in {namespace}: say --namespace {other}; to move it, \
-             `dyad uninstall --namespace {other}` first"
-        ))),
-        _ => Ok(()),
+/// The values to go on with, and what should be known of them. An upgrade keeps those of before where nothing else is chosen
+/// now, but for those that this version does not know.
+pub(crate) fn go_on(
+    before: Option<&Record>,
+    now: &Chosen,
+    is_upgrade: bool,
+    version: &str,
+) -> Result<(Chosen, Vec<String>), Error> {
+    let Some(before) = before else { return Ok((now.clone(), Vec::new())) };
+    let mut notes = Vec::new();
+    if order(&before.version) > order(version) {
+        notes.push(format!("{} is installed, which is newer than {version}: nodes go back", before.version));
+    }
+    let mut kept = Chosen::default();
+    let read = kept.file(&before.values);
+    if !is_upgrade {
+        if read.is_ok() && kept != *now && kept != Chosen::default() {
+            notes.push(format!(
+                "values that were chosen before are not kept ({}): `dyad upgrade` keeps them",
+                before.values.trim().replace('\n', "; ")
+            ));
+        }
+        return Ok((now.clone(), notes));
+    }
+    read.map_err(|error| {
+        Error::Refused(format!(
+            "configmap {NAME}, which has the values that were chosen: {error}; `dyad install --values FILE` writes it anew"
+        ))
+    })?;
+    let (mut all, unknown) = kept.known();
+    if !unknown.is_empty() {
+        notes.push(format!(
+            "{version} has no value {}, which {} has: it is left out",
+            unknown.join(", "),
+            before.version
+        ));
+    }
+    all.file(&now.to_yaml())?;
+    Ok((all, notes))
+}
+
+/// Versions in their order; what is no number counts as nothing.
+fn order(version: &str) -> Vec<u64> {
+    let numbers = version.trim_start_matches('v').split(['.', '-', '+']).take(3);
+    numbers.map(|number| number.parse().unwrap_or_default()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(version: &str, values: &str) -> Record {
+        Record { version: version.into(), values: values.into() }
+    }
+
+    fn now(set: &str) -> Chosen {
+        let mut now = Chosen::default();
+        now.set(set).unwrap();
+        now
+    }
+
+    #[test]
+    fn an_upgrade_keeps_what_was_chosen() {
+        let before = record("0.1.0", "policy: {enabled: false}\nimage: {tag: a}\n");
+        let (all, notes) = go_on(Some(&before), &now("image.tag=b"), true, "0.2.0").unwrap();
+        let values = all.values().unwrap();
+        assert_eq!((values.policy.enabled, values.image.tag.as_str()), (false, "b"));
+        assert!(notes.is_empty(), "{notes:?}");
+        let (all, notes) = go_on(Some(&before), &now("image.tag=b"), false, "0.2.0").unwrap();
+        assert!(all.values().unwrap().policy.enabled);
+        assert!(notes[0].contains("not kept (policy: {enabled: false}; image: {tag: a})"), "{notes:?}");
+        let same = go_on(Some(&record("0.1.0", "image: {tag: b}")), &now("image.tag=b"), false, "0.1.0");
+        assert!(same.unwrap().1.is_empty(), "who is interrupted and comes again changes nothing");
+    }
+
+    #[test]
+    fn what_a_newer_version_has_chosen_is_left_out_and_said() {
+        let before = record(
+            "0.10.0",
+            "future: {a: 1}\ncni: {mtu: 1400, warp: true}\nagent: {nodeSelector: {own: label}}\n",
+        );
+        let (all, notes) = go_on(Some(&before), &Chosen::default(), true, "0.9.1").unwrap();
+        let values = all.values().unwrap();
+        assert_eq!(values.cni.mtu, 1400);
+        assert_eq!(values.agent.node_selector["own"], "label", "names of users are no values");
+        assert!(notes[0].contains("0.10.0 is installed, which is newer than 0.9.1"), "{notes:?}");
+        assert!(notes[1].contains("cni.warp, future"), "{notes:?}");
+        let broken = go_on(Some(&record("0.1.0", "- a")), &Chosen::default(), true, "0.1.0");
+        assert!(broken.unwrap_err().to_string().starts_with("configmap dyad-config"));
+        assert!(go_on(Some(&record("0.1.0", "- a")), &Chosen::default(), false, "0.1.0").is_ok());
     }
 }

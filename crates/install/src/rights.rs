@@ -33,7 +33,7 @@ pub async fn missing(client: &Client, namespace: &str) -> Result<Vec<String>, Er
             Ok(true) => {}
             Ok(false) => lacking.push(right),
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => return Ok(Vec::new()),
-            Err(source) => return Err(api("ask for rights")(source)),
+            Err(because) => return Err(api("ask for rights")(because)),
         }
     }
     Ok(sentences(&lacking))
@@ -132,7 +132,7 @@ mod tests {
         assert!(has("dyad-agent", "watch", "endpointslices", "", ""));
         assert!(has("dyad-controllers", "create", "leases", "", "kube-system"));
         assert!(has("dyad-controllers", "update", "leases", "dyad-network-controllers", "kube-system"));
-        assert!(has("dyad-dns", "get", "configmaps", "dyad-dns", "kube-system"));
+        assert!(has("dyad-dns", "watch", "configmaps", "dyad-dns", "kube-system"));
         let fewer = needed(&manifests(&Values::default(), &Facts::default()).unwrap());
         assert!(fewer.iter().all(|one| one.account == "dyad-agent") && fewer.len() < rights.len());
     }

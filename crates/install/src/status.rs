@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::survey::{get, list};
-use crate::{Error, kinds, record, rights};
+use crate::{Error, MANAGER, kinds, owner, record, rights};
 
 /// The annotation: `ebpf`, or `nftables` and why.
 const DATAPLANE: &str = "dyad.io/dataplane";
@@ -20,6 +20,8 @@ pub struct Installation {
     pub namespace: String,
     /// Its version, as it was installed.
     pub version: Option<String>,
+    /// Who looks after it: `dyad-install`, `Helm`, `kustomize`, `others`.
+    pub managed_by: String,
     /// Whether everything that should run is ready, in the version that was installed.
     pub ready: bool,
     /// What runs once, or a few times.
@@ -75,9 +77,11 @@ pub struct NodeState {
 pub async fn status(client: &Client, namespace: &str) -> Result<Option<Installation>, Error> {
     let record = record::read(client, namespace).await?;
     let agents = get(client, kinds::DAEMON_SET, namespace, "dyad-agent").await?;
+    let owners = owner::is_here(client, namespace).await?;
     if record.is_none() && agents.is_none() {
         return Ok(None);
     }
+    let owner = owners.into_iter().find(|owner| owner.namespace == namespace);
     let mut parts: Vec<Part> = agents.iter().map(daemon_set).collect();
     for name in ["dyad-controllers", "dyad-dns"] {
         parts.extend(get(client, kinds::DEPLOYMENT, namespace, name).await?.iter().map(deployment));
@@ -90,7 +94,10 @@ pub async fn status(client: &Client, namespace: &str) -> Result<Option<Installat
     }
     let pods = list(client, kinds::POD, "k8s-app=dyad-agent").await?;
     let nodes: Vec<NodeState> = nodes.iter().map(|node| of_node(node, &pods)).collect();
-    Ok(Some(judge(namespace, record.map(|record| record.version), parts, nodes, agents.is_some())))
+    let version = record.map(|record| record.version);
+    let version = version.or_else(|| owner.as_ref().and_then(|owner| owner.version.clone()));
+    let managed_by = owner.map_or_else(|| MANAGER.to_owned(), |owner| owner.manager);
+    Ok(Some(Installation { managed_by, ..judge(namespace, version, parts, nodes, agents.is_some()) }))
 }
 
 impl Installation {
@@ -153,7 +160,15 @@ fn judge(
     if !behind.is_empty() {
         problems.push(format!("agents are not ready on {}", behind.join(", ")));
     }
-    Installation { namespace: namespace.into(), version, ready: problems.is_empty(), parts, nodes, problems }
+    Installation {
+        namespace: namespace.into(),
+        version,
+        managed_by: MANAGER.into(),
+        ready: problems.is_empty(),
+        parts,
+        nodes,
+        problems,
+    }
 }
 
 fn daemon_set(object: &Value) -> Part {

@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use serde_json::Value;
 
 use crate::kinds::{self, Kind};
-use crate::{Chosen, Endpoint, Error, Facts, MANAGED_BY, MANAGER, Values, api, record};
+use crate::{Endpoint, Error, Facts, MANAGED_BY, MANAGER, Values, api, record};
 
 mod others;
 
@@ -288,16 +288,6 @@ fn endpoint(url: &str) -> Option<Endpoint> {
 fn minor(version: &str) -> Option<u32> {
     let text = version.trim_start_matches('v').split('.').nth(1)?;
     text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-/// The values of an installation: those of before, if they are kept, and what was chosen now.
-pub fn chosen(before: Option<&record::Record>, now: &Chosen) -> Result<Chosen, Error> {
-    let mut all = Chosen::default();
-    if let Some(before) = before {
-        all.file(&before.values)?;
-    }
-    all.file(&now.to_yaml())?;
-    Ok(all)
 }
 
 #[cfg(test)]

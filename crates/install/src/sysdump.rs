@@ -10,7 +10,7 @@ use tar::{Builder, Header};
 
 use crate::kinds::{self, Kind};
 use crate::survey::list;
-use crate::{Error, PART_OF, PART_OF_VALUE, status::status};
+use crate::{Error, PART_OF, PART_OF_VALUE, reason, status::status};
 
 /// Most bytes of one log.
 const LOG_BYTES: usize = 8 << 20;
@@ -40,6 +40,8 @@ pub struct File {
     pub ending: &'static str,
     /// Its content.
     pub content: String,
+    /// Why it has nothing else in it.
+    pub failure: Option<String>,
 }
 
 /// Collects everything; what can't be had is a file that says why.
@@ -47,7 +49,7 @@ pub async fn collect(client: &Client, namespace: &str, mut progress: impl FnMut(
     let mut files = Vec::new();
     let version = client.apiserver_version().await;
     let version = version.map(|version| serde_json::to_value(version).unwrap_or_default());
-    files.push(document("version", version.map_err(|error| error.to_string())));
+    files.push(document("version", version.map_err(|error| reason(&error))));
     progress("status");
     let state = status(client, namespace).await;
     let state = state.map(|state| serde_json::to_value(state).unwrap_or_default());
@@ -73,18 +75,18 @@ pub async fn collect(client: &Client, namespace: &str, mut progress: impl FnMut(
                 continue;
             }
             let log = fetch(client, &format!("{path}/log?limitBytes={LOG_BYTES}{query}")).await;
-            files.push(File { name: format!("{called}-{name}"), ending: "log", content: log });
+            files.push(file(format!("{called}-{name}"), "log", log));
         }
         if let Some(port) = pod["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"].as_u64() {
             let health = fetch(client, &format!("{path}:{port}/proxy/healthz")).await;
-            files.push(File { name: format!("healthz-{name}"), ending: "json", content: health });
+            files.push(file(format!("healthz-{name}"), "json", health));
             let metrics = match metrics_port(pod) {
                 Some(port) => fetch(client, &format!("{path}:{port}/proxy/metrics")).await,
                 None => {
-                    "on the node's loopback alone: see `--metrics-bind-address` of the agent\n".to_owned()
+                    Ok("on the node's loopback alone: see `--metrics-bind-address` of the agent\n".to_owned())
                 }
             };
-            files.push(File { name: format!("metrics-{name}"), ending: "txt", content: metrics });
+            files.push(file(format!("metrics-{name}"), "txt", metrics));
         }
     }
     files
@@ -99,20 +101,24 @@ fn metrics_port(pod: &Value) -> Option<u16> {
     (!at.ip().is_loopback()).then(|| at.port())
 }
 
-async fn fetch(client: &Client, path: &str) -> String {
-    let request = match http::Request::get(path).body(Vec::new()) {
-        Ok(request) => request,
-        Err(error) => return format!("error: {error}\n"),
-    };
-    client.request_text(request).await.unwrap_or_else(|error| format!("error: {error}\n"))
+async fn fetch(client: &Client, path: &str) -> Result<String, String> {
+    let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+    client.request_text(request).await.map_err(|error| reason(&error))
+}
+
+fn file(name: String, ending: &'static str, found: Result<String, String>) -> File {
+    let failure = found.as_ref().err().cloned();
+    let content = found.unwrap_or_else(|error| format!("error: {error}\n"));
+    File { name, ending, content, failure }
 }
 
 fn document(name: &str, found: Result<Value, String>) -> File {
+    let failure = found.as_ref().err().cloned();
     let content = match found {
         Ok(value) => serde_saphyr::to_string(&value).unwrap_or_else(|error| format!("# {error}\n")),
         Err(error) => format!("# {}\n", error.replace('\n', " ")),
     };
-    File { name: name.to_owned(), ending: "yaml", content }
+    File { name: name.to_owned(), ending: "yaml", content, failure }
 }
 
 /// An object without who owns which field, and without what containers are told, which may be secret.
@@ -204,5 +210,6 @@ mod tests {
         }
         assert_eq!(found[0].0, "dyad-sysdump-20260101-000000/nodes-20260101-000000.yaml");
         assert_eq!(found[1].1, "# not allowed\n");
+        assert_eq!(files.map(|file| file.failure.is_some()), [false, true]);
     }
 }

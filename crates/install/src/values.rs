@@ -7,13 +7,10 @@ use dyad_net::{IpFamily, IpNet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod chosen;
 mod set;
 
-/// The chart's own values.
-pub(crate) const DEFAULTS: &str = include_str!("../../../deploy/helm/dyad/values.yaml");
-
-/// Values below which anything may be named.
-const FREE: [&str; 4] = ["agent.nodeSelector", "agent.resources", "controllers.resources", "dns.resources"];
+pub use chosen::Chosen;
 
 /// Values that make no sense.
 #[derive(Debug, thiserror::Error)]
@@ -213,116 +210,6 @@ pub struct Crds {
     pub enabled: bool,
 }
 
-/// What somebody has chosen, over the defaults: files first, then `--set`, the last one wins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chosen(Map<String, Value>);
-
-impl Chosen {
-    /// Adds a file.
-    pub fn file(&mut self, text: &str) -> Result<(), ValuesError> {
-        match serde_saphyr::from_str::<Value>(text)? {
-            Value::Object(map) => merge(&mut self.0, map),
-            // A file with comments alone.
-            Value::Null => {}
-            _ => return Err(wrong("the file", "is no map of values, as `proxy: {enabled: false}`")),
-        }
-        Ok(())
-    }
-
-    /// Adds a `--set a.b=c,d=e`.
-    pub fn set(&mut self, text: &str) -> Result<(), ValuesError> {
-        set::parse(text)?.into_iter().for_each(|one| merge(&mut self.0, one));
-        Ok(())
-    }
-
-    /// All values, the defaults where nothing was chosen.
-    pub fn values(&self) -> Result<Values, ValuesError> {
-        let mut all = defaults();
-        overlay("", &mut all, &self.0)?;
-        let values: Values =
-            serde_json::from_value(Value::Object(all)).map_err(|error| wrong("values", error.to_string()))?;
-        values.check()?;
-        Ok(values)
-    }
-
-    /// As a file that says the same.
-    pub fn to_yaml(&self) -> String {
-        // A map of plain data always is YAML.
-        serde_saphyr::to_string(&self.0).unwrap_or_default()
-    }
-}
-
-/// The defaults, as the chart has them.
-fn defaults() -> Map<String, Value> {
-    match serde_saphyr::from_str(DEFAULTS) {
-        Ok(Value::Object(map)) => map,
-        // A test reads it.
-        _ => Map::new(),
-    }
-}
-
-fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(Value::Object(into)), Value::Object(from)) => merge(into, from),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
-    }
-}
-
-/// Puts what was chosen over the defaults; null takes a default back, as in Helm.
-fn overlay(place: &str, into: &mut Map<String, Value>, from: &Map<String, Value>) -> Result<(), ValuesError> {
-    let is_free = FREE.contains(&place);
-    for (name, value) in from {
-        let key = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
-        match (into.get_mut(name), value) {
-            (None, _) if !is_free => {
-                let place = if place.is_empty() { "the top" } else { place };
-                let known = into.keys().cloned().collect::<Vec<_>>().join(", ");
-                return Err(ValuesError::Unknown { key, place: place.to_owned(), known });
-            }
-            (_, Value::Null) => {
-                if is_free {
-                    into.remove(name);
-                }
-            }
-            (Some(Value::Object(into)), Value::Object(from)) => overlay(&key, into, from)?,
-            (Some(known), value) => *known = fitting(&key, known, value, is_free)?,
-            (None, value) => {
-                into.insert(name.clone(), value.clone());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The value, if it is of the kind of the one it takes the place of; numbers are texts where texts belong.
-fn fitting(key: &str, known: &Value, value: &Value, is_free: bool) -> Result<Value, ValuesError> {
-    let fits = match (known, value) {
-        (Value::String(_), Value::Number(number)) => return Ok(number.to_string().into()),
-        // A number of nodes, or a share of them.
-        (Value::Number(_), Value::String(_)) if key == "agent.maxUnavailable" => true,
-        (known, value) => kind(known) == kind(value),
-    };
-    if fits || is_free {
-        return Ok(value.clone());
-    }
-    Err(wrong(key, format!("{value} is {}, and {} is wanted, as {known}", kind(value), kind(known))))
-}
-
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a map",
-    }
-}
-
 impl Default for Values {
     fn default() -> Self {
         // A test reads the defaults.
@@ -367,6 +254,9 @@ impl Values {
             if text.is_empty() || !text.chars().all(is_fine) {
                 return Err(wrong(key, format!("{text:?} is no name")));
             }
+        }
+        if self.cni.mtu != 0 && !(1280..=65_535).contains(&self.cni.mtu) {
+            return Err(wrong("cni.mtu", format!("{} is not in 1280..=65535, nor 0", self.cni.mtu)));
         }
         for upstream in &self.dns.upstreams {
             if upstream.is_empty() || upstream.contains(|c: char| c.is_whitespace() || c == '{' || c == '}') {

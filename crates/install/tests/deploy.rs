@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 
 use dyad_install::manifests::{of_templates, to_yaml};
 use dyad_install::{Values, manifests};
+use serde_json::json;
+
+#[path = "deploy/schema.rs"]
+mod schema;
 
 const CRD: &str = "policy.networking.k8s.io_clusternetworkpolicies.yaml";
 
@@ -59,11 +63,10 @@ fn the_chart_has_the_version_and_the_definitions() {
     is(&format!("deploy/helm/dyad/crds/{CRD}"), &read(&root().join("deploy/crds").join(CRD)));
 }
 
-/// The rows of the table: names, defaults, and what the comments say.
-fn table() -> String {
+/// The names of values, and what the comments say of them.
+fn comments() -> Vec<(String, String)> {
     let text = read(&root().join("deploy/helm/dyad/values.yaml"));
-    let values = serde_json::to_value(Values::default()).unwrap();
-    let (mut rows, mut comment, mut section) = (String::new(), String::new(), String::new());
+    let (mut found, mut comment, mut section) = (Vec::new(), String::new(), String::new());
     for line in text.lines() {
         let bare = line.trim_start();
         if let Some(said) = bare.strip_prefix("# ") {
@@ -73,17 +76,53 @@ fn table() -> String {
         let depth = line.len() - bare.len();
         if let Some((name, _)) = bare.split_once(':').filter(|_| depth <= 2 && !bare.starts_with('-')) {
             let key = if depth == 0 { name.to_owned() } else { format!("{section}.{name}") };
-            let default = key.split('.').fold(&values, |value, part| &value[part]);
             if depth == 0 {
                 section = name.to_owned();
             }
-            if !comment.is_empty() && !default.is_null() {
-                rows.push_str(&format!("| `{key}` | `{default}` | {comment} |\n"));
+            if !comment.is_empty() {
+                found.push((key, std::mem::take(&mut comment)));
             }
         }
         comment.clear();
     }
-    rows
+    found
+}
+
+/// The rows of the table: names, defaults, and what the comments say.
+fn table() -> String {
+    let values = serde_json::to_value(Values::default()).unwrap();
+    let row = |(key, comment): (String, String)| {
+        let default = key.split('.').fold(&values, |value, part| &value[part]);
+        (!default.is_null()).then(|| format!("| `{key}` | `{default}` | {comment} |\n"))
+    };
+    comments().into_iter().filter_map(row).collect()
+}
+
+#[test]
+fn helm_takes_what_dyad_install_takes() {
+    let said = comments();
+    let said = |path: &str| said.iter().find(|(key, _)| key == path).map(|(_, comment)| comment.clone());
+    let schema = schema::of_values(said);
+    let of = |path: &str| path.split('.').fold(&schema, |schema, name| &schema["properties"][name]).clone();
+    for (path, key, value) in [
+        ("cni.routing", "enum", json!(["auto", "direct", "vxlan"])),
+        ("cni.binDir", "pattern", json!("^/")),
+        ("proxy.cgroupRoot", "pattern", json!("^(/|$)")),
+        ("image.repository", "pattern", json!(".")),
+        ("api.port", "maximum", json!(65535)),
+        ("agent.verbosity", "maximum", json!(255)),
+        ("agent.maxUnavailable", "type", json!(["integer", "string"])),
+        ("agent.nodeSelector", "additionalProperties", json!({"type": "string"})),
+        ("image.pullSecrets", "items", json!({"type": "object"})),
+        ("clusterCIDR", "items", json!({"type": "string"})),
+        ("proxy", "additionalProperties", json!(false)),
+        ("policy.openPods", "type", json!("boolean")),
+    ] {
+        assert_eq!(of(path)[key], value, "{path}: {}", of(path));
+    }
+    assert!(of("agent.resources")["additionalProperties"].is_null(), "anything may be asked for");
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    is("deploy/helm/dyad/values.schema.json", &text);
 }
 
 #[test]

@@ -211,7 +211,9 @@ fn agents_have_no_more_rights_than_they_need() {
     let role = find(&of(&["policy.enabled=false"]), "ClusterRole", "dyad-agent").to_string();
     assert!(!role.contains("networkpolicies") && !role.contains("namespaces"), "{role}");
     let role = find(&of(&["proxy.enabled=false"]), "ClusterRole", "dyad-agent").to_string();
-    assert!(!role.contains("services") && !role.contains("endpointslices"), "{role}");
+    assert!(!["services", "endpointslices", "servicecidrs"].iter().any(|part| role.contains(part)), "{role}");
+    let role = find(&of(&["cni.enabled=false"]), "ClusterRole", "dyad-agent").to_string();
+    assert!(!role.contains("\"get\""), "who connects no pods asks for none: {role}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::Chosen;
 
 fn node(ranges: &[&str], addresses: &[&str]) -> Value {
     let addresses: Vec<Value> =

@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use super::chosen::defaults;
 use super::*;
 
 fn chosen(files: &[&str], sets: &[&str]) -> Result<Values, ValuesError> {
@@ -59,19 +60,26 @@ fn what_makes_no_sense_is_named() {
         (&[], &["proxy=true"], "proxy: true is true or false, and a map is wanted"),
         (&["- a"], &[], "the file: is no map of values"),
         (&["a: ["], &[], ""),
-        (&[], &["proxy.dataplane=iptables"], "unknown variant `iptables`"),
+        (&[], &["proxy.dataplane=iptables"], "proxy.dataplane: unknown variant `iptables`"),
+        (&[], &["agent.nodeSelector.a=true"], "agent.nodeSelector.a: invalid type: boolean `true`"),
+        (
+            &["image: {tag: 1.10}"],
+            &[],
+            "image.tag: 1.1 is a number, and a text is wanted: write it in quotes",
+        ),
         (&[], &["proxy.dataplane=ebpf"], "proxy.cgroupRoot: proxy.dataplane=ebpf needs it"),
         (&[], &["clusterCIDR={10.0.0.0/8,11.0.0.0/8}"], "clusterCIDR: one of each family at most"),
         (&[], &["clusterCIDR={10.0.0.0}"], "invalid"),
         (&[], &["cni.confDir=net.d"], "cni.confDir: \"net.d\" is no absolute path"),
         (&[], &["cni.binDir=/opt/../bin"], "cni.binDir: \"/opt/../bin\" is no absolute path"),
         (&[], &["dns.upstreams={a b}"], "dns.upstreams: \"a b\" is no server"),
+        (&[], &["cni.mtu=99"], "cni.mtu: 99 is not in 1280..=65535"),
         (&[], &["image.repository="], "image.repository: \"\" is no name"),
         (&[], &["proxy.enabled"], "--set \"proxy.enabled\": has no value"),
         (&[], &["=a"], "has no key"),
         (&[], &["dns.upstreams[0]=a"], "one item of a list"),
         (&[], &["dns.upstreams={a"], "a list without }"),
-        (&[], &["api.port=70000"], "70000"),
+        (&[], &["api.port=70000"], "api.port: invalid value: integer `70000`"),
     ] {
         let error = chosen(files, sets).expect_err(problem).to_string();
         assert!(error.contains(problem), "{files:?} {sets:?}: {error}");
