@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::Status;
+use crate::config::Ipam;
 use crate::objects::NodeObject;
 
 /// The annotation: `ebpf`, or `nftables` and why.
@@ -22,6 +23,10 @@ pub const DNS_CACHE: &str = "dyad.io/dns-cache";
 /// The annotation by which `dyad controllers` gives a node its pod ranges: with commas between them, those of the primary
 /// family first.
 pub const POD_CIDRS: &str = "dyad.io/pod-cidrs";
+
+/// The annotation: the ranges this node's pods have their addresses from, those of the primary family first; absent where
+/// that is what `spec.podCIDRs` says.
+pub const POD_RANGES: &str = "dyad.io/pod-ranges";
 
 /// The annotation: the node's addresses as the agent has chosen them, one of each family.
 pub const NODE_ADDRESSES: &str = "dyad.io/node-addresses";
@@ -44,21 +49,27 @@ pub struct Announcement {
     pub dns_cache: Option<String>,
     /// The addresses that were chosen.
     pub addresses: Option<String>,
+    /// The ranges that pods have their addresses from.
+    pub ranges: Option<String>,
     /// What stands in the way.
     pub warnings: Option<String>,
 }
 
 impl Announcement {
-    fn of(status: &Status, intercept: &[IpAddr]) -> Self {
-        let addresses = || intercept.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
-        let chosen = || status.chosen.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+    fn of(status: &Status, intercept: &[IpAddr], ipam: Ipam) -> Self {
+        let has_own = ipam != Ipam::Kubernetes && !status.pod_ranges.is_empty();
         Self {
             dataplane: Some(status.dataplane.clone()),
-            dns_cache: status.intercepts.then(addresses),
-            addresses: (!status.chosen.is_empty()).then(chosen),
+            dns_cache: status.intercepts.then(|| joined(intercept)),
+            addresses: (!status.chosen.is_empty()).then(|| joined(&status.chosen)),
+            ranges: has_own.then(|| joined(&status.pod_ranges)),
             warnings: (!status.warnings.is_empty()).then(|| json!(status.warnings).to_string()),
         }
     }
+}
+
+fn joined<T: ToString>(all: &[T]) -> String {
+    all.iter().map(T::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Keeps the annotations current, for ever.
@@ -66,6 +77,7 @@ pub(crate) async fn keep(
     client: Client,
     node: String,
     intercept: Vec<IpAddr>,
+    ipam: Ipam,
     mut status: watch::Receiver<Status>,
 ) {
     let resource = ApiResource::erase::<NodeObject>(&());
@@ -74,15 +86,16 @@ pub(crate) async fn keep(
     loop {
         // Only once the Node has been seen can be told what it says.
         let differs =
-            |status: &Status| status.synced && status.announced != Announcement::of(status, &intercept);
-        let Ok(wanted) = status.wait_for(differs).await.map(|status| Announcement::of(&status, &intercept))
-        else {
+            |status: &Status| status.synced && status.announced != Announcement::of(status, &intercept, ipam);
+        let seen = status.wait_for(differs).await;
+        let Ok(wanted) = seen.map(|status| Announcement::of(&status, &intercept, ipam)) else {
             return std::future::pending().await;
         };
         let annotations = json!({
             DATAPLANE: wanted.dataplane,
             DNS_CACHE: wanted.dns_cache,
             NODE_ADDRESSES: wanted.addresses,
+            POD_RANGES: wanted.ranges,
             WARNINGS: wanted.warnings,
         });
         let patch = json!({"metadata": {"annotations": annotations}});

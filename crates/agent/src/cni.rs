@@ -164,7 +164,8 @@ impl Server {
         }
         let ranges = range_sets(&status.pod_ranges);
         if ranges.is_empty() {
-            return Err(not_yet("it has no pod ranges; see --ipam for where they come from"));
+            let unknown = "it has no pod ranges; see --ipam for where they come from";
+            return Err(not_yet(status.range_problem.as_deref().unwrap_or(unknown)));
         }
         let of_node = |family: &IpFamily| {
             let ip = status.node_ips.iter().copied().find(|ip| IpFamily::from(*ip) == *family);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dyad_net::{DualStack, IpFamily, IpNet};
+use dyad_net::{Derivation, DualStack, IpFamily, IpNet};
 use dyad_program::Egress;
 
 use crate::cni::Cni;
@@ -151,6 +151,8 @@ pub enum Ipam {
     Kubernetes,
     /// The annotation [`POD_CIDRS`](crate::POD_CIDRS), which `dyad controllers` writes.
     Pool,
+    /// One family's are the Node's, by the annotation or else its `spec.podCIDRs`; the other's follow from them.
+    Derived(Derivation),
 }
 
 /// What tunnels between nodes are like; the same on all nodes.

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::addresses::{Seen, Wishes};
 use crate::checks::{self, Checks};
-use crate::config::{Ipam, NodePorts, OwnPods, Routing};
+use crate::config::{NodePorts, OwnPods, Routing};
 use crate::gate::{Arrival, Pods};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -208,8 +208,9 @@ impl Engine {
     }
 
     fn set_node(&mut self, name: Name, mut node: Option<Node>) {
-        if let (Ipam::Pool, Some(node)) = (self.config.ipam, &mut node) {
-            node.pod_ranges.clone_from(&node.granted);
+        let mut problem = None;
+        if let Some(node) = &mut node {
+            (node.pod_ranges, problem) = self.config.ipam.ranges(node);
         }
         let reported = node.as_ref().map(|node| node.ips.clone()).unwrap_or_default();
         if let (Some(_), Some(node)) = (&self.config.cni, &mut node) {
@@ -226,6 +227,13 @@ impl Engine {
             let known = node.clone().unwrap_or_default();
             self.status.announced = known.announced;
             (self.status.pod_ranges, self.status.node_ips) = (known.pod_ranges, known.ips);
+            if problem.is_some() {
+                // All families or none: a pod that gets a half has it for ever.
+                self.status.pod_ranges.clear();
+            }
+            self.status.range_problem = problem.map(|problem| {
+                format!("this node's pods have no ranges: {problem} (--derive-from, --derive-to)")
+            });
         }
         let before = match &node {
             Some(node) => self.nodes.insert(name, node.clone()),
@@ -369,6 +377,7 @@ impl Engine {
         }
         let mut found = warnings::look(cni, &seen.links);
         found.extend(self.look_at_tables());
+        found.extend(self.status.range_problem.clone());
         for text in found.iter().filter(|text| !self.status.warnings.contains(text)) {
             warn!("{text}");
         }

@@ -21,6 +21,7 @@ mod dataplane;
 mod engine;
 mod gate;
 mod health;
+mod ipam;
 mod metrics;
 mod objects;
 mod routes;
@@ -47,7 +48,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 pub use announce::{
-    Announcement, DATAPLANE, DNS_CACHE, NODE_ADDRESS_OVERRIDE, NODE_ADDRESSES, POD_CIDRS, WARNINGS,
+    Announcement, DATAPLANE, DNS_CACHE, NODE_ADDRESS_OVERRIDE, NODE_ADDRESSES, POD_CIDRS, POD_RANGES,
+    WARNINGS,
 };
 use checks::Checks;
 pub use claim::claim;
@@ -115,6 +117,8 @@ pub struct Status {
     pub mtu: Option<u32>,
     /// The ranges this node's pods have their addresses from, those of the primary family first.
     pub pod_ranges: Vec<IpNet>,
+    /// Why it has none, if there is something wrong with those it was given.
+    pub range_problem: Option<String>,
     /// The node's addresses, the first of a family being the one that counts.
     pub node_ips: Vec<IpAddr>,
     /// Those of them that are to be announced.
@@ -210,6 +214,7 @@ pub async fn run_wired(
         announcer,
         config.node_name.clone(),
         config.intercept.clone(),
+        config.ipam,
         wires.status.subscribe(),
     ));
     for at in config.healthz.into_iter().flat_map(server::in_both_families) {

@@ -193,6 +193,7 @@ impl Object for NodeObject {
                     dataplane: annotation(announce::DATAPLANE),
                     dns_cache: annotation(announce::DNS_CACHE),
                     addresses: annotation(announce::NODE_ADDRESSES),
+                    ranges: annotation(announce::POD_RANGES),
                     warnings: annotation(announce::WARNINGS),
                 },
                 labels: self.metadata.labels.unwrap_or_default(),

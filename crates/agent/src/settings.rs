@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dyad_net::{DualStack, IpFamily, IpNet, parse_cidr_sloppy};
+use dyad_net::{Blocks, DualStack, IpFamily, IpNet, parse_cidr_sloppy};
 use dyad_program::Egress;
 
 use crate::cni::Cni;
@@ -153,7 +153,11 @@ impl Settings {
         extras: &Extras,
     ) -> Result<(Config, Vec<String>), SettingError> {
         let mut warnings = Vec::new();
-        let known = self.cluster_ranges()?;
+        let mut known = self.cluster_ranges()?;
+        if let Ipam::Derived(derivation) = extras.ipam {
+            add_ranges("--derive-from", derivation.from(), &mut known, families)?;
+            add_ranges("--derive-to", derivation.to(), &mut known, families)?;
+        }
         let ranges = families.iter().map(|family| {
             let of_family = known.iter().find(|range| IpFamily::from(**range) == *family);
             (*family, of_family.copied().unwrap_or_else(|| family.everything()))
@@ -296,6 +300,27 @@ impl Settings {
             }
         }
     }
+}
+
+/// Adds the range of blocks to those of the cluster, which has to hold it where it has one of the family.
+fn add_ranges(
+    setting: &'static str,
+    blocks: Blocks,
+    known: &mut Vec<IpNet>,
+    families: &[IpFamily],
+) -> Result<(), SettingError> {
+    if !families.contains(&blocks.family()) {
+        return Err(wrong(setting, &blocks.to_string(), "is of a family that this machine does not speak"));
+    }
+    match known.iter().find(|range| IpFamily::from(**range) == blocks.family()) {
+        Some(range) if range.contains(&blocks.range()) => {}
+        Some(_) => {
+            let problem = "is not in the range that --cluster-cidr has of its family, and has to be";
+            return Err(wrong(setting, &blocks.to_string(), problem));
+        }
+        None => known.push(blocks.range()),
+    }
+    Ok(())
 }
 
 /// Where to listen: an address with or without port, or nowhere.

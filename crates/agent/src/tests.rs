@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 use super::*;
 
 mod cni;
+mod derived;
 mod intercept;
 mod policies;
 mod proxy;

@@ -224,7 +224,7 @@ impl AgentArgs {
         }
     }
 
-    fn extras(&self) -> Extras {
+    fn extras(&self) -> Result<Extras> {
         let mut extras = Extras {
             dataplane: self.dataplane.into(),
             cgroup: self.cgroup_root.clone(),
@@ -235,15 +235,15 @@ impl AgentArgs {
             run_dir: Some(self.run_dir.clone()),
             ..Extras::default()
         };
-        self.network.fill(&mut extras);
-        extras
+        self.network.fill(&mut extras)?;
+        Ok(extras)
     }
 }
 
 impl AgentArgs {
     /// Whether an agent could go on with these, on a node with both families.
     pub(crate) fn check(&self) -> Result<()> {
-        self.settings().config("node", &IpFamily::BOTH, &self.extras())?;
+        self.settings().config("node", &IpFamily::BOTH, &self.extras()?)?;
         Ok(())
     }
 }
@@ -266,7 +266,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
         settings = settings.or(from_file(path)?);
     }
     let node = node_name(settings.hostname_override.as_deref())?;
-    let (config, warnings) = settings.config(&node, &families(), &args.extras())?;
+    let (config, warnings) = settings.config(&node, &families(), &args.extras()?)?;
     warnings.iter().for_each(|text| warning(text));
     // Without the right to it, the default stays.
     let _ = std::fs::write("/proc/self/oom_score_adj", settings.oom_score_adj().to_string());
@@ -366,27 +366,43 @@ mod tests {
         assert_eq!(settings.nodeport_addresses.unwrap().len(), 2);
         assert_eq!(settings.conntrack_tcp_established, Some(Duration::from_secs(5400)));
         assert!(args.network_policy && !args.cleanup);
-        assert_eq!(args.extras().routing, Routing::None);
+        assert_eq!(args.extras().unwrap().routing, Routing::None);
         let args = parse("dyad agent --network-policy=false --cleanup --routes=true");
         assert!(!args.network_policy && args.cleanup);
-        assert_eq!(args.extras().routing, Routing::Direct);
+        assert_eq!(args.extras().unwrap().routing, Routing::Direct);
         assert_eq!(node_name(Some("Node1\n")).unwrap(), "node1");
     }
 
     #[test]
     fn ways_between_nodes_are_chosen_or_refused_with_a_reason() {
-        let extras =
-            parse("dyad agent --routing=vxlan --tunnel-underlay=ipv6 --vxlan-port=4789 --mtu=1400").extras();
+        let extras = parse("dyad agent --routing=vxlan --tunnel-underlay=ipv6 --vxlan-port=4789 --mtu=1400")
+            .extras()
+            .unwrap();
         assert_eq!((extras.routing, extras.mtu), (Routing::Vxlan, Some(1400)));
         assert_eq!((extras.tunnels.underlay, extras.tunnels.port), (Some(IpFamily::V6), 4789));
-        let whole = parse("dyad agent --cni --ipam=dyad --proxy=false").extras();
+        let whole = parse("dyad agent --cni --ipam=dyad --proxy=false").extras().unwrap();
         assert_eq!((whole.routing, whole.ipam), (Routing::Auto, Ipam::Pool));
         assert!(whole.masquerade_pods && whole.no_services && whole.cni.is_some());
+        let derived = "dyad agent --ipam=derived --derive-from=10.244.0.0/16:24 --derive-to";
+        let Ipam::Derived(derivation) = parse(&format!("{derived}=fd00::/48:64")).extras().unwrap().ipam
+        else {
+            panic!("ranges are derived");
+        };
+        assert_eq!(derivation.to().to_string(), "fd00::/48:64");
+        for (line, part) in [
+            (format!("{derived}=10.9.0.0/16:24"), "--derive-from, --derive-to"),
+            ("dyad agent --derive-to=fd00::/48:64".into(), "go with --ipam derived"),
+        ] {
+            let error = parse(&line).extras().unwrap_err().to_string();
+            assert!(error.contains(part), "{line}: {error}");
+        }
         for (line, part) in [
             ("--routing=wireguard", "WireGuard is not built in"),
             ("--routing=bgp", "must be auto, direct, vxlan or none"),
             ("--tunnel-underlay=IPv4", "must be auto, ipv4 or ipv6"),
-            ("--ipam=derived", "not built in"),
+            ("--ipam=derived", "--derive-from"),
+            ("--ipam=clusterpool", "must be kubernetes, pool or derived"),
+            ("--derive-to=fd00::/48", "is no range with a length"),
             ("--vxlan-id=16777216", "16777216 is not in"),
             ("--mtu=1000", "1000 is not in 1280"),
         ] {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use dyad_net::{BlockError, BlockPool, IpFamily, IpNet, overlaps};
+use dyad_net::{BlockError, BlockPool, Blocks, BlocksTextError, IpFamily, IpNet, overlaps};
 
 /// The most ranges of a family that a node may ask for.
 const MOST: usize = 64;
@@ -39,15 +39,10 @@ impl FromStr for Pool {
 
     fn from_str(text: &str) -> Result<Self, PoolTextError> {
         let (ranges, labels) = text.split_once('@').unwrap_or((text, ""));
-        let range = |part: &str| {
-            let wrong = || PoolTextError::Range(part.to_owned());
-            // Lengths come last, and addresses may have colons of their own.
-            let (range, length) = part.rsplit_once(':').ok_or_else(wrong)?;
-            let (range, length) = (range.trim().parse(), length.trim().parse());
-            match (range, length) {
-                (Ok(range), Ok(length)) => Ok((range, length)),
-                _ => Err(wrong()),
-            }
+        let range = |part: &str| match part.parse::<Blocks>() {
+            Ok(blocks) => Ok((blocks.range(), blocks.length())),
+            Err(BlocksTextError::Text(text)) => Err(PoolTextError::Range(text)),
+            Err(BlocksTextError::Blocks(error)) => Err(error.into()),
         };
         let label = |part: &str| {
             let wrong = || PoolTextError::Label(part.to_owned());

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::Protocol;
 
+pub(crate) use cluster::POD_RANGES;
 pub use end::{End, PortName, Target};
 pub use objects::{Objects, fetch};
 pub use report::{Counter, Decision, Fate, Hop, Outcome, Path, Report};

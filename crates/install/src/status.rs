@@ -9,6 +9,8 @@ use crate::{Error, MANAGER, kinds, owner, record, rights};
 
 /// The annotation: `ebpf`, or `nftables` and why.
 const DATAPLANE: &str = "dyad.io/dataplane";
+/// The annotation: the ranges of a node's pods, where they are not those of `spec.podCIDRs`.
+const POD_RANGES: &str = "dyad.io/pod-ranges";
 /// The annotation: what is wrong on a node, a JSON list of texts.
 const WARNINGS: &str = "dyad.io/warnings";
 
@@ -230,7 +232,9 @@ fn of_node(node: &Value, pods: &[Value]) -> NodeState {
             .map(str::to_owned),
         dataplane: annotation(DATAPLANE),
         addresses: internal.filter_map(|one| one["address"].as_str().map(str::to_owned)).collect(),
-        pod_cidrs: texts(&node["spec"]["podCIDRs"]),
+        pod_cidrs: annotation(POD_RANGES)
+            .map(|text| text.split(',').map(str::to_owned).collect())
+            .unwrap_or_else(|| texts(&node["spec"]["podCIDRs"])),
         warnings: annotation(WARNINGS).map(|text| warnings(&text)).unwrap_or_default(),
     }
 }

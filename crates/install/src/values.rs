@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dyad_net::{IpFamily, IpNet};
+use dyad_net::{Blocks, Derivation, IpFamily, IpNet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -155,7 +155,27 @@ pub struct Cni {
     pub routing: Routing,
     pub mtu: u32,
     pub ipam: Ipam,
+    pub derive: Derive,
     pub masquerade: bool,
+}
+
+/// How ranges of one family follow from the other's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(missing_docs, reason = "values.yaml says what they mean")]
+pub struct Derive {
+    pub from: String,
+    pub to: String,
+}
+
+impl Derive {
+    fn check(&self) -> Result<(), ValuesError> {
+        let blocks = |key, text: &str| {
+            text.parse::<Blocks>().map_err(|error| wrong(key, format!("{error} (cni.ipam=derived needs it)")))
+        };
+        let (from, to) = (blocks("cni.derive.from", &self.from)?, blocks("cni.derive.to", &self.to)?);
+        Derivation::new(from, to).map(drop).map_err(|error| wrong("cni.derive.to", error.to_string()))
+    }
 }
 
 /// How pods of other nodes are reached.
@@ -175,6 +195,7 @@ pub enum Routing {
 pub enum Ipam {
     Kubernetes,
     Dyad,
+    Derived,
 }
 
 /// What runs once per cluster.
@@ -234,6 +255,9 @@ impl Values {
                 "proxy.cgroupRoot",
                 "proxy.dataplane=ebpf needs it, as /sys/fs/cgroup/kubepods.slice (systemd) or /sys/fs/cgroup/kubepods",
             ));
+        }
+        if self.cni.ipam == Ipam::Derived {
+            self.cni.derive.check()?;
         }
         for (key, path) in [
             ("cni.confDir", &self.cni.conf_dir),

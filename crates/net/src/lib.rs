@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+mod derive;
 mod dual;
 mod embed;
 mod family;
@@ -14,6 +15,7 @@ mod range;
 mod text;
 
 pub use blocks::{BlockError, BlockPool};
+pub use derive::{Blocks, BlocksTextError, Derivation, DeriveError};
 pub use dual::DualStack;
 pub use embed::{Pref64, Pref64Error};
 pub use family::IpFamily;

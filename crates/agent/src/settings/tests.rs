@@ -197,3 +197,29 @@ fn durations_are_read_as_go_writes_them() {
         assert!(duration(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn derived_ranges_are_the_clusters_too() {
+    use dyad_net::Derivation;
+    let derivation =
+        |from: &str, to: &str| Derivation::new(from.parse().unwrap(), to.parse().unwrap()).unwrap();
+    let of = |cluster: &str, families: &[IpFamily], derivation| {
+        let settings = Settings { cluster_cidr: Some(cluster.into()), ..Settings::default() };
+        let extras = Extras { ipam: Ipam::Derived(derivation), masquerade_pods: true, ..Extras::default() };
+        settings.config("node1", families, &extras)
+    };
+    let from_v4 = derivation("10.244.0.0/16:24", "fd00:10:244::/48:64");
+    for cluster in ["", "10.244.0.0/16", "10.244.0.0/16,fd00:10:244::/48", "fd00::/16,10.0.0.0/8"] {
+        let (config, warnings) = of(cluster, &IpFamily::BOTH, from_v4).unwrap();
+        assert_eq!(warnings, [""; 0], "{cluster}");
+        assert!(config.pod_ranges.iter().all(|(_, range)| range.prefix_len() > 0), "{:?}", config.pod_ranges);
+    }
+    for (cluster, families, part) in [
+        ("", &IpFamily::BOTH[..1], "--derive-to: \"fd00:10:244::/48:64\" is of a family that this machine"),
+        ("10.9.0.0/16", &IpFamily::BOTH, "--derive-from: \"10.244.0.0/16:24\" is not in the range"),
+        ("fd00:9::/48", &IpFamily::BOTH, "--derive-to: \"fd00:10:244::/48:64\" is not in the range"),
+    ] {
+        let error = of(cluster, families, from_v4).unwrap_err().to_string();
+        assert!(error.starts_with(part), "{cluster}: {error}");
+    }
+}

@@ -8,7 +8,7 @@ use dyad_cni::{CniResult, NetConf, Request, wire};
 use super::policies::labelled_pod;
 use super::*;
 
-fn cni(dir: &Path) -> Cni {
+pub(super) fn cni(dir: &Path) -> Cni {
     let plugin = dir.join("image-dyad-cni");
     std::fs::write(&plugin, "the plugin").unwrap();
     Cni {
@@ -21,7 +21,7 @@ fn cni(dir: &Path) -> Cni {
 }
 
 /// Asks as the plugin does, away from the agent's thread.
-async fn ask(
+pub(super) async fn ask(
     socket: &Path,
     command: &'static str,
     netns: &Path,

@@ -23,7 +23,7 @@ use crate::switches::Switches;
 /// What is sent through each way: more than fits into any packet.
 const BYTES: usize = 300_000;
 
-struct Lab {
+pub(super) struct Lab {
     /// Node and pod, by number from 1.
     nodes: Vec<(OwnedFd, OwnedFd)>,
     _router: OwnedFd,
@@ -157,7 +157,7 @@ impl Lab {
     }
 
     /// Sends much from one to the other; as whom they came.
-    fn send(what: &str, client: &OwnedFd, server: &OwnedFd, to: IpAddr) -> IpAddr {
+    pub(super) fn send(what: &str, client: &OwnedFd, server: &OwnedFd, to: IpAddr) -> IpAddr {
         let listener = netns::within(server.as_fd(), || TcpListener::bind((to, 0)).unwrap()).unwrap();
         let at = listener.local_addr().unwrap();
         let received = std::thread::spawn(move || {

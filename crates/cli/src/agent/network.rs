@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context, Result, bail};
 use clap::ArgAction;
 use dyad_agent::settings::Extras;
 use dyad_agent::{Cni, Egress, Ipam, Routing, Tunnels, VXLAN_ID, VXLAN_PORT};
-use dyad_net::{IpFamily, IpNet};
+use dyad_net::{Blocks, Derivation, IpFamily, IpNet};
 
 /// Routes and tunnels between nodes.
 #[derive(Debug, clap::Args)]
@@ -26,10 +27,18 @@ pub(super) struct NetworkArgs {
     /// The network number (VNI) of VXLAN, the same on all nodes
     #[arg(long, value_name = "NUMBER", default_value_t = VXLAN_ID, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     vxlan_id: u32,
-    /// Where nodes have their pod ranges from: kubernetes (spec.podCIDRs), or pool (those that `dyad controllers` gives
-    /// them; also called dyad); the same on all nodes
+    /// Where nodes have their pod ranges from: kubernetes (spec.podCIDRs), pool (those that `dyad controllers` gives
+    /// them; also called dyad), or derived (those of one family from the other's); the same on all nodes
     #[arg(long, value_name = "MODE", default_value = "kubernetes", value_parser = ipam)]
-    ipam: Ipam,
+    ipam: Mode,
+    /// With --ipam derived: the range of the family that nodes are given ranges of, and how long those are, as in
+    /// 10.244.0.0/16:24
+    #[arg(long, value_name = "RANGE:LENGTH", required_if_eq("ipam", "derived"))]
+    derive_from: Option<Blocks>,
+    /// With --ipam derived: the range of the other family, of which a node gets the block with the number of its own, as
+    /// in fd00:10:244::/48:64
+    #[arg(long, value_name = "RANGE:LENGTH", required_if_eq("ipam", "derived"))]
+    derive_to: Option<Blocks>,
     /// Connect pods for the CNI plugin `dyad`: the node's whole network is Dyad's then
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
     cni: bool,
@@ -89,14 +98,20 @@ fn routing(text: &str) -> Result<Routing, String> {
     }
 }
 
-fn ipam(text: &str) -> Result<Ipam, String> {
+/// Where ranges are from, without what belongs to it.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    Kubernetes,
+    Pool,
+    Derived,
+}
+
+fn ipam(text: &str) -> Result<Mode, String> {
     match text {
-        "kubernetes" => Ok(Ipam::Kubernetes),
-        "pool" | "dyad" => Ok(Ipam::Pool),
-        "derived" => {
-            Err("IPv6 addresses derived from IPv4 ones are not built in: use kubernetes or pool".into())
-        }
-        _ => Err("must be kubernetes or pool".into()),
+        "kubernetes" => Ok(Mode::Kubernetes),
+        "pool" | "dyad" => Ok(Mode::Pool),
+        "derived" => Ok(Mode::Derived),
+        _ => Err("must be kubernetes, pool or derived".into()),
     }
 }
 
@@ -122,8 +137,19 @@ impl NetworkArgs {
         })
     }
 
+    fn ipam(&self) -> Result<Ipam> {
+        match (self.ipam, self.derive_from, self.derive_to) {
+            (Mode::Kubernetes, None, None) => Ok(Ipam::Kubernetes),
+            (Mode::Pool, None, None) => Ok(Ipam::Pool),
+            (Mode::Derived, Some(from), Some(to)) => {
+                Ok(Ipam::Derived(Derivation::new(from, to).context("--derive-from, --derive-to")?))
+            }
+            _ => bail!("--derive-from and --derive-to go with --ipam derived, and with nothing else"),
+        }
+    }
+
     /// What they say.
-    pub(super) fn fill(&self, extras: &mut Extras) {
+    pub(super) fn fill(&self, extras: &mut Extras) -> Result<()> {
         extras.routing = match (self.routing, self.routes, self.cni) {
             (Some(routing), ..) => routing,
             (None, true, _) => Routing::Direct,
@@ -131,7 +157,7 @@ impl NetworkArgs {
             (None, false, false) => Routing::None,
         };
         extras.cni = self.cni();
-        extras.ipam = self.ipam;
+        extras.ipam = self.ipam()?;
         extras.ndp_proxy = self.ndp_proxy;
         extras.address_links.clone_from(&self.node_address_interfaces);
         extras.address_ranges.clone_from(&self.node_address_cidrs);
@@ -143,5 +169,6 @@ impl NetworkArgs {
             ..Egress::default()
         };
         extras.mtu = self.mtu;
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use super::names::{self, Dns, Question, World};
 use super::objects::{HOST_PORT, PORT, selects, selects_all};
 use super::report::{Cell, Report, Row, Untested};
 use super::{Options, TestError};
+use crate::explain::POD_RANGES;
 use crate::probe::Outcome;
 
 /// The client that is a plain pod.
@@ -37,6 +38,20 @@ pub(super) enum Place {
     There,
     /// In the very pod.
     Own,
+}
+
+/// The families of a node's pods, the primary one first.
+fn pod_families(node: &Node) -> Vec<IpFamily> {
+    let own = node.metadata.annotations.as_ref().and_then(|all| all.get(POD_RANGES));
+    let of_node = || node.spec.as_ref().and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+    let ranges = own.map_or_else(of_node, |text| text.split(',').map(str::to_owned).collect());
+    let mut families = Vec::new();
+    for range in ranges.iter().filter_map(|range| range.parse::<dyad_net::IpNet>().ok()) {
+        if !families.contains(&IpFamily::from(range)) {
+            families.push(range.into());
+        }
+    }
+    families
 }
 
 /// A Service that shows what Services can do.
@@ -151,13 +166,8 @@ impl Facts {
         options: &Options,
     ) -> Result<Self, TestError> {
         let api = addresses(api);
-        let cluster: Vec<IpFamily> = nodes
-            .iter()
-            .find_map(|node| node.spec.as_ref()?.pod_cidrs.as_ref())
-            .into_iter()
-            .flatten()
-            .filter_map(|cidr| cidr.parse::<dyad_net::IpNet>().ok().map(IpFamily::from))
-            .collect();
+        let cluster: Vec<IpFamily> =
+            nodes.iter().map(pod_families).find(|families| !families.is_empty()).unwrap_or_default();
         for family in &options.families {
             if !cluster.contains(family) {
                 return Err(TestError::Unfit(format!("the cluster's pods have no {family} addresses")));

@@ -28,6 +28,8 @@ pub(super) struct Node {
 
 /// The annotation in which agents say so.
 const DNS_CACHE: &str = "dyad.io/dns-cache";
+/// The annotation: the ranges of a node's pods, where they are not those of `spec.podCIDRs`.
+pub(crate) const POD_RANGES: &str = "dyad.io/pod-ranges";
 
 impl Node {
     /// The address that counts.
@@ -250,7 +252,10 @@ fn node(object: &Value) -> Result<(String, Node, Labels), serde_json::Error> {
     let cached = object["metadata"]["annotations"][DNS_CACHE].as_str().unwrap_or_default();
     let dns_cache = cached.split(',').filter_map(|ip| ip.parse().ok()).collect();
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    Ok((name, Node { ips, pod_ranges: wire::pod_ranges(&spec), zone, dns_cache }, labels))
+    let own = object["metadata"]["annotations"][POD_RANGES].as_str();
+    let own = own.map(|text| text.split(',').filter_map(|range| range.parse().ok()).collect());
+    let pod_ranges = own.unwrap_or_else(|| wire::pod_ranges(&spec));
+    Ok((name, Node { ips, pod_ranges, zone, dns_cache }, labels))
 }
 
 static EMPTY: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::Object(serde_json::Map::new()));

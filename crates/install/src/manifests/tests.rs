@@ -253,3 +253,12 @@ fn objects_are_written_so_that_they_read_the_same() {
         to_yaml(&objects).split("---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect();
     assert_eq!(objects, again);
 }
+
+#[test]
+fn one_family_follows_from_the_other_where_that_is_chosen() {
+    let derived = "cni.ipam=derived,cni.derive.from=10.244.0.0/16:24,cni.derive.to=fd00:10:244::/48:64";
+    let args = args(&of(&[derived]), "DaemonSet", "dyad-agent");
+    for wanted in ["--ipam=derived", "--derive-from=10.244.0.0/16:24", "--derive-to=fd00:10:244::/48:64"] {
+        assert!(args.iter().any(|arg| arg == wanted), "{wanted}: {args:?}");
+    }
+}

@@ -56,6 +56,9 @@ fn a_node_tells_of_its_agent_and_both_families() {
     assert_eq!((found.agent, found.version.as_deref()), (Some(false), Some("2")), "the one that stays");
     assert_eq!(found.addresses, ["2001:db8::1", "192.0.2.1"]);
     assert_eq!(found.pod_cidrs.len(), 2);
+    let mut others = node.clone();
+    others["metadata"]["annotations"][POD_RANGES] = json!("10.0.0.0/24,fd00::/64,fd00:1::/80");
+    assert_eq!(of_node(&others, &pods).pod_cidrs[1..], ["fd00::/64", "fd00:1::/80"], "its agent's");
     assert_eq!(found.warnings, ["one", "two\nlines"]);
     assert_eq!(warnings("of another version"), ["of another version"]);
     assert_eq!(of_node(&node, &[]).agent, None);

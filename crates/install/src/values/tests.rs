@@ -70,6 +70,17 @@ fn what_makes_no_sense_is_named() {
         (&[], &["proxy.dataplane=ebpf"], "proxy.cgroupRoot: proxy.dataplane=ebpf needs it"),
         (&[], &["clusterCIDR={10.0.0.0/8,11.0.0.0/8}"], "clusterCIDR: one of each family at most"),
         (&[], &["clusterCIDR={10.0.0.0}"], "invalid"),
+        (&[], &["cni.ipam=derived"], "cni.derive.from: \"\" is no range with a length"),
+        (
+            &[],
+            &["cni.ipam=derived,cni.derive.from=10.0.0.0/16:24,cni.derive.to=fd00::/48:12"],
+            "cni.derive.to: the range fd00::/48 is smaller than one /12",
+        ),
+        (
+            &[],
+            &["cni.ipam=derived,cni.derive.from=10.0.0.0/16:24,cni.derive.to=10.9.0.0/16:24"],
+            "cni.derive.to: 10.0.0.0/16 and 10.9.0.0/16 are both IPv4",
+        ),
         (&[], &["cni.confDir=net.d"], "cni.confDir: \"net.d\" is no absolute path"),
         (&[], &["cni.binDir=/opt/../bin"], "cni.binDir: \"/opt/../bin\" is no absolute path"),
         (&[], &["dns.upstreams={a b}"], "dns.upstreams: \"a b\" is no server"),

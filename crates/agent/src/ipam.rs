@@ -1,0 +1,69 @@
+//! Which ranges a node's pods have their addresses from: pure.
+
+use dyad_net::{DeriveError, IpFamily, IpNet};
+
+use crate::config::Ipam;
+use crate::routes::Node;
+
+impl Ipam {
+    /// The ranges of a node, and what is wrong with them. Those of the family that others follow from come first.
+    pub(crate) fn ranges(&self, node: &Node) -> (Vec<IpNet>, Option<DeriveError>) {
+        match self {
+            Self::Kubernetes => (node.pod_ranges.clone(), None),
+            Self::Pool => (node.granted.clone(), None),
+            Self::Derived(derivation) => {
+                let of_family = |range: &&IpNet| IpFamily::from(**range) == derivation.from().family();
+                // Who gives it ranges of ours has chosen them.
+                let granted = node.granted.iter().any(|range| of_family(&range));
+                let source = if granted { &node.granted } else { &node.pod_ranges };
+                let source: Vec<IpNet> = source.iter().filter(of_family).copied().collect();
+                let (mut derived, mut problem) = (Vec::new(), None);
+                for range in &source {
+                    match derivation.derive(*range) {
+                        Ok(range) => derived.push(range),
+                        Err(error) => problem = problem.or(Some(error)),
+                    }
+                }
+                (source.into_iter().chain(derived).collect(), problem)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dyad_net::Derivation;
+
+    use super::*;
+
+    #[test]
+    fn one_family_follows_from_the_other_in_either_direction() {
+        let derived = |from: &str, to: &str| {
+            Ipam::Derived(Derivation::new(from.parse().unwrap(), to.parse().unwrap()).unwrap())
+        };
+        let (v4, v6) = ("10.244.0.0/16:24", "fd00:10:244::/48:64");
+        #[rustfmt::skip]
+        let cases = [
+            ("the Node's", Ipam::Kubernetes, "10.244.3.0/24", "10.9.0.0/26", "10.244.3.0/24"),
+            ("ours", Ipam::Pool, "10.244.3.0/24", "10.9.0.0/26", "10.9.0.0/26"),
+            ("IPv6 from IPv4", derived(v4, v6), "10.244.3.0/24", "", "10.244.3.0/24 fd00:10:244:3::/64"),
+            ("IPv4 from IPv6", derived(v6, v4), "fd00:10:244:3::/64", "", "fd00:10:244:3::/64 10.244.3.0/24"),
+            // All nodes do alike, whatever else some of them have.
+            ("both there", derived(v4, v6), "fd00:7::/64 10.244.3.0/24", "", "10.244.3.0/24 fd00:10:244:3::/64"),
+            ("ours first", derived(v4, v6), "10.244.3.0/24", "10.244.4.0/24 10.244.6.0/23",
+             "10.244.4.0/24 10.244.6.0/23 fd00:10:244:4::/64 fd00:10:244:6::/63"),
+            ("none yet", derived(v4, v6), "", "", ""),
+            ("of the other alone", derived(v4, v6), "fd00:7::/64", "", ""),
+        ];
+        let nets =
+            |text: &str| text.split_whitespace().map(|one| one.parse().unwrap()).collect::<Vec<IpNet>>();
+        for (what, ipam, of_node, granted, expected) in cases {
+            let node = Node { pod_ranges: nets(of_node), granted: nets(granted), ..Node::default() };
+            assert_eq!(ipam.ranges(&node), (nets(expected), None), "{what}");
+        }
+        let node = Node { pod_ranges: nets("10.244.3.0/24 10.96.0.0/24"), ..Node::default() };
+        let (ranges, problem) = derived(v4, v6).ranges(&node);
+        assert_eq!(ranges, nets("10.244.3.0/24 10.96.0.0/24 fd00:10:244:3::/64"));
+        assert!(problem.unwrap().to_string().contains("10.96.0.0/24 is not in 10.244.0.0/16"));
+    }
+}
