@@ -24,6 +24,9 @@ pub const DNS_CACHE: &str = "dyad.io/dns-cache";
 /// family first.
 pub const POD_CIDRS: &str = "dyad.io/pod-cidrs";
 
+/// The annotation by which a node asks `dyad controllers` for more ranges: how many of a family it should have (`IPv4=2`).
+pub const POD_CIDRS_WANTED: &str = "dyad.io/pod-cidrs-wanted";
+
 /// The annotation: the ranges this node's pods have their addresses from, those of the primary family first; absent where
 /// that is what `spec.podCIDRs` says.
 pub const POD_RANGES: &str = "dyad.io/pod-ranges";
@@ -51,6 +54,8 @@ pub struct Announcement {
     pub addresses: Option<String>,
     /// The ranges that pods have their addresses from.
     pub ranges: Option<String>,
+    /// How many ranges the node asks for.
+    pub wanted: Option<String>,
     /// What stands in the way.
     pub warnings: Option<String>,
 }
@@ -62,6 +67,7 @@ impl Announcement {
             dataplane: Some(status.dataplane.clone()),
             dns_cache: status.intercepts.then(|| joined(intercept)),
             addresses: (!status.chosen.is_empty()).then(|| joined(&status.chosen)),
+            wanted: status.wanted.clone(),
             ranges: has_own.then(|| joined(&status.pod_ranges)),
             warnings: (!status.warnings.is_empty()).then(|| json!(status.warnings).to_string()),
         }
@@ -96,6 +102,7 @@ pub(crate) async fn keep(
             DNS_CACHE: wanted.dns_cache,
             NODE_ADDRESSES: wanted.addresses,
             POD_RANGES: wanted.ranges,
+            POD_CIDRS_WANTED: wanted.wanted,
             WARNINGS: wanted.warnings,
         });
         let patch = json!({"metadata": {"annotations": annotations}});

@@ -25,7 +25,7 @@ use crate::{Status, with_causes};
 
 mod install;
 
-pub(crate) use install::{OURS, uninstall};
+pub(crate) use install::{NETWORK, OURS, uninstall};
 
 /// Requests that are worked on at once; further ones wait.
 const REQUESTS: usize = 64;

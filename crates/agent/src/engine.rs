@@ -8,11 +8,10 @@ use std::sync::Arc;
 use dyad_links::Handle;
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::policy::PeerNode;
-use dyad_program::{Compiler, Egress, Frontend, Name, NodeView, Scope};
+use dyad_program::{Compiler, Egress, Name, NodeView};
 use jiff::Timestamp;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
-use crate::addresses::{Seen, Wishes};
 use crate::checks::{self, Checks};
 use crate::config::{NodePorts, OwnPods, Routing};
 use crate::gate::{Arrival, Pods};
@@ -22,8 +21,9 @@ use crate::objects::{self, Pod};
 use crate::routes::{self, Node, Ways};
 use crate::switches::Switches;
 use crate::watch::{Change, Kind};
-use crate::{AgentError, Config, Status, claim, uplinks, warnings, with_causes};
+use crate::{AgentError, Config, Status, uplinks, with_causes};
 
+mod around;
 mod intercept;
 mod kernel;
 mod listed;
@@ -61,6 +61,8 @@ pub(crate) struct Engine {
     view_changed: bool,
     pods_due: bool,
     routes_due: bool,
+    /// Whether this node's pods may have come to have few addresses left.
+    wishes_due: bool,
     looks: u32,
     /// Addresses of nodes that the way to does not know pods.
     strangers: BTreeSet<IpAddr>,
@@ -119,6 +121,7 @@ impl Engine {
             view_changed: true,
             pods_due: true,
             routes_due: true,
+            wishes_due: true,
             looks: 0,
             strangers: BTreeSet::new(),
             reported: Vec::new(),
@@ -172,7 +175,7 @@ impl Engine {
     pub(crate) fn arrive(&mut self, arrival: Arrival) {
         let pod = self.pods.arrived(arrival.name.clone(), arrival.uid, arrival.pod, arrival.ready);
         // Its addresses may have been another's, whose link is no way to it.
-        self.pods_due = true;
+        (self.pods_due, self.wishes_due) = (true, true);
         self.compiler.set_pod(arrival.name, Some(pod));
     }
 
@@ -204,7 +207,7 @@ impl Engine {
     pub(crate) fn look(&mut self) {
         self.look_due = true;
         self.looks = (self.looks + 1) % LOOKS_PER_ROUTE_CHECK;
-        self.routes_due |= self.looks == 0;
+        (self.routes_due, self.wishes_due) = (self.routes_due || self.looks == 0, true);
     }
 
     fn set_node(&mut self, name: Name, mut node: Option<Node>) {
@@ -225,6 +228,8 @@ impl Engine {
             self.health.set_eligible(node.as_ref().is_some_and(|node| !node.leaving));
             self.reported = reported;
             let known = node.clone().unwrap_or_default();
+            // Until it is looked at, what somebody else has written there stays.
+            (self.wishes_due, self.status.wanted) = (true, known.announced.wanted.clone());
             self.status.announced = known.announced;
             (self.status.pod_ranges, self.status.node_ips) = (known.pod_ranges, known.ips);
             if problem.is_some() {
@@ -282,6 +287,9 @@ impl Engine {
         if addresses_due && let Err(failed) = self.look_around() {
             error.get_or_insert(failed);
         }
+        if std::mem::take(&mut self.wishes_due) {
+            self.ask_for_ranges();
+        }
         if let Err(failed) = self.program() {
             error.get_or_insert(failed);
         }
@@ -309,80 +317,6 @@ impl Engine {
             warn!(error, "the kernel is not what it should be; will be tried again");
         }
         self.status.last_error = error;
-    }
-
-    fn read_addresses(&mut self) -> Result<(), AgentError> {
-        let found = self.links.addresses()?;
-        claim::apply(&mut self.links, &self.config.intercept, &found)?;
-        self.addresses = found.into_iter().map(|address| address.net.addr()).collect();
-        let is_own = |ip: &&IpAddr| !self.config.intercept.contains(ip);
-        self.own_addresses = self.addresses.iter().filter(is_own).copied().collect();
-        self.kernel.set_addresses(&self.own_addresses)
-    }
-
-    /// What others have in nf_tables that is in the way.
-    fn look_at_tables(&self) -> Vec<String> {
-        let of_cluster: Vec<IpNet> = self
-            .config
-            .pod_ranges
-            .iter()
-            .filter(|(family, range)| **range != family.everything())
-            .map(|(_, range)| *range)
-            .collect();
-        let own = &self.compiler.node().own_pods;
-        let missing = own.iter().filter(|own| !of_cluster.iter().any(|range| range.contains(*own)));
-        let pods: Vec<IpNet> = of_cluster.iter().chain(missing).copied().collect();
-        match dyad_nft::others::look(&pods) {
-            Ok(others) => warnings::tables(&others, &pods, self.config.services),
-            // It is looked again.
-            Err(error) => {
-                debug!(error = with_causes(&error), "looking at tables of others");
-                Vec::new()
-            }
-        }
-    }
-
-    /// Chooses this node's addresses, and looks for what stands in the way, where the whole network is ours.
-    fn look_around(&mut self) -> Result<(), AgentError> {
-        if self.config.routing != Routing::None {
-            uplinks::keep_listening(&mut self.links, &self.switches)?;
-        }
-        let Some(cni) = &self.config.cni else { return Ok(()) };
-        let seen = Seen::read(&mut self.links)?;
-        let me = self.nodes.get(&self.me);
-        let before = me.and_then(|node| node.announced.addresses.as_deref()).unwrap_or_default();
-        let is_known = |(family, range): &(IpFamily, &IpNet)| **range != family.everything();
-        let of_pods = self.config.pod_ranges.iter().filter(is_known).map(|(_, range)| *range);
-        let view = self.compiler.node();
-        let ranges: Vec<IpNet> =
-            of_pods.chain(view.services.iter().copied()).chain(view.own_pods.iter().copied()).collect();
-        let of_services = |(_, at): &(Scope, Frontend)| match at {
-            Frontend::Address(ip, ..) => Some(*ip),
-            Frontend::NodePort(..) => None,
-        };
-        let tables = self.compiler.program().iter();
-        let virtual_ips =
-            tables.flat_map(|(_, table)| table.frontends.keys().filter_map(of_services)).collect();
-        let wishes = Wishes {
-            said: me.map(|node| &*node.said).unwrap_or_default(),
-            reported: &self.reported,
-            before: &objects::ips(before),
-            virtual_ips: &virtual_ips,
-            ranges: &ranges,
-        };
-        let chosen = seen.choose(&self.config, &wishes);
-        if chosen != self.status.chosen {
-            info!(?chosen, "addresses of this node");
-            self.status.chosen = chosen;
-        }
-        let mut found = warnings::look(cni, &seen.links);
-        found.extend(self.look_at_tables());
-        found.extend(self.status.range_problem.clone());
-        for text in found.iter().filter(|text| !self.status.warnings.contains(text)) {
-            warn!("{text}");
-        }
-        self.status.warnings = found;
-        Ok(())
     }
 
     fn program(&mut self) -> Result<(), AgentError> {

@@ -5,6 +5,10 @@ use dyad_net::{DeriveError, IpFamily, IpNet};
 use crate::config::Ipam;
 use crate::routes::Node;
 
+mod wanted;
+
+pub(crate) use wanted::wanted;
+
 impl Ipam {
     /// The ranges of a node, and what is wrong with them. Those of the family that others follow from come first.
     pub(crate) fn ranges(&self, node: &Node) -> (Vec<IpNet>, Option<DeriveError>) {

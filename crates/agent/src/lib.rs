@@ -48,8 +48,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 pub use announce::{
-    Announcement, DATAPLANE, DNS_CACHE, NODE_ADDRESS_OVERRIDE, NODE_ADDRESSES, POD_CIDRS, POD_RANGES,
-    WARNINGS,
+    Announcement, DATAPLANE, DNS_CACHE, NODE_ADDRESS_OVERRIDE, NODE_ADDRESSES, POD_CIDRS, POD_CIDRS_WANTED,
+    POD_RANGES, WARNINGS,
 };
 use checks::Checks;
 pub use claim::claim;
@@ -119,6 +119,8 @@ pub struct Status {
     pub pod_ranges: Vec<IpNet>,
     /// Why it has none, if there is something wrong with those it was given.
     pub range_problem: Option<String>,
+    /// How many ranges the node asks for.
+    pub wanted: Option<String>,
     /// The node's addresses, the first of a family being the one that counts.
     pub node_ips: Vec<IpAddr>,
     /// Those of them that are to be announced.

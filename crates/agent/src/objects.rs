@@ -194,6 +194,7 @@ impl Object for NodeObject {
                     dns_cache: annotation(announce::DNS_CACHE),
                     addresses: annotation(announce::NODE_ADDRESSES),
                     ranges: annotation(announce::POD_RANGES),
+                    wanted: annotation(announce::POD_CIDRS_WANTED),
                     warnings: annotation(announce::WARNINGS),
                 },
                 labels: self.metadata.labels.unwrap_or_default(),

@@ -28,6 +28,7 @@ mod cni;
 mod derived;
 mod intercept;
 mod policies;
+mod pool;
 mod proxy;
 mod tunnels;
 
