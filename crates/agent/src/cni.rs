@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dyad_cni::routed::{self, Settings};
+use dyad_cni::routed::{self, Connected, Settings};
 use dyad_cni::{CniError, Code, Command, RangeSet, Request, wire};
 use dyad_net::{DualStack, IpFamily, IpNet};
 use kube::{Api, Client};
@@ -22,8 +22,10 @@ use tracing::{debug, info, warn};
 use crate::gate::Gate;
 use crate::objects::PodObject;
 use crate::{Status, with_causes};
+use reaper::Reaper;
 
 mod install;
+mod reaper;
 
 pub(crate) use install::{NETWORK, OURS, uninstall};
 
@@ -57,13 +59,15 @@ struct Server {
     cni: Arc<Cni>,
     client: Client,
     gate: Gate,
+    reaper: Reaper,
     status: watch::Receiver<Status>,
 }
 
 /// Serves the socket and keeps what the runtime sees current, for ever.
 pub(crate) async fn keep(cni: Cni, client: Client, gate: Gate, status: watch::Receiver<Status>) {
     let cni = Arc::new(cni);
-    let server = Server { cni: Arc::clone(&cni), client, gate, status: status.clone() };
+    let (reaper, reaping) = reaper::start();
+    let server = Server { cni: Arc::clone(&cni), client, gate, reaper, status: status.clone() };
     let mut has_complained = false;
     let listener = loop {
         match listen(&cni.socket) {
@@ -78,7 +82,7 @@ pub(crate) async fn keep(cni: Cni, client: Client, gate: Gate, status: watch::Re
         }
     };
     info!(socket = %cni.socket.display(), "the CNI plugin is answered");
-    tokio::join!(server.serve(listener), install::keep(&cni, status));
+    tokio::join!(server.serve(listener), reaping, install::keep(&cni, status));
 }
 
 /// A socket in place of whatever has the name, without a moment in which nobody has it.
@@ -184,17 +188,26 @@ impl Server {
     async fn add(&self, request: Request) -> dyad_cni::Result<Value> {
         let settings = self.settings(&request, Code::TryAgainLater)?;
         let arriving = self.look_up(&request).await?;
-        let version = request.config.version;
-        let result = blocking(move || routed::add(&request, &settings)).await?;
+        let (version, same) = (request.config.version, request.clone());
+        let Connected { result, is_new } = blocking(move || routed::add(&request, &settings)).await?;
         if let Some((name, uid, pod)) = arriving {
             let ips = result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<IpAddr>>();
             let pod = dyad_program::policy::Pod { ips, ..pod };
-            self.gate
-                .pass(&name.0, &name.1, &uid, pod)
-                .await
-                .map_err(|error| CniError::new(Code::TryAgainLater, error.to_string()))?;
+            if let Err(error) = self.gate.pass(&name.0, &name.1, &uid, pod).await {
+                // Nothing of it stays: not every runtime takes back what has failed.
+                if is_new && let Err(error) = self.del(same).await {
+                    warn!(pod = name.1, %error, "can't take back a link; the runtime's DEL or GC does");
+                }
+                return Err(CniError::new(Code::TryAgainLater, error.to_string()));
+            }
         }
         Ok(result.to_json(version))
+    }
+
+    async fn del(&self, request: Request) -> dyad_cni::Result<()> {
+        let (coming, data_dir) = (self.reaper.coming(), self.cni.data_dir.clone());
+        blocking(move || routed::take_off(&request, &data_dir)).await?;
+        coming.reaped().await
     }
 
     /// The pod that is to be connected, by what the API says of it: policies ask for its labels. `None` for what is no
@@ -226,7 +239,7 @@ impl Server {
         match request.command {
             // Answered where it is not an error.
             Command::Add => Ok(()),
-            Command::Del => blocking(move || routed::del(&request, &data_dir)).await,
+            Command::Del => self.del(request).await,
             Command::Check => blocking(move || routed::check(&request, &data_dir)).await,
             Command::Gc => {
                 let valid = request.valid()?;

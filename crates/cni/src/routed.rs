@@ -56,13 +56,22 @@ impl Settings {
     }
 }
 
+/// A pod that is connected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connected {
+    /// What ADD answers.
+    pub result: CniResult,
+    /// Whether it was not before: who can't go on with it takes it back by [`del`].
+    pub is_new: bool,
+}
+
 /// What a pod link of a network is called by.
 fn key(network: &str, owner: &Owner) -> String {
     format!("{network}/{}/{}", owner.container, owner.ifname.as_deref().unwrap_or_default())
 }
 
 /// Connects a pod, or repairs its connection.
-pub fn add(request: &Request, settings: &Settings) -> Result<CniResult> {
+pub fn add(request: &Request, settings: &Settings) -> Result<Connected> {
     let (network, owner) = (&request.config.name, request.owner());
     let key = key(network, &owner);
     if key.len() > MAX_KEY {
@@ -78,7 +87,7 @@ pub fn add(request: &Request, settings: &Settings) -> Result<CniResult> {
         // Nothing half-made stays behind; the first error is the one that counts.
         let _ = release(&settings.data_dir, network, &owner);
     }
-    made
+    made.map(|result| Connected { result, is_new })
 }
 
 fn check_ranges(sets: &[RangeSet]) -> Result<()> {
@@ -167,12 +176,21 @@ fn connect(
 
 /// Disconnects a pod, of which anything may be gone already.
 pub fn del(request: &Request, data_dir: &Path) -> Result<()> {
-    let (network, owner) = (&request.config.name, request.owner());
-    let mut node = Handle::open()?;
-    pod::del(&mut node, &key(network, &owner))?;
-    release(data_dir, network, &owner)?;
+    take_off(request, data_dir)?;
     // Last, as the kernel takes its time.
-    Ok(pod::reap(&mut node)?)
+    reap()
+}
+
+/// The first part of [`del`]: the pod has neither routes nor addresses any more, its link waits for [`reap`].
+pub fn take_off(request: &Request, data_dir: &Path) -> Result<()> {
+    let (network, owner) = (&request.config.name, request.owner());
+    pod::del(&mut Handle::open()?, &key(network, &owner))?;
+    release(data_dir, network, &owner)
+}
+
+/// The second one, for all pods that were taken off: for many the kernel takes no longer than for one.
+pub fn reap() -> Result<()> {
+    Ok(pod::reap(&mut Handle::open()?)?)
 }
 
 fn release(data_dir: &Path, network: &str, owner: &Owner) -> Result<()> {

@@ -194,6 +194,104 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
     });
 }
 
+fn pod_namespace(dir: &Path, name: &str) -> (OwnedFd, PathBuf) {
+    let (netns, path) = (netns::create().unwrap(), dir.join(name));
+    let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&netns));
+    std::os::unix::fs::symlink(by_descriptor, &path).unwrap();
+    (netns, path)
+}
+
+/// The agent's end of the socket without an engine behind it: a node that is ready, whose gate lets nobody pass.
+async fn answering(cni: &Cni, client: Client) -> (status::Sender<Status>, tokio::task::JoinHandle<()>) {
+    let pod_ranges = ["10.244.1.0/24", "fd00:10:244:1::/64"].map(|range| range.parse().unwrap()).to_vec();
+    let ready = Status { synced: true, programmed: true, routed: true, pod_ranges, ..Status::default() };
+    let (sender, receiver) = status::channel(ready);
+    let (closed, _) = gate();
+    let task = tokio::spawn(crate::cni::keep(cni.clone(), client, closed, receiver));
+    let deadline = Instant::now() + PATIENCE;
+    while !cni.socket.exists() {
+        assert!(Instant::now() < deadline, "nobody listens");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    (sender, task)
+}
+
+fn noted(cni: &Cni) -> usize {
+    let store = dyad_cni::store::Store::open(&cni.data_dir, crate::cni::NETWORK).unwrap();
+    let taken = store.lock().unwrap().taken().unwrap();
+    taken.len()
+}
+
+fn pod_links() -> usize {
+    let links = Handle::open().unwrap().links().unwrap();
+    links.iter().filter(|link| link.name.starts_with("dy")).count()
+}
+
+#[test]
+fn a_pod_that_is_not_let_in_leaves_nothing() {
+    if !privileged("cni::a_pod_that_is_not_let_in_leaves_nothing") {
+        return;
+    }
+    on_a_node(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let cni = cni(dir.path());
+        let (pod, path) = pod_namespace(dir.path(), "pod");
+        let server = api_server().await;
+        let uid = labelled_pod(&Writer(Way::default().client(&server)), "web-0", "web", &[]).await;
+        let args = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID={uid}");
+        let (_ready, task) = answering(&cni, Way::default().client(&server)).await;
+        let refused = ask(&cni.socket, "ADD", &path, "c1", args.clone()).await.unwrap_err();
+        assert!(refused.code == 11 && refused.msg.contains("not ready for the pod"), "{refused}");
+        assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (0, 0, 0));
+        assert_eq!(
+            netns::within(pod.as_fd(), || Handle::open().unwrap().link("eth0").unwrap()).unwrap(),
+            None
+        );
+        // One that is there already is not taken away.
+        ask(&cni.socket, "ADD", &path, "c1", String::new()).await.unwrap();
+        ask(&cni.socket, "ADD", &path, "c1", args).await.unwrap_err();
+        assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (2, 1, 2));
+        task.abort();
+        server.shutdown().await;
+    });
+}
+
+#[test]
+fn pods_that_go_together_leave_nothing() {
+    if !privileged("cni::pods_that_go_together_leave_nothing") {
+        return;
+    }
+    on_a_node(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let cni = cni(dir.path());
+        let server = api_server().await;
+        let (_ready, task) = answering(&cni, Way::default().client(&server)).await;
+        let pods: Vec<_> = (0..40).map(|at| pod_namespace(dir.path(), &format!("pod{at}"))).collect();
+        let all = async |command| {
+            let begun = Instant::now();
+            let mut asked = JoinSet::new();
+            for (at, (_, path)) in pods.iter().enumerate() {
+                let (socket, path) = (cni.socket.clone(), path.clone());
+                asked.spawn(
+                    async move { ask(&socket, command, &path, &format!("c{at}"), String::new()).await },
+                );
+            }
+            while let Some(done) = asked.join_next().await {
+                done.unwrap().unwrap();
+            }
+            eprintln!("{command} of {}: {:?}", pods.len(), begun.elapsed());
+        };
+        all("ADD").await;
+        assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (80, 40, 80));
+        for _ in 0..2 {
+            all("DEL").await;
+            assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (0, 0, 0));
+        }
+        task.abort();
+        server.shutdown().await;
+    });
+}
+
 fn deny(app: &str) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny"},

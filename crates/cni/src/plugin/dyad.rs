@@ -34,8 +34,8 @@ impl Plugin for Dyad {
             Some(Some(result)) => Ok(result),
             Some(None) => Err(CniError::new(Code::Decode, "the node agent answered ADD without a result")),
             None => {
-                let result = routed::add(request, &alone(request)?)?;
-                Ok(result.to_json(request.config.version))
+                let made = routed::add(request, &alone(request)?)?;
+                Ok(made.result.to_json(request.config.version))
             }
         }
     }
