@@ -25,7 +25,7 @@ mod ipam;
 mod metrics;
 mod objects;
 mod routes;
-mod server;
+pub mod server;
 pub mod settings;
 mod switches;
 mod sysctl;

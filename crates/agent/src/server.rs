@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+pub use http::StatusCode;
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 /// Answers a request, by its path.
-pub(crate) type Handler = Arc<dyn Fn(&str) -> Response<Full<Bytes>> + Send + Sync>;
+pub type Handler = Arc<dyn Fn(&str) -> Response<Full<Bytes>> + Send + Sync>;
 
 /// Connections a server has at most; further ones wait.
 const CONNECTIONS: usize = 128;
@@ -30,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The sockets that make a service reachable in both families: those of the unspecified address and of loopback come
 /// in pairs, as people and their scrapers mean them.
-pub(crate) fn in_both_families(at: SocketAddr) -> Vec<SocketAddr> {
+pub fn in_both_families(at: SocketAddr) -> Vec<SocketAddr> {
     let pair = |v4: Ipv4Addr, v6: Ipv6Addr| {
         [IpAddr::from(v4), v6.into()].map(|ip| SocketAddr::new(ip, at.port())).to_vec()
     };
@@ -63,7 +64,7 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Serves `what` at an address until it is dropped. An address that can't be had is tried for again.
-pub(crate) async fn serve(at: SocketAddr, what: String, handler: Handler) {
+pub async fn serve(at: SocketAddr, what: String, handler: Handler) {
     let mut has_complained = false;
     let listener = loop {
         match listen(at) {
@@ -106,7 +107,7 @@ pub(crate) async fn serve(at: SocketAddr, what: String, handler: Handler) {
 }
 
 /// An answer in plain text.
-pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     answer(status, "text/plain; charset=utf-8", body)
 }
 

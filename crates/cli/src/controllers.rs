@@ -1,11 +1,15 @@
 //! `dyad controllers`: what runs once in a cluster whose network is Dyad's.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use dyad_controllers::{Grants, Pool, run_grants};
+use dyad_agent::server::{Handler, StatusCode, in_both_families, serve, text};
+use dyad_controllers::{Grants, Pool, Standing, run_grants};
 use dyad_net::{IpFamily, IpNet};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::agent;
@@ -40,6 +44,10 @@ pub(crate) struct ControllersArgs {
     /// The Lease by which the one that works is elected
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "kube-system/dyad-network-controllers")]
     lease: String,
+    /// Where /healthz and /metrics are; empty for nowhere. If another process has the address, as on a node that two run on,
+    /// it answers until it has gone
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10357", value_parser = bind_address)]
+    healthz_bind_address: BindAddress,
     /// How much to say: 4 and more for debugging (DYAD_LOG wins)
     #[arg(short, default_value_t = 0, value_name = "LEVEL")]
     v: u8,
@@ -77,8 +85,26 @@ impl ControllersArgs {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let identity = format!("{}-{:016x}", host.trim(), rand_id());
         let reserved = self.reserved_cidrs.iter().map(IpNet::trunc).collect();
-        Ok(Grants { pools, reserved, identity, lease: (namespace.to_owned(), name.to_owned()) })
+        let lease = (namespace.to_owned(), name.to_owned());
+        Ok(Grants { pools, reserved, identity, lease, standing: watch::Sender::default() })
     }
+}
+
+/// Where to listen, or nowhere.
+type BindAddress = Option<SocketAddr>;
+
+fn bind_address(text: &str) -> Result<BindAddress, String> {
+    let wrong = |_| "is no address with a port: write e.g. 0.0.0.0:10357 or [::1]:10357".to_owned();
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
+}
+
+/// Answers that it is alive, which is why nothing is asked of anybody else, and how it stands.
+fn handler(standing: watch::Receiver<Standing>) -> Handler {
+    Arc::new(move |path| match path {
+        "/healthz" | "/livez" => text(StatusCode::OK, "ok"),
+        "/metrics" => text(StatusCode::OK, standing.borrow().metrics()),
+        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+    })
 }
 
 /// Tells this process from all others of its host.
@@ -99,6 +125,9 @@ pub(crate) fn run(args: ControllersArgs) -> Result<ExitCode> {
     let grants = args.grants()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        for at in args.healthz_bind_address.into_iter().flat_map(in_both_families) {
+            tokio::spawn(serve(at, "health".into(), handler(grants.standing.subscribe())));
+        }
         let client = agent::client(args.kubeconfig.as_deref(), args.master.as_deref()).await?;
         run_grants(client, grants, agent::terminated()).await;
         Ok(ExitCode::SUCCESS)
@@ -136,5 +165,19 @@ mod tests {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(part), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn it_says_whether_it_is_alive_and_how_it_stands() {
+        use super::*;
+
+        assert_eq!(bind_address("").unwrap(), None);
+        assert_eq!(bind_address("[::1]:7").unwrap().unwrap().port(), 7);
+        assert!(bind_address("10357").unwrap_err().contains("no address with a port"));
+        let standing = watch::Sender::new(Standing { nodes: 2, ..Standing::default() });
+        let handler = handler(standing.subscribe());
+        assert_eq!(handler("/healthz").status(), 200);
+        assert_eq!(handler("/configz").status(), 404);
+        assert_eq!(handler("/metrics").status(), 200);
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -36,6 +36,39 @@ pub struct Grants {
     pub identity: String,
     /// The namespace and the name of the Lease by which one is elected.
     pub lease: (String, String),
+    /// Told how it stands.
+    pub standing: watch::Sender<Standing>,
+}
+
+/// How it stands, for whoever watches over the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether this one works.
+    pub leads: bool,
+    /// How many nodes there are; of these and what follows only the one that works knows.
+    pub nodes: usize,
+    /// How many ranges they hold.
+    pub ranges: usize,
+    /// How many nodes do not get all that they need.
+    pub short: usize,
+}
+
+impl Standing {
+    /// As Prometheus reads it (text format 0.0.4).
+    pub fn metrics(&self) -> String {
+        let Self { leads, nodes, ranges, short } = *self;
+        let gauges = [
+            ("leader", "Whether this process is the one that works", usize::from(leads)),
+            ("nodes", "Nodes that ranges are given to", nodes),
+            ("node_ranges", "Pod ranges that nodes hold", ranges),
+            ("nodes_short", "Nodes that do not get all the ranges that they need", short),
+        ];
+        let gauge = |(name, help, value)| {
+            let name = format!("dyad_controllers_{name}");
+            format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n")
+        };
+        gauges.map(gauge).concat()
+    }
 }
 
 /// Gives ranges until `shutdown` resolves, while this instance leads.
@@ -45,11 +78,13 @@ pub async fn run_grants(client: Client, grants: Grants, shutdown: impl Future<Ou
         loop {
             let lease = leader::acquire(&client, place, &grants.identity).await;
             info!(identity = grants.identity, "leading");
+            grants.standing.send_replace(Standing { leads: true, ..Standing::default() });
             tokio::select! {
                 // Nothing is written after the lease is lost.
                 () = leader::keep(&client, place, lease) => warn!("leadership lost; stopping all work"),
                 () = work(&client, &grants) => {}
             }
+            grants.standing.send_replace(Standing::default());
         }
     };
     tokio::select! {
@@ -98,6 +133,12 @@ async fn pass(
     all.sort_by_key(|node| (node.metadata.creation_timestamp.clone().map(|time| time.0), node.name_any()));
     let claimants: Vec<Claimant> = all.iter().map(|node| claimant(node)).collect();
     let wanted = pool::grant(&grants.pools, &grants.reserved, &claimants);
+    grants.standing.send_replace(Standing {
+        leads: true,
+        nodes: all.len(),
+        ranges: wanted.values().map(|grant| grant.ranges.len()).sum(),
+        short: wanted.values().filter(|grant| grant.problem.is_some()).count(),
+    });
     let api = Api::<Node>::all(client.clone());
     let mut is_done = true;
     for (node, claimant) in all.iter().zip(&claimants) {
@@ -161,6 +202,15 @@ fn claimant(node: &Node) -> Claimant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_it_stands_is_a_gauge_each() {
+        let text = Standing { leads: true, nodes: 3, ranges: 7, short: 1 }.metrics();
+        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE dyad_controllers_")).count(), 4);
+        for line in ["leader 1", "nodes 3", "node_ranges 7", "nodes_short 1"] {
+            assert!(text.contains(&format!("\ndyad_controllers_{line}\n")), "{line}: {text}");
+        }
+    }
 
     #[test]
     fn annotations_say_what_a_node_holds_and_asks_for() {

@@ -49,7 +49,7 @@ use tokio::task::JoinSet;
 
 pub use certificates::{Authority, Signer, Wanted};
 pub use clients::{Clients, MANAGER, SCHEDULER};
-pub use grants::{Grants, run_grants};
+pub use grants::{Grants, Standing, run_grants};
 use leader::CONTROLLERS;
 pub use pool::{Pool, PoolTextError};
 pub use selection::{NAMES, Selection, UnknownController};

@@ -204,6 +204,7 @@ pub enum Ipam {
 #[allow(missing_docs, reason = "values.yaml says what they mean")]
 pub struct Controllers {
     pub replicas: u32,
+    pub health_port: u16,
     pub extra_args: Vec<String>,
     pub resources: Map<String, Value>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dyad_cni::CniResult;
 use dyad_cni::store::{Owner, Store};
-use dyad_controllers::{Grants, run_grants};
+use dyad_controllers::{Grants, Standing, run_grants};
 
 use super::cni::{ask, cni};
 use super::*;
@@ -36,7 +36,9 @@ fn a_node_that_runs_out_of_addresses_gets_more_by_itself() {
             reserved: Vec::new(),
             identity: "test".into(),
             lease: ("default".into(), "test".into()),
+            standing: Default::default(),
         };
+        let standing = grants.standing.subscribe();
         let controllers =
             tokio::spawn(run_grants(Way::default().client(&server), grants, std::future::pending()));
         let config =
@@ -70,6 +72,8 @@ fn a_node_that_runs_out_of_addresses_gets_more_by_itself() {
         wants("IPv4=3").await;
         agent.until("given what others want", has("10.9.0.0/29,10.9.0.8/29,10.9.0.16/29,fd00:9::/64")).await;
         assert_eq!(agent.status.borrow().announced.wanted.as_deref(), Some("IPv4=3"));
+        let expected = Standing { leads: true, nodes: 1, ranges: 4, short: 0 };
+        assert_eq!(*standing.borrow(), expected);
         controllers.abort();
         agent.stop().await;
         server.shutdown().await;
