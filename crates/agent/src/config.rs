@@ -63,6 +63,8 @@ pub struct Config {
     /// The cgroup (a directory of a cgroup2 mount) whose processes the eBPF data plane serves; it is made if it is
     /// missing. Without one, nftables does everything.
     pub cgroup: Option<PathBuf>,
+    /// Whether the kubelet's is looked for where none is given.
+    pub find_cgroup: bool,
     /// Where `/healthz` and `/livez` are. Those of the unspecified address are in both families.
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` and `/proxyMode` are, likewise; those of loopback are in both families, too.
@@ -119,6 +121,7 @@ impl Config {
             node_ports: NodePorts::All,
             dataplane: Dataplane::Auto,
             cgroup: None,
+            find_cgroup: false,
             healthz: Some((Ipv4Addr::UNSPECIFIED, HEALTHZ_PORT).into()),
             metrics: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
             health_timeout: Duration::from_secs(60),

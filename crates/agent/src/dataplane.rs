@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dyad_ebpf::Executor;
@@ -11,7 +13,12 @@ use dyad_net::IpFamily;
 use dyad_program::{Compiler, Endpoint, Entry, Frontend, Op, Program, Scope};
 use tracing::{debug, info, warn};
 
+use crate::AgentError;
+use crate::cgroup::{self, NoCgroup};
 use crate::config::{Config, Dataplane};
+
+/// Where container runtimes bind the namespaces of pods.
+const NETNS: &str = "/run/netns";
 
 /// What was chosen.
 #[derive(Debug)]
@@ -23,24 +30,35 @@ pub(crate) struct Choice {
 }
 
 /// Chooses what the configuration and this machine allow. An error only if eBPF is asked for and can't be had.
-pub(crate) fn choose(config: &Config) -> Result<Choice, dyad_ebpf::Error> {
+pub(crate) fn choose(config: &Config) -> Result<Choice, AgentError> {
     let nftables = |why: String| Choice { sockets: None, text: format!("nftables: {why}") };
-    let opened = match (config.dataplane, &config.cgroup) {
+    let cgroup = match &config.cgroup {
+        Some(given) => Ok(given.clone()),
+        None if config.find_cgroup => cgroup::pods_cgroup(),
+        None => Err(NoCgroup::NotGiven),
+    };
+    let opened = match (config.dataplane, cgroup) {
         (Dataplane::Nftables, cgroup) => {
             // What an agent with other orders has left would go on as it was.
-            if let Some(cgroup) = cgroup.as_deref().filter(|cgroup| cgroup.exists()) {
-                detach(cgroup);
+            if let Some(cgroup) = cgroup.ok().filter(|cgroup| cgroup.exists()) {
+                detach(&cgroup);
             }
             return Ok(nftables("chosen by configuration".into()));
         }
-        (Dataplane::Auto, None) => return Ok(nftables("no cgroup is given whose processes to serve".into())),
-        (Dataplane::Ebpf, None) => Err(dyad_ebpf::Why::NoCgroup.into()),
-        (Dataplane::Auto | Dataplane::Ebpf, Some(cgroup)) => Sockets::open(cgroup),
+        (Dataplane::Auto | Dataplane::Ebpf, Ok(cgroup)) => {
+            info!(cgroup = %cgroup.display(), "looking whether eBPF can serve these processes");
+            Sockets::open(&cgroup).map_err(AgentError::from)
+        }
+        (Dataplane::Auto | Dataplane::Ebpf, Err(error)) => Err(error.into()),
     };
     match opened {
         Ok(sockets) => Ok(Choice { sockets: Some(sockets), text: "ebpf".into() }),
         Err(error) if config.dataplane == Dataplane::Ebpf => Err(error),
-        Err(error) => Ok(nftables(crate::with_causes(&error))),
+        Err(error) => {
+            // The kind of error says nothing that its causes do not.
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), crate::with_causes);
+            Ok(nftables(why))
+        }
     }
 }
 
@@ -166,16 +184,15 @@ impl Sockets {
             return;
         }
         let mut ended = 0;
-        for pid in one_per_namespace(&self.cgroup) {
+        for place in namespaces(&self.cgroup) {
             let (executor, gone) = (&self.executor, &gone);
             // A pod that has ended meanwhile has no connections any more.
-            let reset = netns::of_process(pid).and_then(|netns| {
-                netns::within(std::os::fd::AsFd::as_fd(&netns), || executor.reset_sockets(gone))
-            });
-            match reset {
+            let Ok(netns) = fs::File::open(&place) else { continue };
+            let at = place.display();
+            match netns::within(netns.as_fd(), || executor.reset_sockets(gone)) {
                 Ok(Ok(count)) => ended += count,
-                Ok(Err(error)) => debug!(pid, error = crate::with_causes(&error), "ending connections"),
-                Err(error) => debug!(pid, error = crate::with_causes(&error), "entering a pod's namespace"),
+                Ok(Err(error)) => debug!(%at, error = crate::with_causes(&error), "ending connections"),
+                Err(error) => debug!(%at, error = crate::with_causes(&error), "entering a pod's namespace"),
             }
         }
         if ended > 0 {
@@ -184,10 +201,24 @@ impl Sockets {
     }
 }
 
-/// One process for each network namespace of a cgroup and those below it.
-fn one_per_namespace(cgroup: &Path) -> Vec<u32> {
+/// Whether container runtimes name namespaces of pods so: `cni-...` (containerd), or by a UUID (CRI-O).
+fn is_of_pod(name: &str) -> bool {
+    name.starts_with("cni-") || name.len() == 36 && name.split('-').count() == 5
+}
+
+/// Where each network namespace of pods is: that of a process of the cgroup or those below it, or one that a container
+/// runtime has bound to a name. In a container without the machine's processes there are only those.
+fn namespaces(cgroup: &Path) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
+    let mut add = |place: PathBuf| {
+        let of = fs::metadata(&place).map(|of| (of.dev(), of.ino()));
+        if of.is_ok_and(|of| seen.insert(of)) {
+            found.push(place);
+        }
+    };
+    let bound = fs::read_dir(NETNS).into_iter().flatten().filter_map(Result::ok);
+    bound.filter(|of| of.file_name().to_str().is_some_and(is_of_pod)).for_each(|of| add(of.path()));
     let mut open = vec![cgroup.to_path_buf()];
     while let Some(dir) = open.pop() {
         let below = fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok);
@@ -195,11 +226,9 @@ fn one_per_namespace(cgroup: &Path) -> Vec<u32> {
             below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|of| of.path()),
         );
         let processes = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        for pid in processes.lines().filter_map(|line| line.parse::<u32>().ok()) {
-            let namespace = fs::read_link(format!("/proc/{pid}/ns/net"));
-            if namespace.is_ok_and(|namespace| seen.insert(namespace)) {
-                found.push(pid);
-            }
+        // Those that this one can't see are 0.
+        for pid in processes.lines().filter(|pid| *pid != "0") {
+            add(format!("/proc/{pid}/ns/net").into());
         }
     }
     found

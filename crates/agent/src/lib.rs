@@ -12,6 +12,7 @@
 
 mod addresses;
 mod announce;
+mod cgroup;
 mod checks;
 mod claim;
 mod cleanup;
@@ -51,6 +52,7 @@ pub use announce::{
     Announcement, DATAPLANE, DNS_CACHE, NODE_ADDRESS_OVERRIDE, NODE_ADDRESSES, POD_CIDRS, POD_CIDRS_WANTED,
     POD_RANGES, WARNINGS,
 };
+pub use cgroup::{NoCgroup, pods_cgroup};
 use checks::Checks;
 pub use claim::claim;
 pub use cleanup::cleanup;
@@ -153,6 +155,9 @@ pub enum AgentError {
     /// The kernel does not let us program sockets.
     #[error("can't work on sockets (--dataplane nftables does without)")]
     Sockets(#[from] dyad_ebpf::Error),
+    /// There are no pods whose sockets could be programmed.
+    #[error("can't work on sockets (--dataplane nftables does without)")]
+    NoCgroup(#[from] NoCgroup),
     /// The kernel's word of changes can't be waited for.
     #[error("can't wait for changes of tables")]
     Wait(#[source] std::io::Error),

@@ -65,7 +65,7 @@ pub struct Settings {
 pub struct Extras {
     /// What executes the program.
     pub dataplane: Dataplane,
-    /// The cgroup whose processes the eBPF data plane serves.
+    /// The cgroup whose processes the eBPF data plane serves; that of the kubelet's pods if not given.
     pub cgroup: Option<PathBuf>,
     /// Whether policies are somebody else's to enforce.
     pub no_network_policy: bool,
@@ -209,6 +209,7 @@ impl Settings {
             // What goes from pod to pod in eBPF is not seen by whoever serves Services.
             dataplane: if extras.no_services { Dataplane::Nftables } else { extras.dataplane },
             cgroup: extras.cgroup.clone(),
+            find_cgroup: true,
             healthz: bind_address(
                 "--healthz-bind-address",
                 self.healthz_bind_address.as_deref(),

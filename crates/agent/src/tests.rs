@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
+mod cgroup;
 mod cni;
 mod derived;
 mod intercept;

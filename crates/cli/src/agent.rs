@@ -33,7 +33,8 @@ pub(crate) struct AgentArgs {
     /// What carries Services: auto, nftables or ebpf
     #[arg(long, value_name = "MODE", default_value = "auto")]
     dataplane: Dataplane,
-    /// A directory of a cgroup2 mount with all pods, for eBPF, e.g. /sys/fs/cgroup/kubepods.slice
+    /// A directory of a cgroup2 mount with all pods, for eBPF, e.g. /sys/fs/cgroup/kubepods.slice [default: the kubelet's,
+    /// which is looked for]
     #[arg(long, value_name = "DIR")]
     cgroup_root: Option<PathBuf>,
     /// The cluster's pod ranges, one of each family, with a comma between them
@@ -258,7 +259,8 @@ pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
     let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     if args.cleanup {
-        dyad_agent::cleanup(args.cgroup_root.as_deref(), args.network.cni().as_ref(), Some(&args.run_dir))?;
+        let cgroup = args.cgroup_root.or_else(|| dyad_agent::pods_cgroup().ok());
+        dyad_agent::cleanup(cgroup.as_deref(), args.network.cni().as_ref(), Some(&args.run_dir))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut settings = args.settings();

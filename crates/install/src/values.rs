@@ -251,12 +251,6 @@ impl Values {
         one_of_each("clusterCIDR", &families)?;
         let families: Vec<_> = self.dns.cluster_ips.iter().map(|ip| IpFamily::from(*ip)).collect();
         one_of_each("dns.clusterIPs", &families)?;
-        if self.proxy.dataplane == Dataplane::Ebpf && self.proxy.cgroup_root.is_empty() {
-            return Err(wrong(
-                "proxy.cgroupRoot",
-                "proxy.dataplane=ebpf needs it, as /sys/fs/cgroup/kubepods.slice (systemd) or /sys/fs/cgroup/kubepods",
-            ));
-        }
         if self.cni.ipam == Ipam::Derived {
             self.cni.derive.check()?;
         }

@@ -67,7 +67,7 @@ fn what_makes_no_sense_is_named() {
             &[],
             "image.tag: 1.1 is a number, and a text is wanted: write it in quotes",
         ),
-        (&[], &["proxy.dataplane=ebpf"], "proxy.cgroupRoot: proxy.dataplane=ebpf needs it"),
+        (&[], &["proxy.cgroupRoot=kubepods"], "proxy.cgroupRoot: \"kubepods\" is no absolute path"),
         (&[], &["clusterCIDR={10.0.0.0/8,11.0.0.0/8}"], "clusterCIDR: one of each family at most"),
         (&[], &["clusterCIDR={10.0.0.0}"], "invalid"),
         (&[], &["cni.ipam=derived"], "cni.derive.from: \"\" is no range with a length"),
