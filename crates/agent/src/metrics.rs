@@ -58,6 +58,8 @@ struct Counts {
     livez: BTreeMap<Code, u64>,
     repairs: u64,
     dataplane: Option<(&'static str, String)>,
+    /// What stands in the way, by kind; empty where nobody looks.
+    warnings: BTreeMap<&'static str, usize>,
     /// Where a DNS server of the node is configured.
     intercepts: Option<bool>,
 }
@@ -103,6 +105,7 @@ impl Metrics {
             livez: BTreeMap::from([(200, 0), (503, 0)]),
             repairs: 0,
             dataplane: None,
+            warnings: BTreeMap::new(),
             intercepts: None,
         }))
     }
@@ -187,6 +190,11 @@ impl Metrics {
 
     pub(crate) fn set_dataplane(&self, dataplane: &'static str, reason: &str) {
         self.counts().dataplane = Some((dataplane, reason.to_owned()));
+    }
+
+    /// How much of each kind stands in the way.
+    pub(crate) fn set_warnings(&self, counts: impl Iterator<Item = (&'static str, usize)>) {
+        self.counts().warnings = counts.collect();
     }
 
     pub(crate) fn set_intercepts(&self, intercepts: bool) {
@@ -289,6 +297,11 @@ impl Metrics {
             "How often changes that others had made to our rules were undone",
             [(String::new(), counts.repairs as f64)],
         );
+        if !counts.warnings.is_empty() {
+            let warnings =
+                counts.warnings.iter().map(|(kind, count)| (format!("kind=\"{kind}\""), *count as f64));
+            text.gauge("dyad_agent_warnings", "What stands in the way on this node", warnings);
+        }
         if let Some((dataplane, reason)) = &counts.dataplane {
             let mut labels = format!("dataplane=\"{dataplane}\",reason=\"");
             // Writing to a string can't fail.
@@ -329,6 +342,7 @@ mod tests {
         metrics.synced(Sync { took: Duration::from_micros(1500), is_full: false });
         metrics.set_no_local(&BTreeMap::from([((IpFamily::V6, Traffic::External), 3)]));
         metrics.set_dataplane("nftables", "a \"reason\"\nin two lines");
+        metrics.set_warnings([("table", 2), ("link", 0)].into_iter());
         let text = metrics.render();
         for line in [
             "# TYPE kubeproxy_sync_proxy_rules_duration_seconds histogram",
@@ -343,6 +357,8 @@ mod tests {
             "kubeproxy_sync_proxy_rules_service_changes_total 1",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv6\",traffic_policy=\"external\"} 3",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"internal\"} 0",
+            "dyad_agent_warnings{kind=\"table\"} 2",
+            "dyad_agent_warnings{kind=\"link\"} 0",
             "dyad_agent_dataplane_info{dataplane=\"nftables\",reason=\"a \\\"reason\\\"\\nin two lines\"} 1",
         ] {
             assert!(text.lines().any(|of| of == line), "{line} is not in\n{text}");

@@ -60,20 +60,22 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
     (38, "CAP_PERFMON", "eBPF can't be used on some kernels"),
 ];
 
-/// What there is to tell.
-pub(crate) fn look(cni: &Cni, links: &[Link]) -> Vec<String> {
-    let mut found = configurations(&cni.conf_dir);
-    for link in links {
-        if let Some((_, whose)) = LEFTOVERS.iter().find(|(start, _)| link.name.starts_with(start)) {
-            found.push(format!(
-                "link {} is of another network, {whose}: if that is gone, delete the link",
-                link.name
-            ));
-        }
-    }
+/// What there is to tell, by kind.
+pub(crate) type Found = Vec<(&'static str, Vec<String>)>;
+
+/// What there is to tell of files, links and this process.
+pub(crate) fn look(cni: &Cni, links: &[Link]) -> Found {
+    let leftover = |link: &Link| {
+        let (_, whose) = LEFTOVERS.iter().find(|(start, _)| link.name.starts_with(start))?;
+        let name = &link.name;
+        Some(format!("link {name} is of another network, {whose}: if that is gone, delete the link"))
+    };
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    found.extend(missing(&status));
-    found
+    vec![
+        ("configuration", configurations(&cni.conf_dir)),
+        ("link", links.iter().filter_map(leftover).collect()),
+        ("capability", missing(&status)),
+    ]
 }
 
 /// Firewalls that pods in `ranges` don't pass, and what others have left in tables; kube-proxy's matters if we serve Services.

@@ -100,8 +100,10 @@ impl Engine {
             self.status.chosen = chosen;
         }
         let mut found = warnings::look(cni, &seen.links);
-        found.extend(self.look_at_tables());
-        found.extend(self.status.range_problem.clone());
+        found.push(("table", self.look_at_tables()));
+        found.push(("range", self.status.range_problem.iter().cloned().collect()));
+        self.metrics.set_warnings(found.iter().map(|(kind, texts)| (*kind, texts.len())));
+        let found: Vec<String> = found.into_iter().flat_map(|(_, texts)| texts).collect();
         for text in found.iter().filter(|text| !self.status.warnings.contains(text)) {
             warn!("{text}");
         }
