@@ -26,6 +26,7 @@ pub(crate) fn node() -> NodeView {
         name: "node1".into(),
         own_pods: nets(["10.128.1.0/24", "fd00:10:244:1::/64"]),
         cluster_pods: both("10.128.0.0/9", "fd00:10:244::/48"),
+        node_pods: [].into(),
         services: nets(["10.96.0.0/12", "fd00:10:96::/108"]),
         nodes: [].into(),
         zone: None,

@@ -24,6 +24,7 @@ fn node() -> NodeView {
         name: "node1".into(),
         own_pods: list(&["10.244.1.0/24", "fd00:10:244:1::/64"]),
         cluster_pods: both("10.244.0.0/16", "fd00:10:244::/56"),
+        node_pods: [].into(),
         services: list(&["10.96.0.0/16", "fd00:10:96::/112"]),
         nodes: nodes.into(),
         zone: Some("a".into()),

@@ -94,6 +94,7 @@ impl Engine {
             name: config.node_name.clone(),
             own_pods: Vec::new(),
             cluster_pods: config.pod_ranges.clone(),
+            node_pods: BTreeSet::new(),
             services: config.service_ranges.clone().unwrap_or_default(),
             nodes: BTreeSet::new(),
             zone: None,
@@ -381,9 +382,13 @@ impl Engine {
                 self.config.pod_ranges.iter().filter_map(known).collect()
             }
         };
+        // Beside another network, what nodes are given may not be what their pods have.
+        let is_ours = self.config.cni.is_some() || self.config.routing != Routing::None;
+        let of_nodes = || self.nodes.values().flat_map(|node| &node.pod_ranges).map(IpNet::trunc);
         let learnt = || self.service_ranges.values().flatten().copied().collect();
         NodeView {
             own_pods,
+            node_pods: if is_ours { of_nodes().collect() } else { BTreeSet::new() },
             services: self.config.service_ranges.clone().unwrap_or_else(learnt),
             zone: me.and_then(|node| node.zone.clone()),
             node_ports: match &self.config.node_ports {

@@ -165,13 +165,18 @@ impl Settings {
         let pod_ranges = DualStack::from_ordered(ranges)
             .ok_or_else(|| wrong("the machine", "", "speaks neither IPv4 nor IPv6"))?;
         let own_pods = self.own_pods()?;
+        // Where the network is ours, pods have what nodes are given.
+        let is_others = extras.cni.is_none() && extras.routing == Routing::None;
         for (family, range) in pod_ranges.iter() {
-            if own_pods == OwnPods::OfCluster && *range == family.everything() {
+            if !is_others || *range != family.everything() {
+                continue;
+            }
+            if own_pods == OwnPods::OfCluster {
                 warnings.push(format!(
                     "--cluster-cidr has no {family} range: this node's pods are told by its spec.podCIDRs",
                 ));
             }
-            if extras.masquerade_pods && *range == family.everything() {
+            if extras.masquerade_pods {
                 warnings
                     .push(format!("--cluster-cidr has no {family} range: no {family} pod is masqueraded"));
             }

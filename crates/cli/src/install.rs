@@ -222,7 +222,8 @@ fn check_flags(objects: &[Value]) -> Result<()> {
 
 /// What was found, and what it means.
 fn tell(plan: &Plan) {
-    let list = |items: &[String]| if items.is_empty() { "not known".to_owned() } else { items.join(", ") };
+    let list =
+        |items: &[String], none: &str| if items.is_empty() { none.to_owned() } else { items.join(", ") };
     let survey = &plan.survey;
     let texts = |ranges: &[_]| -> Vec<String> { ranges.iter().map(ToString::to_string).collect() };
     let families: Vec<String> = survey.families.iter().map(ToString::to_string).collect();
@@ -234,9 +235,9 @@ fn tell(plan: &Plan) {
         "Kubernetes {}, {} nodes, families {}\nPod ranges {}; Service ranges {}; API server at {}\n",
         survey.version,
         survey.nodes,
-        list(&families),
-        list(&texts(&survey.pod_ranges)),
-        list(&texts(&survey.service_ranges)),
+        list(&families, "not known"),
+        list(&texts(&survey.pod_ranges), "of each node"),
+        list(&texts(&survey.service_ranges), "not known"),
         api.unwrap_or_else(|| "its Service alone".into()),
     ));
     plan.notes.iter().for_each(|note| warning(note));

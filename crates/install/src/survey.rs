@@ -113,13 +113,6 @@ impl Survey {
                 self.version
             ));
         }
-        if self.pod_ranges.is_empty() && values.cluster_cidr.is_empty() {
-            notes.push(
-                "nothing in the cluster says the ranges of all pods: without --set clusterCIDR={...} no pod is masqueraded, \
-                 and pods are told by spec.podCIDRs of their nodes"
-                    .into(),
-            );
-        }
         if self.api.is_empty() && values.api.host.is_empty() && values.proxy.enabled {
             notes.push(
                 "no address of the API server is known that needs no Service: agents can't start where nothing else \

@@ -48,6 +48,7 @@ fn node() -> NodeView {
         name: "node1".into(),
         own_pods: vec!["10.128.1.0/24".parse().unwrap()],
         cluster_pods: both("10.128.0.0/9", "fd00:10:244::/56"),
+        node_pods: [].into(),
         services: ["10.96.0.0/12", "fd00:10:96::/108"].map(|range| range.parse().unwrap()).into(),
         nodes: ["192.0.2.1".parse().unwrap()].into(),
         zone: Some("a".into()),

@@ -185,8 +185,12 @@ pub struct NodeView {
     /// The pod ranges of the node itself. What comes from there is never masqueraded on its way to a Service, for
     /// the answer passes this node anyway. Empty until the node has been given its ranges.
     pub own_pods: Vec<IpNet>,
-    /// The ranges of all pods. Their families are those of the program.
+    /// The ranges of all pods. Their families are those of the program. A family whose range is not known has that of
+    /// everything.
     pub cluster_pods: DualStack<IpNet>,
+    /// The pod ranges of all nodes, where the network goes by them: they count beside those of the cluster, and in place
+    /// of one that is not known.
+    pub node_pods: BTreeSet<IpNet>,
     /// The ranges of all cluster IPs, however many there are (KEP-1880): an address of these without a Service is
     /// refused.
     pub services: Vec<IpNet>,

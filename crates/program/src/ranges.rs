@@ -16,8 +16,10 @@ pub(crate) fn of_node(node: &NodeView, family: IpFamily) -> BTreeSet<(RangeSet, 
     };
     let masqueraded = own.iter().copied().filter(is_masqueraded).collect();
     let closed = if node.open_pods { Vec::new() } else { global };
-    let pods: Vec<IpNet> =
-        node.cluster_pods.iter().map(|(_, range)| *range).chain(own.iter().copied()).collect();
+    let of_nodes = || node.node_pods.iter().filter(|range| IpFamily::from(**range) == family).copied();
+    let is_told = |range: &IpNet| *range != family.everything() || of_nodes().next().is_none();
+    let of_cluster = node.cluster_pods.get(family).copied().filter(is_told);
+    let pods: Vec<IpNet> = of_cluster.into_iter().chain(of_nodes()).chain(own.iter().copied()).collect();
     let nodes = || node.nodes.iter().copied();
     let cluster = nodes().map(IpNet::from).chain(pods.iter().copied());
     let friends = nodes().filter(|ip| !node.egress.strangers.contains(ip)).map(IpNet::from);
@@ -93,6 +95,13 @@ mod tests {
         let with = |text: &str| texts(&other, Known).contains(&text.to_owned());
         assert!(!with("192.0.2.2/32") && with("198.51.100.0/24"));
         assert!(texts(&other, Cluster).contains(&"192.0.2.2/32".to_owned()), "it is no outside for that");
+        view.cluster_pods = view.cluster_pods.map(|family, _| family.everything());
+        assert_eq!(texts(&view, Known), ["0.0.0.0/0", "::/0"], "nobody is a stranger while nothing is known");
+        view.node_pods = ["10.1.0.0/24", "10.1.1.0/24"].map(|range| range.parse().unwrap()).into();
+        let known = texts(&view, Known);
+        assert!(known.contains(&"10.1.0.0/23".to_owned()) && known.contains(&"10.244.0.0/23".to_owned()));
+        assert!(!known.contains(&"0.0.0.0/0".to_owned()), "{known:?}");
+        assert!(known.contains(&"::/0".to_owned()), "nodes say nothing of IPv6");
         view.open_pods = true;
         view.masquerade_pods = false;
         assert_eq!(texts(&view, Closed), [""; 0]);

@@ -17,6 +17,7 @@ pub(crate) fn node() -> NodeView {
         name: "node1".into(),
         own_pods: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
         cluster_pods: both("10.244.0.0/16", "fd00:10:244::/56"),
+        node_pods: [].into(),
         services: ["10.96.0.0/16", "fd00:10:96::/112"].map(|range| range.parse().unwrap()).into(),
         nodes: ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(ip).into(),
         zone: Some("a".into()),

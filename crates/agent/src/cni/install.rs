@@ -134,7 +134,10 @@ pub(crate) fn uninstall(cni: &Cni) -> io::Result<()> {
     }
     absent_is_fine(fs::remove_file(cni.bin_dir.join(PLUGIN)))?;
     absent_is_fine(fs::remove_file(&cni.socket))?;
-    absent_is_fine(fs::remove_dir_all(cni.data_dir.join(NETWORK)))
+    absent_is_fine(fs::remove_dir_all(cni.data_dir.join(NETWORK)))?;
+    // Others' networks stay, and so does where they are.
+    let _ = fs::remove_dir(&cni.data_dir);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -184,9 +187,12 @@ mod tests {
         let mode = fs::metadata(cni.bin_dir.join(PLUGIN)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
         fs::create_dir_all(cni.data_dir.join(NETWORK)).unwrap();
-        uninstall(&cni).unwrap();
+        fs::create_dir_all(cni.data_dir.join("another")).unwrap();
         uninstall(&cni).unwrap();
         assert_eq!(names(&cni.bin_dir), ["bridge", "loopback"]);
-        assert_eq!((names(&cni.conf_dir), names(&cni.data_dir)), (Vec::new(), Vec::new()));
+        assert_eq!((names(&cni.conf_dir), names(&cni.data_dir)), (Vec::new(), vec!["another".to_owned()]));
+        fs::remove_dir(cni.data_dir.join("another")).unwrap();
+        uninstall(&cni).unwrap();
+        assert!(!cni.data_dir.exists());
     }
 }

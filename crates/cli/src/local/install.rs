@@ -69,11 +69,11 @@ pub(super) async fn install(site: Site<'_>, steps: &RefCell<Steps>) -> Result<()
     Ok(())
 }
 
-/// What nothing in the cluster says: its pod ranges, and where its API server is as long as there are no Services.
+/// What nothing in the cluster says: where its API server is as long as there are no Services.
 fn own(spec: &ClusterSpec) -> Result<String> {
     let api: IpAddr = *spec.addresses_by_family(Place::Api)?.primary();
     // JSON is YAML.
-    Ok(json!({"clusterCIDR": spec.pod_ranges, "api": {"host": api, "port": API_PORT}}).to_string())
+    Ok(json!({"api": {"host": api, "port": API_PORT}}).to_string())
 }
 
 /// This program and the one beside it.

@@ -88,6 +88,7 @@ impl<'a> Cluster<'a> {
             name: String::new(),
             own_pods: Vec::new(),
             cluster_pods,
+            node_pods: [].into(),
             services: service_ranges,
             nodes: nodes.values().flat_map(|node| node.ips.iter().copied()).collect(),
             zone: None,

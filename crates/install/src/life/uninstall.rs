@@ -19,6 +19,8 @@ use crate::{
 const CLEANUP: &str = "dyad-cleanup";
 /// The lease of the controllers.
 const LEASE: &str = "dyad-network-controllers";
+/// For how long pods that end are waited for, twice their grace period.
+const ENDING: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -50,11 +52,22 @@ pub async fn uninstall(
         Removal { notes: owners.iter().filter_map(Owner::remembered).collect(), ..Removal::default() };
     let cleanup = cleanup(client, namespace, values).await?;
     let managers = [&[MANAGER][..], &owner::OTHERS].concat();
-    // Agents and controllers first: they would make anew what goes.
-    for (kind, object) in made_by(client, &managers).await? {
-        let runs = kind == kinds::DEPLOYMENT || kind == kinds::DAEMON_SET;
-        if runs && object["metadata"]["name"] != CLEANUP {
-            delete(client, kind, &object, false, &mut progress).await?;
+    // First what would make anew what goes. Pods with links end before the agents do: when nodes have no network, runtimes
+    // can end no pod, and those that end already hang.
+    let has_agents = get(client, kinds::DAEMON_SET, namespace, "dyad-agent").await?.is_some();
+    let programs = made_by(client, &managers).await?;
+    for (kind, object) in programs.iter().filter(|(kind, _)| *kind == kinds::DEPLOYMENT) {
+        delete(client, *kind, object, false, &mut progress).await?;
+    }
+    if has_agents {
+        let linked = format!("{PART_OF}={PART_OF_VALUE},k8s-app notin (dyad-agent,{CLEANUP})");
+        let soon = deadline.min(Instant::now() + ENDING);
+        // Whoever hangs for another reason must not keep everything else.
+        let _ = until_no_pods(client, namespace, &linked, soon).await;
+    }
+    for (kind, object) in programs.iter().filter(|(kind, _)| *kind == kinds::DAEMON_SET) {
+        if object["metadata"]["name"] != CLEANUP {
+            delete(client, *kind, object, false, &mut progress).await?;
         }
     }
     until_no_pods(client, namespace, "k8s-app=dyad-agent", deadline).await?;

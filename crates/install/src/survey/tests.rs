@@ -92,10 +92,7 @@ fn what_others_do_is_not_done_twice_by_mistake() {
     assert!(check("dns.enabled=true", all).is_err(), "names have one Service");
     assert_eq!(check("dns.enabled=true,dns.service=dyad-dns", all), Ok(()));
     let notes = survey.notes(&Values::default()).join("\n");
-    assert!(
-        notes.contains("kube-proxy --cleanup") && notes.contains("clusterCIDR") && notes.contains("api.host"),
-        "{notes}"
-    );
+    assert!(notes.contains("kube-proxy --cleanup") && notes.contains("api.host"), "{notes}");
     let mut ours = daemon_set("kube-system", "cilium");
     ours["metadata"]["labels"] = json!({PART: "dyad"});
     assert!(others::find(&[ours], None).is_empty());

@@ -49,6 +49,7 @@ mod tests {
             name: "node1".into(),
             own_pods: vec!["10.244.1.0/24".parse().unwrap()],
             cluster_pods: both("10.244.0.0/16", "fd00:10:244::/56"),
+            node_pods: [].into(),
             services: ["10.96.0.0/16", "fd00:10:96::/112"].map(|range| range.parse().unwrap()).to_vec(),
             nodes: Default::default(),
             zone: None,
