@@ -184,7 +184,7 @@ impl Sockets {
             return;
         }
         let mut ended = 0;
-        for place in namespaces(&self.cgroup) {
+        for place in namespaces(&self.cgroup, Path::new(NETNS)) {
             let (executor, gone) = (&self.executor, &gone);
             // A pod that has ended meanwhile has no connections any more.
             let Ok(netns) = fs::File::open(&place) else { continue };
@@ -208,7 +208,7 @@ fn is_of_pod(name: &str) -> bool {
 
 /// Where each network namespace of pods is: that of a process of the cgroup or those below it, or one that a container
 /// runtime has bound to a name. In a container without the machine's processes there are only those.
-fn namespaces(cgroup: &Path) -> Vec<PathBuf> {
+fn namespaces(cgroup: &Path, bound: &Path) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     let mut add = |place: PathBuf| {
@@ -217,7 +217,7 @@ fn namespaces(cgroup: &Path) -> Vec<PathBuf> {
             found.push(place);
         }
     };
-    let bound = fs::read_dir(NETNS).into_iter().flatten().filter_map(Result::ok);
+    let bound = fs::read_dir(bound).into_iter().flatten().filter_map(Result::ok);
     bound.filter(|of| of.file_name().to_str().is_some_and(is_of_pod)).for_each(|of| add(of.path()));
     let mut open = vec![cgroup.to_path_buf()];
     while let Some(dir) = open.pop() {
@@ -232,4 +232,33 @@ fn namespaces(cgroup: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_namespace_of_pods_is_looked_into_once() {
+        let (cgroup, bound) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let below = cgroup.path().join("pod");
+        fs::create_dir(&below).unwrap();
+        let mine = std::process::id();
+        fs::write(cgroup.path().join("cgroup.procs"), "0\n0\n").unwrap();
+        fs::write(below.join("cgroup.procs"), format!("{mine}\n0\n4194305\n")).unwrap();
+        let by_process = [PathBuf::from(format!("/proc/{mine}/ns/net"))];
+        assert_eq!(namespaces(cgroup.path(), &bound.path().join("none")), by_process);
+        // Of another kind, so that they are others.
+        for (name, of) in [
+            ("cni-1", "net"),
+            ("cni-2", "net"),
+            ("7c1e3f0a-0000-4000-8000-1234567890ab", "uts"),
+            ("mine", "ipc"),
+        ] {
+            std::os::unix::fs::symlink(format!("/proc/self/ns/{of}"), bound.path().join(name)).unwrap();
+        }
+        let found = namespaces(cgroup.path(), bound.path());
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.iter().all(|place| place.starts_with(bound.path()) && !place.ends_with("mine")));
+    }
 }
