@@ -23,9 +23,11 @@ use crate::gate::Gate;
 use crate::objects::PodObject;
 use crate::{Status, with_causes};
 use reaper::Reaper;
+use turns::Turns;
 
 mod install;
 mod reaper;
+mod turns;
 
 pub(crate) use install::{NETWORK, OURS, uninstall};
 
@@ -35,6 +37,10 @@ const REQUESTS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the API may take to say what a pod is.
 const LOOK_UP: Duration = Duration::from_secs(10);
+/// How often is looked for addresses whose pods have gone.
+const COLLECT: Duration = Duration::from_secs(300);
+/// How long ago those were taken at least: ADD takes a moment from the address to the link.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 /// How soon is tried again what failed.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -60,6 +66,7 @@ struct Server {
     client: Client,
     gate: Gate,
     reaper: Reaper,
+    turns: Turns,
     status: watch::Receiver<Status>,
 }
 
@@ -67,7 +74,8 @@ struct Server {
 pub(crate) async fn keep(cni: Cni, client: Client, gate: Gate, status: watch::Receiver<Status>) {
     let cni = Arc::new(cni);
     let (reaper, reaping) = reaper::start();
-    let server = Server { cni: Arc::clone(&cni), client, gate, reaper, status: status.clone() };
+    let turns = Turns::default();
+    let server = Server { cni: Arc::clone(&cni), client, gate, reaper, turns, status: status.clone() };
     let mut has_complained = false;
     let listener = loop {
         match listen(&cni.socket) {
@@ -82,7 +90,21 @@ pub(crate) async fn keep(cni: Cni, client: Client, gate: Gate, status: watch::Re
         }
     };
     info!(socket = %cni.socket.display(), "the CNI plugin is answered");
-    tokio::join!(server.serve(listener), reaping, install::keep(&cni, status));
+    tokio::join!(server.serve(listener), reaping, collect(&cni), install::keep(&cni, status));
+}
+
+/// Gives back addresses of pods that have gone without a word, for ever.
+async fn collect(cni: &Cni) {
+    loop {
+        let data_dir = cni.data_dir.clone();
+        match blocking(move || routed::forget(NETWORK, &data_dir, FORGOTTEN)).await {
+            Ok(ips) if ips.is_empty() => {}
+            Ok(ips) => info!(?ips, "addresses given back: their pods have gone without a word"),
+            // Pods that can't be connected for it say so.
+            Err(error) => debug!(%error, "looking for addresses of pods that have gone"),
+        }
+        tokio::time::sleep(COLLECT).await;
+    }
 }
 
 /// A socket in place of whatever has the name, without a moment in which nobody has it.
@@ -147,6 +169,7 @@ impl Server {
         request.netns = reachable(request.netns);
         let (command, container) = (request.command.as_str(), request.container_id.clone());
         let pod = pod_of(&request);
+        let _turn = self.turns.take(request.owner()).await;
         let answer = match request.command {
             Command::Add => self.add(request).await.map(Some),
             _ => self.others(request).await.map(|()| None),

@@ -3,9 +3,11 @@
 //! Done by the plugin `dyad`, and by the node agent for it. Everything can be done again: ADD repairs what is there, DEL
 //! finds what is left.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use dyad_links::pod::{self, End, PodLink};
 use dyad_links::{Handle, Mac};
@@ -239,6 +241,16 @@ pub fn gc(network: &str, valid: &[Owner], data_dir: &Path) -> Result<()> {
         store.lock()?.retain(valid)?;
     }
     Ok(pod::reap(&mut node)?)
+}
+
+/// Gives back the addresses of pods that have no link any more, and that no DEL has told of: their namespaces have gone
+/// otherwise. Those that were taken less than `age` ago may be about to get one. Says which.
+pub fn forget(network: &str, data_dir: &Path, age: Duration) -> Result<Vec<IpAddr>> {
+    let existing = Store::existing(data_dir, network).zip(SystemTime::now().checked_sub(age));
+    let Some((store, time)) = existing else { return Ok(Vec::new()) };
+    let store = store.lock()?;
+    let links: BTreeSet<String> = pod::list(&mut Handle::open()?)?.into_iter().map(|link| link.key).collect();
+    store.forget(time, |owner| links.contains(&key(network, owner)))
 }
 
 /// That ADD would find what it needs.

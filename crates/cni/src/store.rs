@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -175,6 +176,22 @@ impl Locked<'_> {
         let stale: Vec<_> = self.taken()?.into_iter().filter(is_stale).collect();
         stale.iter().try_for_each(|ip| self.free(*ip))?;
         Ok(stale)
+    }
+
+    /// Gives back addresses that were taken before `time` by owners that are not there any more, as far as they are known
+    /// with their links.
+    pub fn forget(&self, time: SystemTime, is_there: impl Fn(&Owner) -> bool) -> Result<Vec<IpAddr>> {
+        let is_old = |ip: &IpAddr| {
+            let written = fs::metadata(self.path(*ip)).and_then(|file| file.modified());
+            written.is_ok_and(|written| written < time)
+        };
+        let is_gone = |ip: &IpAddr| match self.owner(*ip) {
+            Found::Owner(found) => found.ifname.is_some() && !is_there(&found),
+            Found::Nobody | Found::Unreadable => false,
+        };
+        let gone: Vec<_> = self.taken()?.into_iter().filter(|ip| is_gone(ip) && is_old(ip)).collect();
+        gone.iter().try_for_each(|ip| self.free(*ip))?;
+        Ok(gone)
     }
 
     /// The last address that was given from a list of ranges; what cannot be read is forgotten.

@@ -223,6 +223,17 @@ fn an_address_has_one_owner_whatever_is_in_the_directory() {
     );
     assert_eq!(locked.release(&owner("a")).unwrap(), [ip("10.0.0.5")]);
     assert_eq!(locked.release(&owner("a")).unwrap(), Vec::<IpAddr>::new(), "again is as good");
+    // Long ago, by somebody of whom nothing else is there; not by one whose link is not known.
+    std::fs::write(place.join("10.0.0.11"), "old-container").unwrap();
+    let (before, later) = (
+        std::time::SystemTime::UNIX_EPOCH,
+        std::time::SystemTime::now() + std::time::Duration::from_secs(60),
+    );
+    assert_eq!(locked.forget(before, |_| false).unwrap(), Vec::<IpAddr>::new());
+    assert_eq!(locked.forget(later, |_| true).unwrap(), Vec::<IpAddr>::new());
+    assert!(locked.take(ip("10.0.0.12"), &owner("e")).unwrap());
+    assert_eq!(locked.forget(later, |of| of.container != "e").unwrap(), [ip("10.0.0.12")]);
+    locked.free(ip("10.0.0.11")).unwrap();
     let kept = locked.retain(&[owner("b")]).unwrap();
     assert_eq!(kept, [ip("10.0.0.8"), ip("10.0.0.10")]);
     assert_eq!(locked.taken().unwrap(), [ip("10.0.0.6"), ip("10.0.0.7")].into());
