@@ -7,6 +7,7 @@ use dyad_nft::Executor;
 use tracing::info;
 
 use crate::cni::uninstall;
+use crate::gate::notes;
 use crate::routes::tunnels;
 use crate::switches::Switches;
 use crate::{AgentError, Cni, claim, dataplane};
@@ -48,6 +49,7 @@ pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>, run_dir: Option<&Path>)
         pod::reap(&mut links)?;
         info!("links of pods deleted");
     }
+    run_dir.into_iter().for_each(notes::cleanup);
     Switches::noted_in(run_dir).restore();
     Ok(())
 }

@@ -104,6 +104,7 @@ impl Engine {
             egress: config.egress.clone(),
         };
         let (kernel, dataplane) = Kernel::open(&config, Arc::clone(&metrics))?;
+        let pods = Pods::noted_in(config.run_dir.as_deref());
         Ok(Self {
             me: Name::new("", &config.node_name),
             config,
@@ -111,7 +112,7 @@ impl Engine {
             compiler: Compiler::new(view),
             nodes: BTreeMap::new(),
             service_ranges: BTreeMap::new(),
-            pods: Pods::default(),
+            pods,
             own_pods: BTreeMap::new(),
             kernel,
             links: Handle::open()?,
@@ -303,6 +304,7 @@ impl Engine {
             self.metrics.set_intercepts(self.status.intercepts);
         }
         if self.status.programmed {
+            self.pods.note();
             self.pods.answer();
             self.kernel.reconcile(&self.compiler, &self.addresses);
         }

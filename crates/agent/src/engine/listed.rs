@@ -11,6 +11,9 @@ use crate::watch::Kind;
 impl Engine {
     /// Forgets all objects of a kind that are not among the listed ones.
     pub(super) fn forget_others(&mut self, kind: Kind, listed: &BTreeSet<Name>) {
+        if kind == Kind::Pods {
+            self.pods.listed(listed);
+        }
         let policies = self.compiler.policies();
         let known: Vec<Name> = match kind {
             Kind::Services => self.compiler.service_names().cloned().collect(),

@@ -75,7 +75,12 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
         std::os::unix::fs::symlink(&by_descriptor, &netns_path).unwrap();
         let server = api_server().await;
         let writer = Writer(Way::default().client(&server));
-        let config = Config { routing: Routing::Auto, cni: Some(cni.clone()), ..test_config() };
+        let config = Config {
+            routing: Routing::Auto,
+            cni: Some(cni.clone()),
+            run_dir: Some(dir.path().join("run")),
+            ..test_config()
+        };
         let mut agent = Agent::start_with(Way::default().client(&server), config, None);
         // A node without ranges connects nobody, and nobody is told that it does.
         agent.until("synced", |status| status.synced).await;
@@ -112,14 +117,12 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
         assert_eq!(ips, ["10.244.1.1/32", "fd00:10:244:1::1/128"]);
         assert_eq!(pod_routes(), ips);
         // Its policies were there before the answer.
-        for ip in &result.ips {
-            let ip = ip.address.addr();
-            let table = &tables()[&ip.into()];
-            assert!(
-                table.isolated.contains_key(&(dyad_program::rule::Direction::Ingress, ip)),
-                "{ip} is isolated"
-            );
-        }
+        let isolated = || {
+            let of = |ip: IpAddr| (dyad_program::rule::Direction::Ingress, ip);
+            let mut ips = result.ips.iter().map(|ip| ip.address.addr());
+            ips.all(|ip| tables()[&ip.into()].isolated.contains_key(&of(ip)))
+        };
+        assert!(isolated());
 
         // Both of the node's addresses are announced, and what stands in the way; another address is followed.
         std::fs::write(cni.conf_dir.join("00-other.conf"), "{}").unwrap();
@@ -175,10 +178,17 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
 
         // An agent that is killed and one that follows: nothing of the pod is touched.
         agent.stop().await;
-        let config = Config { routing: Routing::Auto, cni: Some(cni.clone()), ..test_config() };
+        let config = Config {
+            routing: Routing::Auto,
+            cni: Some(cni.clone()),
+            run_dir: Some(dir.path().join("run")),
+            ..test_config()
+        };
         let mut agent = Agent::start_with(Way::default().client(&server), config, None);
         agent.until("ready again", Status::is_ready).await;
         assert_eq!(pod_routes(), ips);
+        // The API has not told of its addresses yet: there is no kubelet.
+        assert!(isolated(), "its policies are there");
         let again = ask(&cni.socket, "ADD", &netns_path, "c1", args(&uid)).await.unwrap().unwrap();
         assert_eq!(CniResult::parse(&again).unwrap().ips, result.ips, "ADD twice");
         for _ in 0..2 {
@@ -251,6 +261,39 @@ fn a_pod_that_is_not_let_in_leaves_nothing() {
         ask(&cni.socket, "ADD", &path, "c1", String::new()).await.unwrap();
         ask(&cni.socket, "ADD", &path, "c1", args).await.unwrap_err();
         assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (2, 1, 2));
+        task.abort();
+        server.shutdown().await;
+    });
+}
+
+#[test]
+fn addresses_of_pods_that_went_without_a_word_are_given_back() {
+    if !privileged("cni::addresses_of_pods_that_went_without_a_word_are_given_back") {
+        return;
+    }
+    on_a_node(async || {
+        let dir = tempfile::tempdir().unwrap();
+        let cni = cni(dir.path());
+        let server = api_server().await;
+        let (_ready, task) = answering(&cni, Way::default().client(&server)).await;
+        let (stays, path) = pod_namespace(dir.path(), "stays");
+        ask(&cni.socket, "ADD", &path, "c1", String::new()).await.unwrap();
+        let (goes, path) = pod_namespace(dir.path(), "goes");
+        ask(&cni.socket, "ADD", &path, "c2", String::new()).await.unwrap();
+        drop(goes);
+        let deadline = Instant::now() + PATIENCE;
+        while pod_links() > 1 {
+            assert!(Instant::now() < deadline, "the link goes with the namespace");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let forget = |age| dyad_cni::routed::forget(crate::cni::NETWORK, &cni.data_dir, age).unwrap();
+        assert_eq!(forget(Duration::from_secs(3600)), [] as [IpAddr; 0], "it may be about to have one");
+        // Files have the time of the last tick of the clock.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let expected = ["10.244.1.2", "fd00:10:244:1::2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(forget(Duration::ZERO), expected);
+        assert_eq!((pod_routes().len(), noted(&cni)), (2, 2));
+        drop(stays);
         task.abort();
         server.shutdown().await;
     });
