@@ -36,6 +36,7 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
     let version = sbom::version(&metadata)?;
     let target_dir = PathBuf::from(metadata["target_directory"].as_str().context("no target directory")?);
     fs::create_dir_all(&args.out)?;
+    let time = time();
     let mut host = None;
     for (target, architecture, linker) in TARGETS {
         if let Some(why) = missing(target, linker)? {
@@ -66,7 +67,9 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
             bail!("{} dist failed", dyad.display());
         }
         let package = args.out.join(format!("dyad_{version}_{architecture}.deb"));
-        deb::write(&package, &version, architecture, &programs, &args.out)?;
+        let of =
+            deb::Contents { version: &version, architecture, programs: &programs, extras: &args.out, time };
+        deb::write(&package, &of)?;
     }
     fs::write(args.out.join(format!("dyad-{version}.cdx.json")), sbom::write(&metadata, &version)?)?;
     checksums(&args.out)?;
@@ -74,6 +77,18 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
         println!("{}", entry.display());
     }
     Ok(())
+}
+
+/// The time of everything that is written, so that the same sources make the same bytes: as `SOURCE_DATE_EPOCH` says it, else
+/// that of the last commit.
+fn time() -> u64 {
+    let said = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let committed = || {
+        let log = Command::new("git").args(["log", "-1", "--format=%ct"]).output().ok()?;
+        Some(String::from_utf8_lossy(&log.stdout).into_owned())
+    };
+    let text = said.or_else(committed).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
 }
 
 /// Why nothing can be built for a target here.

@@ -11,8 +11,12 @@ use tar::{Builder, EntryType, Header};
 
 const UNIT: &str = include_str!("../../../deploy/systemd/dyad-agent.service");
 const SETTINGS: &str = include_str!("../../../deploy/systemd/dyad-agent.default");
+/// What is not generated: the plugins are no command that people type.
+const PLUGINS_PAGE: &str = include_str!("../../../deploy/debian/dyad-cni.1");
+const OVERRIDES: &str = include_str!("../../../deploy/debian/lintian-overrides");
+const MAINTAINER: &str = "Dyad <dyad@example.org>";
 const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
-                         Upstream-Name: dyad\n\nFiles: *\nCopyright: the authors of Dyad\nLicense: Apache-2.0\n\n\
+                         Upstream-Name: dyad\n\nFiles: *\nCopyright: 2026 the authors of Dyad\nLicense: Apache-2.0\n\n\
                          License: Apache-2.0\n On Debian systems, the text is in /usr/share/common-licenses/Apache-2.0.\n";
 
 /// A tar file in the making, with the directories that its files need.
@@ -20,12 +24,13 @@ struct Tree {
     tar: Builder<GzEncoder<Vec<u8>>>,
     made: Vec<String>,
     bytes: u64,
+    time: u64,
 }
 
 impl Tree {
-    fn new() -> Self {
+    fn new(time: u64) -> Self {
         let tar = Builder::new(GzEncoder::new(Vec::new(), Compression::best()));
-        Self { tar, made: Vec::new(), bytes: 0 }
+        Self { tar, made: Vec::new(), bytes: 0, time }
     }
 
     fn entry(&mut self, kind: EntryType, path: &str, mode: u32, content: &[u8], link: &str) -> Result<()> {
@@ -34,7 +39,7 @@ impl Tree {
         header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mtime(0);
+        header.set_mtime(self.time);
         header.set_size(content.len() as u64);
         let path = format!("./{path}");
         match kind {
@@ -78,16 +83,32 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(encoder.finish()?)
 }
 
-/// Writes the package of the programs in `programs`, with what `dyad dist` has written to `extras`.
-pub(super) fn write(
-    to: &Path,
-    version: &str,
-    architecture: &str,
-    programs: &Path,
-    extras: &Path,
-) -> Result<()> {
+/// What a package is made of.
+pub(super) struct Contents<'a> {
+    pub version: &'a str,
+    pub architecture: &'a str,
+    /// Where the programs are.
+    pub programs: &'a Path,
+    /// Where `dyad dist` has written pages and completions.
+    pub extras: &'a Path,
+    /// Seconds since 1970.
+    pub time: u64,
+}
+
+/// The changelog that packages have: what has changed is told elsewhere.
+fn changelog(version: &str, time: u64) -> Result<String> {
+    let time = jiff::Timestamp::from_second(time.try_into()?)?.to_zoned(jiff::tz::TimeZone::UTC);
+    let time = jiff::fmt::rfc2822::to_string(&time)?;
+    Ok(format!(
+        "dyad ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the sources.\n\n -- {MAINTAINER}  {time}\n"
+    ))
+}
+
+/// Writes a package.
+pub(super) fn write(to: &Path, of: &Contents<'_>) -> Result<()> {
+    let Contents { version, architecture, programs, extras, time } = *of;
     let read = |path: &Path| fs::read(path).with_context(|| format!("can't read {}", path.display()));
-    let mut data = Tree::new();
+    let mut data = Tree::new(time);
     for program in super::PROGRAMS {
         data.file(&format!("usr/bin/{program}"), 0o755, &read(&programs.join(program))?)?;
     }
@@ -99,6 +120,8 @@ pub(super) fn write(
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
         data.file(&format!("usr/share/man/man1/{name}.gz"), 0o644, &gzip(&read(&page)?)?)?;
     }
+    data.file("usr/share/man/man1/dyad-cni.1.gz", 0o644, &gzip(PLUGINS_PAGE.as_bytes())?)?;
+    data.link("usr/share/man/man1/kubectl-dyad.1.gz", "dyad.1.gz")?;
     for (name, place) in [
         ("dyad", "usr/share/bash-completion/completions/dyad"),
         ("_dyad", "usr/share/zsh/vendor-completions/_dyad"),
@@ -107,10 +130,12 @@ pub(super) fn write(
         data.file(place, 0o644, &read(&extras.join("completions").join(name))?)?;
     }
     data.file("usr/share/doc/dyad/copyright", 0o644, COPYRIGHT.as_bytes())?;
+    data.file("usr/share/doc/dyad/changelog.gz", 0o644, &gzip(changelog(version, time)?.as_bytes())?)?;
+    data.file("usr/share/lintian/overrides/dyad", 0o644, OVERRIDES.as_bytes())?;
     let size = data.bytes.div_ceil(1024);
-    let mut control = Tree::new();
+    let mut control = Tree::new(time);
     let text = format!(
-        "Package: dyad\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: Dyad <dyad@example.org>\nSection: net\n\
+        "Package: dyad\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\nSection: net\n\
          Priority: optional\nInstalled-Size: {size}\nHomepage: https://github.com/dyad-net/dyad\n\
          Description: Kubernetes IPv4/IPv6 dual-stack networking\n Local clusters, an agent for the nodes of any cluster, and CNI \
          plugins.\n"
@@ -146,6 +171,13 @@ fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_changelog_is_one_of_debian() {
+        let text = changelog("1.2.3", 1_796_083_200).unwrap();
+        assert!(text.starts_with("dyad (1.2.3) unstable; urgency=medium\n\n  * "), "{text}");
+        assert!(text.ends_with("\n -- Dyad <dyad@example.org>  Tue, 1 Dec 2026 00:00:00 +0000\n"), "{text}");
+    }
 
     #[test]
     fn members_begin_at_even_places() {
@@ -187,8 +219,18 @@ mod tests {
             fs::write(dir.path().join(name), name).unwrap();
         }
         let package = dir.path().join("dyad.deb");
-        write(&package, "1.2.3", "arm64", dir.path(), dir.path()).unwrap();
-        let members = members(&fs::read(&package).unwrap());
+        let of = Contents {
+            version: "1.2.3",
+            architecture: "arm64",
+            programs: dir.path(),
+            extras: dir.path(),
+            time: 1_796_083_200,
+        };
+        write(&package, &of).unwrap();
+        let bytes = fs::read(&package).unwrap();
+        write(&package, &of).unwrap();
+        assert_eq!(bytes, fs::read(&package).unwrap(), "the same files make the same package");
+        let members = members(&bytes);
         let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["debian-binary", "control.tar.gz", "data.tar.gz"], "deb(5) has this order");
 
@@ -204,6 +246,7 @@ mod tests {
                     || seen.iter().any(|one: &(String, u32)| one.0.trim_end_matches('/') == dir),
                 "{path} before its directory"
             );
+            assert_eq!(entry.header().mtime().unwrap(), of.time, "{path}");
             seen.push((path, entry.header().mode().unwrap()));
         }
         for (path, mode) in [
@@ -213,6 +256,8 @@ mod tests {
             ("usr/lib/systemd/system/dyad-agent.service", 0o644),
             ("etc/default/dyad-agent", 0o644),
             ("usr/share/man/man1/dyad.1.gz", 0o644),
+            ("usr/share/man/man1/dyad-cni.1.gz", 0o644),
+            ("usr/share/doc/dyad/changelog.gz", 0o644),
             ("usr/share/bash-completion/completions/dyad", 0o644),
         ] {
             let is = |one: &(String, u32)| one.0.trim_start_matches("./") == path && one.1 == mode;
