@@ -210,7 +210,11 @@ fn check_flags(objects: &[Value]) -> Result<()> {
                 ["command", "args"].into_iter().flat_map(|field| container[field].as_array()).flatten();
             let line: Vec<&str> = words.filter_map(Value::as_str).collect();
             let refused = || format!("{name} would not start as `{}`", line.join(" "));
-            match Args::try_parse_from(&line).map_err(anyhow::Error::from).with_context(refused)?.command {
+            match Args::try_parse_from(&line)
+                .map_err(|error| first_line(&error))
+                .with_context(refused)?
+                .command
+            {
                 Command::Agent(args) => args.check().with_context(refused)?,
                 Command::Controllers(args) => args.check().with_context(refused)?,
                 _ => {}
@@ -218,6 +222,13 @@ fn check_flags(objects: &[Value]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is wrong, without the help that follows.
+fn first_line(error: &clap::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    anyhow::Error::msg(line.trim_start_matches("error: ").to_owned())
 }
 
 /// What was found, and what it means.

@@ -63,7 +63,7 @@ pub(crate) fn go_on(
         if read.is_ok() && kept != *now && kept != Chosen::default() {
             notes.push(format!(
                 "values that were chosen before are not kept ({}): `dyad upgrade` keeps them",
-                before.values.trim().replace('\n', "; ")
+                kept.texts().join(", ")
             ));
         }
         return Ok((now.clone(), notes));
@@ -114,7 +114,7 @@ mod tests {
         assert!(notes.is_empty(), "{notes:?}");
         let (all, notes) = go_on(Some(&before), &now("image.tag=b"), false, "0.2.0").unwrap();
         assert!(all.values().unwrap().policy.enabled);
-        assert!(notes[0].contains("not kept (policy: {enabled: false}; image: {tag: a})"), "{notes:?}");
+        assert!(notes[0].contains("not kept (image.tag=a, policy.enabled=false)"), "{notes:?}");
         let same = go_on(Some(&record("0.1.0", "image: {tag: b}")), &now("image.tag=b"), false, "0.1.0");
         assert!(same.unwrap().1.is_empty(), "who is interrupted and comes again changes nothing");
     }

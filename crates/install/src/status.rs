@@ -11,6 +11,8 @@ use crate::{Error, MANAGER, kinds, owner, record, rights};
 const DATAPLANE: &str = "dyad.io/dataplane";
 /// The annotation: the ranges of a node's pods, where they are not those of `spec.podCIDRs`.
 const POD_RANGES: &str = "dyad.io/pod-ranges";
+/// The annotation: the addresses that agents use, with commas between them; kubelets often report one family only.
+const ADDRESSES: &str = "dyad.io/node-addresses";
 /// The annotation: what is wrong on a node, a JSON list of texts.
 const WARNINGS: &str = "dyad.io/warnings";
 
@@ -208,6 +210,14 @@ fn part(object: &Value) -> Part {
     }
 }
 
+/// The tag of a pod's image, which may be another than that of the installation; its label where it has none.
+fn version(pod: &Value) -> Option<String> {
+    let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+    let tag =
+        image.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/') && !image.contains('@'));
+    tag.or_else(|| pod["metadata"]["labels"]["app.kubernetes.io/version"].as_str()).map(str::to_owned)
+}
+
 fn of_node(node: &Value, pods: &[Value]) -> NodeState {
     let texts = |list: &Value| -> Vec<String> {
         list.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
@@ -222,19 +232,21 @@ fn of_node(node: &Value, pods: &[Value]) -> NodeState {
         let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
         conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
     };
+    let said = |key: &str| -> Vec<String> {
+        let text = annotation(key).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
     let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
     let internal = addresses.filter(|one| one["type"] == "InternalIP");
+    let reported = internal.filter_map(|one| one["address"].as_str().map(str::to_owned)).collect();
+    let (chosen, ranges) = (said(ADDRESSES), said(POD_RANGES));
     NodeState {
         name: name.into(),
         agent: agent.map(is_ready),
-        version: agent
-            .and_then(|pod| pod["metadata"]["labels"]["app.kubernetes.io/version"].as_str())
-            .map(str::to_owned),
+        version: agent.and_then(version),
         dataplane: annotation(DATAPLANE),
-        addresses: internal.filter_map(|one| one["address"].as_str().map(str::to_owned)).collect(),
-        pod_cidrs: annotation(POD_RANGES)
-            .map(|text| text.split(',').map(str::to_owned).collect())
-            .unwrap_or_else(|| texts(&node["spec"]["podCIDRs"])),
+        addresses: if chosen.is_empty() { reported } else { chosen },
+        pod_cidrs: if ranges.is_empty() { texts(&node["spec"]["podCIDRs"]) } else { ranges },
         warnings: annotation(WARNINGS).map(|text| warnings(&text)).unwrap_or_default(),
     }
 }

@@ -93,12 +93,14 @@ impl Survey {
             IpAddr::V4(ip) => IpAddr::V4((u32::from(ip).wrapping_add(10)).into()),
             IpAddr::V6(ip) => IpAddr::V6((u128::from(ip).wrapping_add(10)).into()),
         };
+        // They are those of the cluster DNS that is there.
+        let are_taken = self.others.iter().any(|other| other.part == Part::Dns);
         Facts {
             namespace: namespace.into(),
             makes_namespace: !self.has_namespace,
             version: version.into(),
             pod_ranges: self.pod_ranges.clone(),
-            dns_ips: self.service_ranges.iter().map(tenth).collect(),
+            dns_ips: self.service_ranges.iter().filter(|_| !are_taken).map(tenth).collect(),
             api: self.api.first().cloned(),
             has_cluster_policies: self.has_cluster_policies,
         }

@@ -121,7 +121,7 @@ fn document(name: &str, found: Result<Value, String>) -> File {
     File { name: name.to_owned(), ending: "yaml", content, failure }
 }
 
-/// An object without who owns which field, and without what containers are told, which may be secret.
+/// An object without who owns which field, and without what containers of others are told, which may be secret.
 fn without_noise(mut object: Value) -> Value {
     if let Some(metadata) = object["metadata"].as_object_mut() {
         metadata.remove("managedFields");
@@ -130,26 +130,29 @@ fn without_noise(mut object: Value) -> Value {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
     }
-    hide(&mut object);
+    let is_ours = object["metadata"]["labels"][PART_OF] == PART_OF_VALUE;
+    hide(&mut object, is_ours);
     object
 }
 
-/// Takes the values of environments out of whatever they are in.
-fn hide(value: &mut Value) {
+/// Takes the values of environments and of probes' headers out of whatever they are in, and command lines of others.
+fn hide(value: &mut Value, is_ours: bool) {
+    const HIDDEN: &str = "(hidden)";
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                match field {
-                    Value::Array(variables) if name == "env" => {
-                        for variable in variables.iter_mut().filter(|one| one["value"].is_string()) {
-                            variable["value"] = "(hidden)".into();
+                match (name.as_str(), field) {
+                    ("env" | "httpHeaders", Value::Array(pairs)) => {
+                        for pair in pairs.iter_mut().filter(|one| one["value"].is_string()) {
+                            pair["value"] = HIDDEN.into();
                         }
                     }
-                    field => hide(field),
+                    ("args" | "command", Value::Array(words)) if !is_ours => *words = vec![HIDDEN.into()],
+                    (_, field) => hide(field, is_ours),
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(hide),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, is_ours)),
         _ => {}
     }
 }
@@ -182,10 +185,20 @@ mod tests {
                 "name": "a", "managedFields": [{"manager": "x"}],
                 "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "hunter2", "kept": "yes"},
             },
-            "spec": {"template": {"spec": {"containers": [{"env": [
-                {"name": "PASSWORD", "value": "hunter2"}, {"name": "OTHER", "valueFrom": {"secretKeyRef": {"name": "s"}}},
-            ]}]}}},
+            "spec": {"template": {"spec": {"containers": [{
+                "env": [
+                    {"name": "PASSWORD", "value": "hunter2"}, {"name": "OTHER", "valueFrom": {"secretKeyRef": {"name": "s"}}},
+                ],
+                "args": ["--password=hunter2"],
+                "livenessProbe": {"httpGet": {"httpHeaders": [{"name": "Authorization", "value": "hunter2"}]}},
+                "lifecycle": {"postStart": {"exec": {"command": ["login", "hunter2"]}}},
+            }]}}},
         });
+        let ours = json!({
+            "metadata": {"labels": {PART_OF: PART_OF_VALUE}},
+            "spec": {"containers": [{"command": ["/dyad", "agent"]}]},
+        });
+        assert!(without_noise(ours).to_string().contains("/dyad"), "how agents are started is what matters");
         let text = without_noise(pod).to_string();
         assert!(!text.contains("hunter2") && !text.contains("managedFields"), "{text}");
         assert!(

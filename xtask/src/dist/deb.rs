@@ -1,4 +1,4 @@
-//! A Debian package: two tar files in an `ar` archive, see deb(5). Nothing of it runs when it is installed.
+//! A Debian package: two tar files in an `ar` archive, see deb(5). Nothing of it runs until somebody enables the unit.
 
 use std::fs;
 use std::io::Write;
@@ -14,6 +14,12 @@ const SETTINGS: &str = include_str!("../../../deploy/systemd/dyad-agent.default"
 /// What is not generated: the plugins are no command that people type.
 const PLUGINS_PAGE: &str = include_str!("../../../deploy/debian/dyad-cni.1");
 const OVERRIDES: &str = include_str!("../../../deploy/debian/lintian-overrides");
+/// What runs with changes of the package.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("postinst", include_str!("../../../deploy/debian/postinst")),
+    ("prerm", include_str!("../../../deploy/debian/prerm")),
+    ("postrm", include_str!("../../../deploy/debian/postrm")),
+];
 const MAINTAINER: &str = "Dyad <dyad@example.org>";
 const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
                          Upstream-Name: dyad\n\nFiles: *\nCopyright: 2026 the authors of Dyad\nLicense: Apache-2.0\n\n\
@@ -142,6 +148,9 @@ pub(super) fn write(to: &Path, of: &Contents<'_>) -> Result<()> {
     );
     control.file("control", 0o644, text.as_bytes())?;
     control.file("conffiles", 0o644, b"/etc/default/dyad-agent\n")?;
+    for (name, script) in SCRIPTS {
+        control.file(name, 0o755, script.as_bytes())?;
+    }
     fs::write(
         to,
         archive(&[
@@ -233,6 +242,14 @@ mod tests {
         let members = members(&bytes);
         let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["debian-binary", "control.tar.gz", "data.tar.gz"], "deb(5) has this order");
+
+        let mut control = tar::Archive::new(flate2::read::GzDecoder::new(&*members[1].1));
+        let names: Vec<String> = control
+            .entries()
+            .unwrap()
+            .map(|one| one.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert_eq!(names, ["control", "conffiles", "postinst", "prerm", "postrm"]);
 
         let mut data = tar::Archive::new(flate2::read::GzDecoder::new(&*members[2].1));
         let mut seen = Vec::new();

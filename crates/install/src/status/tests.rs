@@ -59,6 +59,15 @@ fn a_node_tells_of_its_agent_and_both_families() {
     let mut others = node.clone();
     others["metadata"]["annotations"][POD_RANGES] = json!("10.0.0.0/24,fd00::/64,fd00:1::/80");
     assert_eq!(of_node(&others, &pods).pod_cidrs[1..], ["fd00::/64", "fd00:1::/80"], "its agent's");
+    others["metadata"]["annotations"][ADDRESSES] = json!("192.0.2.1,2001:db8::2");
+    assert_eq!(of_node(&others, &pods).addresses, ["192.0.2.1", "2001:db8::2"], "what agents use");
+    let image =
+        |image: &str| json!({"spec": {"containers": [{"image": image}]}, "metadata": pods[0]["metadata"]});
+    for (name, tag) in
+        [("dyad:2", "2"), ("r:5000/dyad:2.1", "2.1"), ("r:5000/dyad", "1"), ("dyad@sha256:ab", "1")]
+    {
+        assert_eq!(version(&image(name)).as_deref(), Some(tag), "{name}");
+    }
     assert_eq!(found.warnings, ["one", "two\nlines"]);
     assert_eq!(warnings("of another version"), ["of another version"]);
     assert_eq!(of_node(&node, &[]).agent, None);

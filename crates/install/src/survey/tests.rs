@@ -91,6 +91,11 @@ fn what_others_do_is_not_done_twice_by_mistake() {
     assert_eq!(check("proxy.enabled=true", all), Ok(()));
     assert!(check("dns.enabled=true", all).is_err(), "names have one Service");
     assert_eq!(check("dns.enabled=true,dns.service=dyad-dns", all), Ok(()));
+    let ranges = vec!["10.96.0.0/16".parse().unwrap(), "fd00::/112".parse().unwrap()];
+    let survey = Survey { service_ranges: ranges, ..survey };
+    assert!(survey.facts("a", "1").dns_ips.is_empty(), "the other DNS has them");
+    let alone = Survey { others: Vec::new(), ..survey.clone() }.facts("a", "1");
+    assert_eq!(alone.dns_ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.96.0.10", "fd00::a"]);
     let notes = survey.notes(&Values::default()).join("\n");
     assert!(notes.contains("kube-proxy --cleanup") && notes.contains("api.host"), "{notes}");
     let mut ours = daemon_set("kube-system", "cilium");

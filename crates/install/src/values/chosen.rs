@@ -48,6 +48,23 @@ impl Chosen {
         (Self(chosen), unknown)
     }
 
+    /// As `--set` says them.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        fn below(place: &str, fields: &Map<String, Value>, texts: &mut Vec<String>) {
+            for (name, value) in fields {
+                let key = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+                match value {
+                    Value::Object(fields) => below(&key, fields, texts),
+                    Value::String(text) => texts.push(format!("{key}={text}")),
+                    value => texts.push(format!("{key}={value}")),
+                }
+            }
+        }
+        let mut texts = Vec::new();
+        below("", &self.0, &mut texts);
+        texts
+    }
+
     /// As a file that says the same.
     pub fn to_yaml(&self) -> String {
         // A map of plain data always is YAML.
