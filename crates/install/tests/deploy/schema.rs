@@ -10,11 +10,6 @@ pub(crate) fn of_values(said: impl Fn(&str) -> Option<String>) -> Value {
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     // Helm gives it to charts that are part of others.
     schema["properties"]["global"] = json!({"type": "object"});
-    // What one value asks of another cannot be found out, only checked.
-    let (plane, root) = ("proxy.dataplane", "proxy.cgroupRoot");
-    assert!(!takes(plane, json!("ebpf")) && takes(root, json!("/sys/fs/cgroup/x")), "{plane} needs {root}");
-    schema["properties"]["proxy"]["if"] = json!({"properties": {"dataplane": {"const": "ebpf"}}});
-    schema["properties"]["proxy"]["then"] = json!({"properties": {"cgroupRoot": {"minLength": 1}}});
     schema
 }
 
