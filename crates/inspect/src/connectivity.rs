@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use dyad_net::IpFamily;
+use dyad_net::{IpFamily, IpNet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -79,6 +79,19 @@ fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> TestError {
     |source| TestError::Api { what, source }
 }
 
+/// The families Services can have, as far as the API tells: pods may have more.
+async fn service_families(client: &Client) -> Result<Vec<IpFamily>, TestError> {
+    match Api::<ServiceCIDR>::all(client.clone()).list(&ListParams::default()).await {
+        Ok(found) => {
+            let cidrs = found.items.into_iter().filter_map(|one| one.spec?.cidrs).flatten();
+            Ok(cidrs.filter_map(|cidr| cidr.parse::<IpNet>().ok().map(IpFamily::from)).collect())
+        }
+        // Older ones do not have the kind.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(api("list the ServiceCIDRs")(error)),
+    }
+}
+
 /// Runs the test; `progress` is told each step.
 pub async fn test(
     client: &Client,
@@ -95,7 +108,8 @@ pub async fn test(
         .get("kubernetes")
         .await
         .map_err(api("read Service kubernetes"))?;
-    let facts = Facts::read(&nodes, &api_service, dns(client).await?, options)?;
+    let services = service_families(client).await?;
+    let facts = Facts::read(&nodes, &services, &api_service, dns(client).await?, options)?;
     let namespace = create_namespace(client).await?;
     progress(&format!("namespace {namespace}"));
     let result = run(client, &namespace, facts, options, &mut progress).await;

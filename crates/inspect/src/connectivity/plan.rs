@@ -161,16 +161,20 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn read(
         nodes: &[Node],
+        services: &[IpFamily],
         api: &Service,
         dns: Result<Dns, String>,
         options: &Options,
     ) -> Result<Self, TestError> {
         let api = addresses(api);
-        let cluster: Vec<IpFamily> =
+        let mut cluster: Vec<IpFamily> =
             nodes.iter().map(pod_families).find(|families| !families.is_empty()).unwrap_or_default();
+        cluster.retain(|family| services.is_empty() || services.contains(family));
         for family in &options.families {
             if !cluster.contains(family) {
-                return Err(TestError::Unfit(format!("the cluster's pods have no {family} addresses")));
+                return Err(TestError::Unfit(format!(
+                    "the cluster's pods or Services have no {family} addresses"
+                )));
             }
         }
         let families = cluster
