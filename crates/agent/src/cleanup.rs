@@ -1,5 +1,6 @@
 //! Takes back what agents leave behind in a node's kernel on purpose.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use dyad_links::{Handle, OURS, Route, pod};
@@ -22,10 +23,13 @@ pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>, run_dir: Option<&Path>)
         info!("CNI configuration, plugin and notes of addresses deleted");
     }
     // Sockets first: nftables serves meanwhile.
-    if let Some(cgroup) = cgroup.filter(|cgroup| cgroup.exists()) {
+    let noted = dataplane::noted(run_dir);
+    let cgroups = BTreeSet::from_iter(cgroup.into_iter().chain(noted.as_deref()));
+    for cgroup in cgroups.into_iter().filter(|cgroup| cgroup.exists()) {
         let detached = dataplane::detach(cgroup);
         info!(cgroup = %cgroup.display(), detached, "eBPF programs");
     }
+    dataplane::note(run_dir, None);
     Executor::open()?.cleanup()?;
     info!("tables deleted");
     let mut links = Handle::open()?;

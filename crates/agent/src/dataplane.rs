@@ -1,9 +1,12 @@
 //! Which data plane runs, and the eBPF one beside nftables, which always does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +20,8 @@ use crate::AgentError;
 use crate::cgroup::{self, NoCgroup};
 use crate::config::{Config, Dataplane};
 
+/// The file, in a directory of what is forgotten when the machine restarts, that names the cgroup with programs of ours.
+const NOTE: &str = "cgroup";
 /// Where container runtimes bind the namespaces of pods.
 const NETNS: &str = "/run/netns";
 
@@ -30,7 +35,43 @@ pub(crate) struct Choice {
 }
 
 /// Chooses what the configuration and this machine allow. An error only if eBPF is asked for and can't be had.
+///
+/// Programs that an agent before has left elsewhere are taken back: nobody would tell them of changes.
 pub(crate) fn choose(config: &Config) -> Result<Choice, AgentError> {
+    let choice = choose_one(config)?;
+    let (before, now) =
+        (noted(config.run_dir.as_deref()), choice.sockets.as_ref().map(|sockets| &*sockets.cgroup));
+    if before.as_deref() != now {
+        if let Some(before) = before.filter(|before| before.exists()) {
+            info!(cgroup = %before.display(), detached = detach(&before), "eBPF programs of an agent before");
+        }
+        note(config.run_dir.as_deref(), now);
+    }
+    Ok(choice)
+}
+
+/// The cgroup that programs of ours were attached to last.
+pub(crate) fn noted(run_dir: Option<&Path>) -> Option<PathBuf> {
+    let text = fs::read(run_dir?.join(NOTE)).ok()?;
+    Some(PathBuf::from(OsString::from_vec(text)))
+}
+
+/// Notes which one it is, before they are.
+pub(crate) fn note(run_dir: Option<&Path>, cgroup: Option<&Path>) {
+    let Some(dir) = run_dir else { return };
+    let written = match cgroup {
+        Some(cgroup) => fs::create_dir_all(dir)
+            .and_then(|()| fs::write(dir.join(NOTE), cgroup.as_os_str().as_encoded_bytes())),
+        None => fs::remove_file(dir.join(NOTE)),
+    };
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(dir = %dir.display(), %error, "can't note which cgroup has eBPF programs of ours");
+    }
+}
+
+fn choose_one(config: &Config) -> Result<Choice, AgentError> {
     let nftables = |why: String| Choice { sockets: None, text: format!("nftables: {why}") };
     let cgroup = match &config.cgroup {
         Some(given) => Ok(given.clone()),

@@ -47,15 +47,24 @@ fn the_group_of_the_kubelets_pods_is_found_and_served() {
     on_a_node(async || {
         let server = api_server().await;
         Writer(Way::default().client(&server)).node("node1", 1).await;
-        let start = |dataplane| {
-            let config = Config { dataplane, find_cgroup: true, ..test_config() };
+        let run_dir = tempfile::tempdir().unwrap();
+        let start = |dataplane, find_cgroup| {
+            let run_dir = Some(run_dir.path().to_owned());
+            let config = Config { dataplane, find_cgroup, run_dir, ..test_config() };
             Agent::start_with(Way::default().client(&server), config, None)
         };
-        let mut agent = start(Dataplane::Auto);
+        let noted = || dataplane::noted(Some(run_dir.path()));
+        let mut agent = start(Dataplane::Auto, true);
         agent.until("ready", |status| status.is_ready() && status.dataplane == "ebpf").await;
         agent.stop().await;
+        assert_eq!(noted(), Some(place.clone()));
+        // One that does not know of it takes back what was left there.
+        let mut agent = start(Dataplane::Auto, false);
+        agent.until("ready", |status| status.is_ready() && status.dataplane.starts_with("nftables")).await;
+        agent.stop().await;
+        assert_eq!(noted(), None);
         // One that is to do without takes it back.
-        let mut agent = start(Dataplane::Nftables);
+        let mut agent = start(Dataplane::Nftables, true);
         agent.until("ready", |status| status.is_ready() && status.dataplane.starts_with("nftables")).await;
         agent.stop().await;
         server.shutdown().await;
