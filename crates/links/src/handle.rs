@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
-    send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink,
+    netlink::SocketAddrNetlink, recv, send, socket_with,
 };
+use zeroize::Zeroize;
 
 use crate::wire::{self, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 use crate::{Error, Result, netns};
@@ -24,14 +25,23 @@ const DUMP_ATTEMPTS: usize = 16;
 pub struct Handle {
     socket: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
 }
 
 impl Handle {
     /// A handle to the namespace of the calling thread.
     pub fn open() -> Result<Self> {
+        Self::open_with(None)
+    }
+
+    /// One for what has no netlink family of its own.
+    pub(crate) fn open_generic() -> Result<Self> {
+        Self::open_with(Some(netlink::GENERIC))
+    }
+
+    fn open_with(protocol: Option<Protocol>) -> Result<Self> {
         let opening = || Error::system("opening a netlink socket");
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(opening())?;
         bind(&socket, &SocketAddrNetlink::new(0, 0)).map_err(opening())?;
         options::explain_errors(&socket);
@@ -46,6 +56,24 @@ impl Handle {
     /// Sends a request and waits for the acknowledgement. `what` is the phrase for the error.
     pub(crate) fn request(&mut self, what: impl What, build: impl FnOnce(u16) -> Message) -> Result<()> {
         let sequence = self.send(build(NLM_F_ACK)).map_err(Error::io("sending to netlink"))?;
+        self.acknowledged(what, sequence)
+    }
+
+    /// The same, with nothing left in memory of what was sent.
+    pub(crate) fn request_secretly(
+        &mut self,
+        what: impl What,
+        build: impl FnOnce(u16) -> Message,
+    ) -> Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = build(NLM_F_ACK).finish(self.sequence);
+        let sent = send(&self.socket, &bytes, SendFlags::empty());
+        bytes.zeroize();
+        sent.map_err(Error::system("sending to netlink"))?;
+        self.acknowledged(what, self.sequence)
+    }
+
+    fn acknowledged(&mut self, what: impl What, sequence: u32) -> Result<()> {
         loop {
             let length = self.receive().map_err(Error::io("receiving from netlink"))?;
             for message in wire::messages(&self.buffer[..length]) {

@@ -3,7 +3,8 @@
 //! Blocking and small: no runtime and no thread of its own, so that a CNI plugin that lives for a millisecond can
 //! use it as well as a long-lived agent. A [`Handle`] is a netlink socket; a socket keeps the namespace it was
 //! opened in, so one process may hold handles to many namespaces. [`netns`] makes and enters namespaces, [`sysctl`]
-//! sets kernel switches, [`pod`] is the routed link between a node and a pod, and [`vxlan`] one between nodes.
+//! sets kernel switches, [`pod`] is the routed link between a node and a pod, [`vxlan`] and
+//! [`wireguard`] are links between nodes.
 //!
 //! The codec (`wire`) knows only the attributes we use and steps over all others, so that a newer kernel cannot
 //! break a listing.
@@ -22,6 +23,7 @@ mod route;
 pub mod sysctl;
 pub mod vxlan;
 mod wire;
+pub mod wireguard;
 
 pub use address::Address;
 pub use error::{Error, Result};
