@@ -40,6 +40,12 @@ pub const NODE_ADDRESS_OVERRIDE: &str = "dyad.io/node-address-override";
 /// The annotation: what on the machine stands in the way, a JSON list of texts; absent if there is nothing.
 pub const WARNINGS: &str = "dyad.io/warnings";
 
+/// The annotation: the public key, in base64, of who is sent what is encrypted by WireGuard.
+pub const WIREGUARD_PUBLIC_KEY: &str = "dyad.io/wireguard-public-key";
+
+/// The annotation: the UDP port where that is.
+pub const WIREGUARD_LISTEN_PORT: &str = "dyad.io/wireguard-port";
+
 /// How soon is tried again what the API did not take, or did not tell of.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -58,6 +64,10 @@ pub struct Announcement {
     pub wanted: Option<String>,
     /// What stands in the way.
     pub warnings: Option<String>,
+    /// The key others encrypt with what they send there.
+    pub wireguard_key: Option<String>,
+    /// The port they send it to.
+    pub wireguard_port: Option<String>,
 }
 
 impl Announcement {
@@ -70,6 +80,8 @@ impl Announcement {
             wanted: status.wanted.clone(),
             ranges: has_own.then(|| joined(&status.pod_ranges)),
             warnings: (!status.warnings.is_empty()).then(|| json!(status.warnings).to_string()),
+            wireguard_key: status.wireguard.as_ref().map(|(key, _)| key.clone()),
+            wireguard_port: status.wireguard.as_ref().map(|(_, port)| port.to_string()),
         }
     }
 }
@@ -104,6 +116,8 @@ pub(crate) async fn keep(
             POD_RANGES: wanted.ranges,
             POD_CIDRS_WANTED: wanted.wanted,
             WARNINGS: wanted.warnings,
+            WIREGUARD_PUBLIC_KEY: wanted.wireguard_key,
+            WIREGUARD_LISTEN_PORT: wanted.wireguard_port,
         });
         let patch = json!({"metadata": {"annotations": annotations}});
         let params = PatchParams { field_manager: Some("dyad-agent".to_owned()), ..PatchParams::default() };

@@ -9,18 +9,25 @@ use tracing::info;
 
 use crate::cni::uninstall;
 use crate::gate::notes;
-use crate::routes::tunnels;
+use crate::routes::{tunnels, wireguard};
 use crate::switches::Switches;
 use crate::{AgentError, Cni, claim, dataplane};
 
 /// Removes our tables, tunnels, routes to nodes and Services, claimed addresses, and programs at the sockets of `cgroup`, and
 /// nothing else, from the network namespace of the calling thread. With `cni`, what the container runtime sees goes, too,
-/// and links and routes of pods; otherwise they are whoever's who has made the pods. Switches noted in `run_dir` are put back.
-pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>, run_dir: Option<&Path>) -> Result<(), AgentError> {
+/// and links and routes of pods, and the private key; otherwise they are whoever's who has made the pods. Switches noted in
+/// `run_dir` are put back.
+pub fn cleanup(
+    cgroup: Option<&Path>,
+    cni: Option<&Cni>,
+    run_dir: Option<&Path>,
+    wireguard_key: &Path,
+) -> Result<(), AgentError> {
     // First of all, so that no pod comes meanwhile.
     if let Some(cni) = cni {
         uninstall(cni).map_err(AgentError::Uninstall)?;
-        info!("CNI configuration, plugin and notes of addresses deleted");
+        wireguard::forget(wireguard_key).map_err(AgentError::Uninstall)?;
+        info!("CNI configuration, plugin, notes of addresses and key deleted");
     }
     // Sockets first: nftables serves meanwhile.
     let noted = dataplane::noted(run_dir);
@@ -36,11 +43,13 @@ pub fn cleanup(cgroup: Option<&Path>, cni: Option<&Cni>, run_dir: Option<&Path>)
     claim::cleanup(&mut links)?;
     let is_to_others = |route: &Route| route.hops.iter().any(|hop| hop.via.is_some());
     let is_to_services = |route: &Route| route.source.is_some();
-    for route in links.routes(OURS)?.iter().filter(|route| is_to_others(route) || is_to_services(route)) {
+    let is_ours = |route: &&Route| is_to_others(route) || is_to_services(route) || wireguard::refuses(route);
+    for route in links.routes(OURS)?.iter().filter(is_ours) {
         links.delete_route(route)?;
         info!(destination = %route.destination, "route deleted");
     }
     tunnels::cleanup(&mut links)?;
+    wireguard::cleanup(&mut links)?;
     info!("tunnels deleted");
     if cni.is_some() {
         let proxied = links.proxies()?;

@@ -43,6 +43,8 @@ pub struct Config {
     pub routing: Routing,
     /// Tunnels, where there are some.
     pub tunnels: Tunnels,
+    /// The file of this node's private key of WireGuard, which is made where it is needed.
+    pub wireguard_key: PathBuf,
     /// The largest packet of pods in bytes; that of the links between nodes, if not given.
     pub mtu: Option<u32>,
     /// Whether pods that leave the cluster are masqueraded where their addresses mean nothing outside of it.
@@ -112,6 +114,7 @@ impl Config {
             own_pods: OwnPods::OfNode,
             routing: Routing::Direct,
             tunnels: Tunnels::default(),
+            wireguard_key: WIREGUARD_KEY.into(),
             mtu: None,
             masquerade_pods: true,
             egress: Egress::default(),
@@ -144,6 +147,8 @@ pub enum Routing {
     Auto,
     /// In VXLAN.
     Vxlan,
+    /// Encrypted by WireGuard, and to nodes that don't do so not at all.
+    Wireguard,
 }
 
 /// Where nodes have their pod ranges from; the same on all nodes.
@@ -167,11 +172,13 @@ pub struct Tunnels {
     pub port: u16,
     /// The number of the network (VNI).
     pub id: u32,
+    /// The UDP port of WireGuard, which other nodes are told of.
+    pub wireguard_port: u16,
 }
 
 impl Default for Tunnels {
     fn default() -> Self {
-        Self { underlay: None, port: VXLAN_PORT, id: VXLAN_ID }
+        Self { underlay: None, port: VXLAN_PORT, id: VXLAN_ID, wireguard_port: WIREGUARD_PORT }
     }
 }
 
@@ -179,6 +186,10 @@ impl Default for Tunnels {
 pub const VXLAN_PORT: u16 = 8472;
 /// The number of our VXLAN network, which none of the others in use is likely to have.
 pub const VXLAN_ID: u32 = 214;
+/// The UDP port of WireGuard: not the one that everybody takes for links of their own.
+pub const WIREGUARD_PORT: u16 = 51871;
+/// Where a node's private key is kept: beside what plugins keep across restarts of the machine.
+pub const WIREGUARD_KEY: &str = "/var/lib/cni/dyad/wireguard.key";
 
 /// What counts as a pod of this node: its traffic to Services keeps its source, and may go to endpoints anywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

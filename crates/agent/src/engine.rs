@@ -18,17 +18,20 @@ use crate::gate::{Arrival, Pods};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::objects::{self, Pod};
+use crate::routes::wireguard::Encryption;
 use crate::routes::{self, Node, Ways};
 use crate::switches::Switches;
 use crate::watch::{Change, Kind};
 use crate::{AgentError, Config, Status, uplinks, with_causes};
 
 mod around;
+mod complaints;
 mod intercept;
 mod kernel;
 mod listed;
 mod locality;
 
+use complaints::Complaints;
 use kernel::Kernel;
 use locality::NoLocal;
 
@@ -51,6 +54,7 @@ pub(crate) struct Engine {
     own_pods: BTreeMap<Name, Vec<IpAddr>>,
     kernel: Kernel,
     links: Handle,
+    encryption: Option<Encryption>,
     /// The addresses of this node, as of the last look.
     addresses: BTreeSet<IpAddr>,
     /// Those of them that are not claimed: a Service's address has no node ports, wherever it is.
@@ -68,6 +72,7 @@ pub(crate) struct Engine {
     strangers: BTreeSet<IpAddr>,
     /// This node's addresses as its kubelet reports them.
     reported: Vec<IpAddr>,
+    complaints: Complaints,
     /// When changes of endpoints happened that the kernel does not know yet.
     triggers: Vec<(IpFamily, Timestamp)>,
     no_local: NoLocal,
@@ -83,6 +88,9 @@ impl Engine {
         metrics: Arc<Metrics>,
         health: Arc<Health>,
     ) -> Result<Self, AgentError> {
+        // Before anything is changed: it may be that there is none.
+        let encrypts = config.routing == Routing::Wireguard;
+        let encryption = if encrypts { Some(Encryption::open(&config.wireguard_key)?) } else { None };
         let switches = Switches::noted_in(config.run_dir.as_deref());
         if config.routing != Routing::None {
             // Before: the kernel forgets what it has learnt when it begins to forward.
@@ -116,6 +124,7 @@ impl Engine {
             own_pods: BTreeMap::new(),
             kernel,
             links: Handle::open()?,
+            encryption,
             addresses: BTreeSet::new(),
             own_addresses: BTreeSet::new(),
             listed: BTreeSet::new(),
@@ -127,6 +136,7 @@ impl Engine {
             looks: 0,
             strangers: BTreeSet::new(),
             reported: Vec::new(),
+            complaints: Complaints::default(),
             triggers: Vec::new(),
             no_local: NoLocal::default(),
             metrics,
@@ -298,6 +308,7 @@ impl Engine {
         if let Err(failed) = self.route() {
             error.get_or_insert(failed);
         }
+        self.complaints.tell(&mut self.status);
         self.status.programmed = self.kernel.is_current();
         self.status.intercepts = self.kernel.intercepts();
         if !self.config.intercept.is_empty() {
@@ -342,10 +353,14 @@ impl Engine {
         }
         if self.routes_due {
             let ranges = self.compiler.node().services.clone();
-            let applied = routes::apply(&mut self.links, &self.config, &self.me, &self.nodes, &ranges);
+            let encryption = self.encryption.as_mut();
+            let applied =
+                routes::apply(&mut self.links, &self.config, encryption, &self.me, &self.nodes, &ranges);
             self.status.routed = applied.is_ok();
-            let Ways { mtu, strangers } = applied?;
+            let Ways { mtu, strangers, wireguard_key, warnings } = applied?;
             self.status.mtu = mtu;
+            self.status.wireguard = wireguard_key.map(|key| (key, self.config.tunnels.wireguard_port));
+            self.complaints.of_ways = warnings.into_iter().collect();
             if self.config.cni.is_some() {
                 routes::pods::mend(&mut self.links, self.nodes.get(&self.me), &self.addresses)?;
             }

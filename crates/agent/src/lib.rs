@@ -50,7 +50,7 @@ use tokio::time::Instant;
 
 pub use announce::{
     Announcement, DATAPLANE, DNS_CACHE, NODE_ADDRESS_OVERRIDE, NODE_ADDRESSES, POD_CIDRS, POD_CIDRS_WANTED,
-    POD_RANGES, WARNINGS,
+    POD_RANGES, WARNINGS, WIREGUARD_LISTEN_PORT, WIREGUARD_PUBLIC_KEY,
 };
 pub use cgroup::{NoCgroup, pods_cgroup};
 use checks::Checks;
@@ -59,13 +59,14 @@ pub use cleanup::cleanup;
 pub use cni::Cni;
 pub use config::{
     Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, Ipam, METRICS_PORT, NodePorts, OwnPods, Routing,
-    Tunnels, VXLAN_ID, VXLAN_PORT,
+    Tunnels, VXLAN_ID, VXLAN_PORT, WIREGUARD_KEY, WIREGUARD_PORT,
 };
 pub use dyad_program::Egress;
 use engine::Engine;
 pub use gate::{Arrivals, Gate, NotReady, gate};
 use health::Health;
 use metrics::Metrics;
+pub use routes::wireguard::KeyError;
 
 /// How often the kernel is asked whether somebody else has changed what it does not tell of.
 const LOOK: Duration = Duration::from_secs(3);
@@ -129,6 +130,8 @@ pub struct Status {
     pub chosen: Vec<IpAddr>,
     /// What on the machine stands in the way.
     pub warnings: Vec<String>,
+    /// The public key and the port of who is sent what is encrypted, if that is how nodes talk.
+    pub wireguard: Option<(String, u16)>,
     /// What executes the program: `ebpf`, or `nftables` and why.
     pub dataplane: String,
     /// What the Node object says of that, and of [`intercepts`](Self::intercepts).
@@ -158,6 +161,15 @@ pub enum AgentError {
     /// There are no pods whose sockets could be programmed.
     #[error("can't work on sockets (--dataplane nftables does without)")]
     NoCgroup(#[from] NoCgroup),
+    /// The kernel can't encrypt.
+    #[error(
+        "--routing wireguard: this kernel has no WireGuard. Load or install its module `wireguard` \
+         (CONFIG_WIREGUARD, Linux 5.6 and later), or use --routing auto or vxlan, which do not encrypt"
+    )]
+    NoWireguard,
+    /// There is no key to encrypt with.
+    #[error("--wireguard-key")]
+    Key(#[from] KeyError),
     /// The kernel's word of changes can't be waited for.
     #[error("can't wait for changes of tables")]
     Wait(#[source] std::io::Error),

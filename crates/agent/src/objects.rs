@@ -196,6 +196,8 @@ impl Object for NodeObject {
                     ranges: annotation(announce::POD_RANGES),
                     wanted: annotation(announce::POD_CIDRS_WANTED),
                     warnings: annotation(announce::WARNINGS),
+                    wireguard_key: annotation(announce::WIREGUARD_PUBLIC_KEY),
+                    wireguard_port: annotation(announce::WIREGUARD_LISTEN_PORT),
                 },
                 labels: self.metadata.labels.unwrap_or_default(),
             }),

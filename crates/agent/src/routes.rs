@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dyad_links::vxlan::{self, Remote};
-use dyad_links::{Handle, OURS, Route};
+use dyad_links::{Handle, Link, OURS, Route};
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::Name;
 use dyad_program::policy::Labels;
@@ -13,14 +13,17 @@ use tracing::info;
 
 use crate::Config;
 use crate::announce::Announcement;
+use crate::config::Routing;
 
 pub(crate) mod ndp;
 pub(crate) mod pods;
 pub(crate) mod tunnels;
 mod ways;
+pub(crate) mod wireguard;
 
 use tunnels::{Made, Wanted};
 use ways::{Neighbourhood, Way};
+use wireguard::Encryption;
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +70,7 @@ struct Plan {
     /// Ranges behind tunnels, by the family of the packets outside.
     tunnelled: Vec<(IpNet, IpFamily)>,
     tunnels: BTreeMap<IpFamily, Wanted>,
+    wireguard: wireguard::Wanted,
     /// The addresses of nodes behind tunnels.
     strangers: BTreeSet<IpAddr>,
 }
@@ -78,8 +82,21 @@ fn plan(config: &Config, me: &Name, nodes: &BTreeMap<Name, Node>, neighbourhood:
     let mine = nodes.get(me).unwrap_or(&nobody);
     for (name, other) in nodes.iter().filter(|(name, _)| *name != me) {
         for range in &other.pod_ranges {
-            match ways::way(config, (*range).into(), mine, other, neighbourhood) {
+            if config.routing == Routing::Wireguard {
+                plan.wireguard.guarded.insert(*range);
+                plan.wireguard.addresses.extend(mine.inside((*range).into()).map(IpNet::from));
+            }
+            match ways::way(config, (*range).into(), mine, (other, me < name), neighbourhood) {
                 None => {}
+                Some(Way::Refused(why)) => {
+                    let text = format!("nothing is sent to pods of node {}: it {why}", name.name());
+                    plan.wireguard.warnings.insert(text);
+                }
+                Some(Way::Encrypted(from, to, key)) => {
+                    plan.strangers.extend(&other.ips);
+                    plan.wireguard.locals.insert(from);
+                    plan.wireguard.add(name, to, key, *range);
+                }
                 Some(Way::Direct(via, link)) => plan.direct.push(Route::via(*range, via, link)),
                 Some(Way::Tunnel(from, to)) => {
                     let (underlay, mac) = (IpFamily::from(from), vxlan::mac(name.name()));
@@ -123,7 +140,8 @@ fn same(present: &Route, wanted: &Route) -> bool {
         via == wanted_via && (*wanted_link == 0 || link == wanted_link)
     };
     let (present_hops, wanted_hops) = (hops(present), hops(wanted));
-    (present.destination, present.kind, present.source) == (wanted.destination, wanted.kind, wanted.source)
+    let what = |route: &Route| (route.destination, route.kind, route.source, route.metric);
+    what(present) == what(wanted)
         && present_hops.len() == wanted_hops.len()
         && present_hops.iter().zip(&wanted_hops).all(agrees)
 }
@@ -136,40 +154,70 @@ pub(crate) struct Ways {
     pub(crate) mtu: Option<u32>,
     /// The addresses of nodes behind tunnels: what is between may know nothing of pods.
     pub(crate) strangers: BTreeSet<IpAddr>,
+    /// This node's key, for those who encrypt what they send to it.
+    pub(crate) wireguard_key: Option<String>,
+    /// Where there is no way, and why.
+    pub(crate) warnings: BTreeSet<String>,
 }
 
 /// Makes our routes and tunnels what they should be.
 pub(crate) fn apply(
     kernel: &mut Handle,
     config: &Config,
+    encryption: Option<&mut Encryption>,
     me: &Name,
     nodes: &BTreeMap<Name, Node>,
     service_ranges: &[IpNet],
 ) -> dyad_links::Result<Ways> {
     let link_of = kernel.addresses()?.into_iter().map(|address| (address.net.addr(), address.link)).collect();
     let links = kernel.links()?;
-    let plan = plan(config, me, nodes, &Neighbourhood::of(kernel.all_routes()?));
+    let mut plan = plan(config, me, nodes, &Neighbourhood::of(kernel.all_routes()?));
     let made = tunnels::make(kernel, &config.tunnels, me.name(), &plan.tunnels, &link_of, &links)?;
     let mine = nodes.get(me);
+    let encrypted = match encryption {
+        Some(with) => wireguard::make(kernel, config, with, mine, &mut plan.wireguard, (&link_of, &links))?,
+        None => None,
+    };
     let mut wanted = to_nodes(&plan, mine, &made);
+    wanted.extend(plan.wireguard.routes(mine, encrypted.as_ref().map(|link| link.index)));
     wanted.extend(to_services(mine, service_ranges, &link_of));
+    // Those of another way, too, that are there still.
+    let is_tunnel = |link: &&Link| {
+        link.name == wireguard::LINK
+            || IpFamily::BOTH.iter().any(|family| link.name == tunnels::name(*family))
+    };
+    let before = links.iter().filter(is_tunnel).map(|link| link.index);
+    let now = made.index.values().copied().chain(encrypted.as_ref().map(|link| link.index));
+    let of_tunnels: BTreeSet<u32> = before.chain(now).collect();
     // The routes of this node's own pods, and the way out, are others' to keep.
     let is_ours = |route: &Route| {
         let through_a_node = || route.hops.iter().any(|hop| hop.via.is_some());
-        let through_a_tunnel = || route.hops.iter().any(|hop| made.index.values().any(|of| *of == hop.link));
+        let through_a_tunnel = || route.hops.iter().any(|hop| of_tunnels.contains(&hop.link));
         let is_of_pods = || config.pod_ranges.iter().any(|(_, range)| range.contains(&route.destination));
         service_ranges.contains(&route.destination)
             || route.destination.prefix_len() > 0 && is_of_pods() && through_a_node()
             || through_a_tunnel()
+            || wireguard::refuses(route)
     };
     let present: Vec<Route> = kernel.routes(OURS)?.into_iter().filter(is_ours).collect();
-    let destinations: BTreeSet<IpNet> = wanted.iter().map(|route| route.destination).collect();
-    for route in present.iter().filter(|route| !destinations.contains(&route.destination)) {
+    let of = |route: &Route| (route.destination, route.metric);
+    let stay: BTreeSet<(IpNet, u32)> = wanted.iter().map(of).collect();
+    for route in present.iter().filter(|route| !stay.contains(&of(route))) {
         kernel.delete_route(route)?;
         info!(destination = %route.destination, "route removed");
     }
     for route in wanted {
         if !present.iter().any(|present| same(present, &route)) {
+            let link = |route: &Route| route.hops.first().map(|hop| (hop.link, hop.onlink));
+            let is_in_the_way = |present: &&Route| {
+                of(present) == of(&route)
+                    && link(&route)
+                        .is_some_and(|(to, onlink)| onlink && link(present).is_some_and(|(at, _)| at != to))
+            };
+            // The gateway is in the range itself: IPv6 takes none that is elsewhere by the route that is there.
+            if let Some(present) = present.iter().find(is_in_the_way) {
+                kernel.delete_route(present)?;
+            }
             kernel.replace_route(&route)?;
             let via = route.hops.iter().find_map(|hop| hop.via).map(tracing::field::display);
             let link = route.hops.first().and_then(|hop| links.iter().find(|link| link.index == hop.link));
@@ -177,12 +225,22 @@ pub(crate) fn apply(
         }
     }
     tunnels::prune(kernel, &plan.tunnels, &made, &links)?;
+    if config.routing != Routing::Wireguard && links.iter().any(|link| link.name == wireguard::LINK) {
+        wireguard::cleanup(kernel)?;
+        info!(link = wireguard::LINK, "nothing is encrypted any more");
+    }
     let mtu_of = |ip: &IpAddr| {
         let index = link_of.get(ip)?;
         links.iter().find(|link| link.index == *index).map(|link| link.mtu)
     };
     let underlay = mine.into_iter().flat_map(|node| &node.ips).filter_map(mtu_of).min();
-    Ok(Ways { mtu: config.mtu.or(made.mtu).or(underlay), strangers: plan.strangers })
+    let inside = made.mtu.or(encrypted.as_ref().map(|link| link.mtu));
+    Ok(Ways {
+        mtu: config.mtu.or(inside).or(underlay),
+        strangers: plan.strangers,
+        wireguard_key: encrypted.and_then(|link| link.public).as_ref().map(wireguard::text),
+        warnings: plan.wireguard.warnings,
+    })
 }
 
 #[cfg(test)]

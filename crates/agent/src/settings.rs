@@ -12,7 +12,7 @@ use dyad_program::Egress;
 use crate::cni::Cni;
 use crate::config::{
     Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, Ipam, METRICS_PORT, NodePorts, OwnPods, Routing,
-    Tunnels,
+    Tunnels, WIREGUARD_KEY,
 };
 
 mod file;
@@ -79,6 +79,8 @@ pub struct Extras {
     pub routing: Routing,
     /// Tunnels, where there are some.
     pub tunnels: Tunnels,
+    /// The file of this node's private key, if it is not the usual one.
+    pub wireguard_key: Option<PathBuf>,
     /// Whether Services are somebody else's to serve.
     pub no_services: bool,
     /// How pods are connected for CNI plugins, if they are.
@@ -195,6 +197,7 @@ impl Settings {
             own_pods,
             routing: extras.routing,
             tunnels: extras.tunnels,
+            wireguard_key: extras.wireguard_key.clone().unwrap_or_else(|| WIREGUARD_KEY.into()),
             mtu: extras.mtu,
             services: !extras.no_services,
             // Without Services, there are no ranges of theirs to refuse addresses of.

@@ -32,7 +32,10 @@ mod policies;
 mod pool;
 mod proxy;
 mod tunnels;
+mod wireguard;
 
+/// Where no key is.
+const NO_KEY: &str = "/nowhere/wireguard.key";
 /// Longer than anything takes here, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -260,7 +260,8 @@ pub(crate) fn run(args: AgentArgs) -> Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     if args.cleanup {
         let cgroup = args.cgroup_root.or_else(|| dyad_agent::pods_cgroup().ok());
-        dyad_agent::cleanup(cgroup.as_deref(), args.network.cni().as_ref(), Some(&args.run_dir))?;
+        let (network, run_dir) = (&args.network, Some(&*args.run_dir));
+        dyad_agent::cleanup(cgroup.as_deref(), network.cni().as_ref(), run_dir, &network.wireguard_key)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut settings = args.settings();
@@ -382,6 +383,9 @@ mod tests {
             .unwrap();
         assert_eq!((extras.routing, extras.mtu), (Routing::Vxlan, Some(1400)));
         assert_eq!((extras.tunnels.underlay, extras.tunnels.port), (Some(IpFamily::V6), 4789));
+        let extras = parse("dyad agent --routing=wireguard --wireguard-port=51820").extras().unwrap();
+        assert_eq!((extras.routing, extras.tunnels.wireguard_port), (Routing::Wireguard, 51820));
+        assert_eq!(extras.wireguard_key.unwrap().to_str(), Some(dyad_agent::WIREGUARD_KEY));
         let whole = parse("dyad agent --cni --ipam=dyad --proxy=false").extras().unwrap();
         assert_eq!((whole.routing, whole.ipam), (Routing::Auto, Ipam::Pool));
         assert!(whole.masquerade_pods && whole.no_services && whole.cni.is_some());
@@ -399,8 +403,8 @@ mod tests {
             assert!(error.contains(part), "{line}: {error}");
         }
         for (line, part) in [
-            ("--routing=wireguard", "WireGuard is not built in"),
-            ("--routing=bgp", "must be auto, direct, vxlan or none"),
+            ("--routing=bgp", "must be auto, direct, vxlan, wireguard or none"),
+            ("--wireguard-port=0", "0 is not in 1..65536"),
             ("--tunnel-underlay=IPv4", "must be auto, ipv4 or ipv6"),
             ("--ipam=derived", "--derive-from"),
             ("--ipam=clusterpool", "must be kubernetes, pool or derived"),

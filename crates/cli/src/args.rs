@@ -146,7 +146,7 @@ pub(crate) struct UpArgs {
     /// Start bare nodes, and install Dyad on them as `dyad install` does on any cluster
     #[arg(long)]
     pub(crate) install: bool,
-    /// With --install: how pods of other nodes are reached: auto, direct or vxlan
+    /// With --install: how pods of other nodes are reached: auto, direct, vxlan or wireguard
     #[arg(long, value_name = "MODE", requires = "install")]
     pub(crate) routing: Option<String>,
     /// With --install: a file of values

@@ -65,6 +65,8 @@ pub struct NodeState {
     pub name: String,
     /// Whether its agent is ready; `None` where none should run.
     pub agent: Option<bool>,
+    /// The last words of its agent, if that has ended and is not ready again.
+    pub ended: Option<String>,
     /// The version of its agent.
     pub version: Option<String>,
     /// What carries Services, and why that.
@@ -164,6 +166,9 @@ fn judge(
     if !behind.is_empty() {
         problems.push(format!("agents are not ready on {}", behind.join(", ")));
     }
+    let ended = nodes.iter().filter(|node| node.agent == Some(false));
+    let ended = ended.filter_map(|node| Some(format!("agent on {}: {}", node.name, node.ended.as_ref()?)));
+    problems.extend(ended);
     Installation {
         namespace: namespace.into(),
         version,
@@ -243,12 +248,22 @@ fn of_node(node: &Value, pods: &[Value]) -> NodeState {
     NodeState {
         name: name.into(),
         agent: agent.map(is_ready),
+        ended: agent.and_then(last_words),
         version: agent.and_then(version),
         dataplane: annotation(DATAPLANE),
         addresses: if chosen.is_empty() { reported } else { chosen },
         pod_cidrs: if ranges.is_empty() { texts(&node["spec"]["podCIDRs"]) } else { ranges },
         warnings: annotation(WARNINGS).map(|text| warnings(&text)).unwrap_or_default(),
     }
+}
+
+/// What the container of a pod has said last before it ended.
+fn last_words(pod: &Value) -> Option<String> {
+    let status = &pod["status"]["containerStatuses"][0];
+    let said = |state: &str| status[state]["terminated"]["message"].as_str();
+    let line =
+        |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
+    ["state", "lastState"].into_iter().filter_map(said).find_map(line)
 }
 
 /// What an agent complains about; what is no list is shown as it is.

@@ -153,6 +153,7 @@ pub struct Cni {
     pub conf_dir: String,
     pub bin_dir: String,
     pub routing: Routing,
+    pub wireguard_port: u16,
     pub mtu: u32,
     pub ipam: Ipam,
     pub derive: Derive,
@@ -186,6 +187,7 @@ pub enum Routing {
     Auto,
     Direct,
     Vxlan,
+    Wireguard,
 }
 
 /// Where nodes have pod ranges from.
@@ -251,6 +253,12 @@ impl Values {
         one_of_each("clusterCIDR", &families)?;
         let families: Vec<_> = self.dns.cluster_ips.iter().map(|ip| IpFamily::from(*ip)).collect();
         one_of_each("dns.clusterIPs", &families)?;
+        if self.cni.wireguard_port == 0 {
+            return Err(wrong(
+                "cni.wireguardPort",
+                "0 is no port: give one that is open between nodes, as 51871",
+            ));
+        }
         if self.cni.ipam == Ipam::Derived {
             self.cni.derive.check()?;
         }

@@ -105,7 +105,7 @@ fn helm_takes_what_dyad_install_takes() {
     let schema = schema::of_values(said);
     let of = |path: &str| path.split('.').fold(&schema, |schema, name| &schema["properties"][name]).clone();
     for (path, key, value) in [
-        ("cni.routing", "enum", json!(["auto", "direct", "vxlan"])),
+        ("cni.routing", "enum", json!(["auto", "direct", "vxlan", "wireguard"])),
         ("cni.binDir", "pattern", json!("^/")),
         ("proxy.cgroupRoot", "pattern", json!("^(/|$)")),
         ("image.repository", "pattern", json!(".")),

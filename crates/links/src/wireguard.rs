@@ -230,7 +230,7 @@ impl Handle {
     /// is up only once somebody sets it up: its port is that of its settings then.
     pub fn replace_wireguard(&mut self, name: &str, mtu: u32) -> Result<u32> {
         let present = self.link(name)?;
-        if !present.as_ref().is_some_and(|link| link.kind.as_deref() == Some(KIND)) {
+        if present.as_ref().is_none_or(|link| link.kind.as_deref() != Some(KIND)) {
             self.delete_link(name)?;
             self.add_link(&NewLink { mtu: Some(mtu), ..NewLink::named(name) }, KIND, |_| {})?;
             let index = self.index(name)?;

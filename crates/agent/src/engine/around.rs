@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dyad_cni::store::Store;
 use dyad_net::{IpFamily, IpNet};
 use dyad_program::{Frontend, Scope};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::Engine;
 use crate::addresses::{Seen, Wishes};
@@ -102,12 +102,9 @@ impl Engine {
         let mut found = warnings::look(cni, &seen.links);
         found.push(("table", self.look_at_tables()));
         found.push(("range", self.status.range_problem.iter().cloned().collect()));
-        self.metrics.set_warnings(found.iter().map(|(kind, texts)| (*kind, texts.len())));
-        let found: Vec<String> = found.into_iter().flat_map(|(_, texts)| texts).collect();
-        for text in found.iter().filter(|text| !self.status.warnings.contains(text)) {
-            warn!("{text}");
-        }
-        self.status.warnings = found;
+        let of_ways = ("way", self.complaints.of_ways.len());
+        self.metrics.set_warnings(found.iter().map(|(kind, texts)| (*kind, texts.len())).chain([of_ways]));
+        self.complaints.of_machine = found.into_iter().flat_map(|(_, texts)| texts).collect();
         Ok(())
     }
 }

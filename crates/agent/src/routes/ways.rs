@@ -1,11 +1,13 @@
 //! Which way packets take to another node's pods: pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use dyad_links::wireguard::PublicKey;
 use dyad_links::{OURS, Route, RouteKind};
 use dyad_net::IpFamily;
 
 use super::Node;
+use super::wireguard::Reachable;
 use crate::config::{Config, Routing};
 
 /// How packets come to pods of a family on another node.
@@ -15,7 +17,16 @@ pub(super) enum Way {
     Direct(IpAddr, u32),
     /// Inside of packets from this node's address to its.
     Tunnel(IpAddr, IpAddr),
+    /// The same, encrypted for whoever has this key.
+    Encrypted(IpAddr, SocketAddr, PublicKey),
+    /// There is no way that would be safe, and why.
+    Refused(&'static str),
 }
+
+/// Why nothing goes to a node.
+const NO_KEY: &str =
+    "says no WireGuard key: its agent does not run with --routing wireguard, or its kernel has no WireGuard";
+const NO_ADDRESS: &str = "has no address of a family that this node has, or that --tunnel-underlay asks for";
 
 /// What links of this node lead to without anybody between.
 #[derive(Debug, Default)]
@@ -47,12 +58,13 @@ fn gateways(of: IpFamily) -> impl Iterator<Item = IpFamily> {
     IpFamily::BOTH.into_iter().filter(move |family| *family >= of)
 }
 
-/// The way from this node to pods of a family on another one; `None` while there is none.
+/// The way from this node to pods of a family on another one, which comes after this one by name or does not; `None` while
+/// there is none.
 pub(super) fn way(
     config: &Config,
     of: IpFamily,
     mine: &Node,
-    other: &Node,
+    (other, is_later): (&Node, bool),
     neighbourhood: &Neighbourhood,
 ) -> Option<Way> {
     let vias = || gateways(of).filter_map(|family| other.ip(family));
@@ -63,14 +75,31 @@ pub(super) fn way(
         Routing::Direct => direct().or_else(|| vias().next().map(|via| Way::Direct(via, 0))),
         Routing::Auto => direct().or_else(|| tunnel(config, mine, other)),
         Routing::Vxlan => tunnel(config, mine, other),
+        Routing::Wireguard => Some(encrypted(config, mine, other, is_later)),
     }
 }
 
-/// Through a tunnel of the family that is asked for, or the first that both have, in this node's order.
+/// Both ends must come to the same pair of addresses: each follows the other to where its packets are from.
+fn encrypted(config: &Config, mine: &Node, other: &Node, is_later: bool) -> Way {
+    let Some(Reachable { key, port }) = Reachable::of(other) else { return Way::Refused(NO_KEY) };
+    let found = if is_later { ends(config, mine, other) } else { ends(config, other, mine) };
+    match found {
+        Some((from, to)) if is_later => Way::Encrypted(from, SocketAddr::new(to, port), key),
+        Some((to, from)) => Way::Encrypted(from, SocketAddr::new(to, port), key),
+        None => Way::Refused(NO_ADDRESS),
+    }
+}
+
 fn tunnel(config: &Config, mine: &Node, other: &Node) -> Option<Way> {
+    ends(config, mine, other).map(|(from, to)| Way::Tunnel(from, to))
+}
+
+/// Addresses of both, of the family that is asked for, or the first that both have, in the former's order.
+fn ends(config: &Config, one: &Node, other: &Node) -> Option<(IpAddr, IpAddr)> {
     let allowed = |ip: &&IpAddr| config.tunnels.underlay.is_none_or(|family| family == IpFamily::from(**ip));
-    let mut from = mine.ips.iter().filter(allowed);
-    from.find_map(|from| Some(Way::Tunnel(*from, other.ip((*from).into())?)))
+    // The first of a family is the one that counts.
+    let mut of_one = one.ips.iter().filter(allowed).filter_map(|ip| one.ip((*ip).into()));
+    of_one.find_map(|ip| Some((ip, other.ip(ip.into())?)))
 }
 
 #[cfg(test)]
@@ -168,7 +197,11 @@ mod tests {
             let pods = DualStack::dual(v4, v4.everything(), v6.everything());
             let tunnels = Tunnels { underlay, ..Tunnels::default() };
             let config = Config { routing, tunnels, ..Config::beside_cni("me", pods) };
-            assert_eq!(way(&config, of, &node(mine), &node(other), &neighbourhood), expected, "{what}");
+            assert_eq!(
+                way(&config, of, &node(mine), (&node(other), true), &neighbourhood),
+                expected,
+                "{what}"
+            );
         }
     }
 }

@@ -196,7 +196,7 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
             assert_eq!(pod_routes(), [""; 0]);
         }
         agent.stop().await;
-        cleanup(None, Some(&cni), None).unwrap();
+        cleanup(None, Some(&cni), None, NO_KEY.as_ref()).unwrap();
         assert!(!conflist.exists() && !cni.socket.exists() && !cni.bin_dir.join("dyad").exists());
         let handle = &mut Handle::open().unwrap();
         assert_eq!(handle.routes(OURS).unwrap(), []);

@@ -256,7 +256,7 @@ fn no_query_is_lost_when_a_server_comes_and_goes() {
         assert!(claimed().is_empty());
         other.stop().await;
         claim(&parsed(SERVICE)).unwrap();
-        cleanup(None, None, None).unwrap();
+        cleanup(None, None, None, NO_KEY.as_ref()).unwrap();
         assert!(claimed().is_empty());
         server.shutdown().await;
     });
@@ -386,7 +386,7 @@ fn sockets_that_ebpf_connects_are_left_to_the_server_while_there_is_one() {
         assert_eq!(process.asks(), answered(SERVICE));
         agent.stop().await;
         drop((process, threads));
-        cleanup(Some(&cgroup), None, None).unwrap();
+        cleanup(Some(&cgroup), None, None, NO_KEY.as_ref()).unwrap();
         server.shutdown().await;
     });
     std::fs::remove_dir(&cgroup).unwrap();

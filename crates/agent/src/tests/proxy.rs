@@ -186,11 +186,11 @@ fn a_clean_up_takes_what_is_ours_and_nothing_else() {
         assert_eq!(tables().len(), 2);
         agent.stop().await;
         server.shutdown().await;
-        cleanup(None, None, None).unwrap();
+        cleanup(None, None, None, NO_KEY.as_ref()).unwrap();
         assert!(tables().is_empty());
         let left: Vec<String> =
             handle.routes(OURS).unwrap().iter().map(|route| route.destination.to_string()).collect();
         assert_eq!(left, ["10.244.1.7/32"]);
-        cleanup(None, None, None).unwrap();
+        cleanup(None, None, None, NO_KEY.as_ref()).unwrap();
     });
 }

@@ -25,9 +25,9 @@ const BYTES: usize = 300_000;
 
 pub(super) struct Lab {
     /// Node and pod, by number from 1.
-    nodes: Vec<(OwnedFd, OwnedFd)>,
-    _router: OwnedFd,
-    known: BTreeMap<Name, Node>,
+    pub(super) nodes: Vec<(OwnedFd, OwnedFd)>,
+    pub(super) router: OwnedFd,
+    pub(super) known: BTreeMap<Name, Node>,
 }
 
 fn net(node: usize) -> usize {
@@ -41,14 +41,14 @@ fn node_ip(family: IpFamily, node: usize) -> IpAddr {
     }
 }
 
-fn pod_ip(family: IpFamily, node: usize) -> IpAddr {
+pub(super) fn pod_ip(family: IpFamily, node: usize) -> IpAddr {
     match family {
         IpFamily::V4 => format!("10.244.{node}.5").parse().unwrap(),
         IpFamily::V6 => format!("fd00:10:244:{node}::5").parse().unwrap(),
     }
 }
 
-fn range(ip: IpAddr) -> IpNet {
+pub(super) fn range(ip: IpAddr) -> IpNet {
     IpNet::new(ip, if ip.is_ipv4() { 24 } else { 64 }).unwrap()
 }
 
@@ -60,7 +60,7 @@ fn route_default(handle: &mut Handle, via: IpAddr, link: u32) {
 
 impl Lab {
     /// Nodes with addresses of these families.
-    fn new(underlay: &[IpFamily]) -> Self {
+    pub(super) fn new(underlay: &[IpFamily]) -> Self {
         let router = netns::create().unwrap();
         let quiet = || sysctl::write("net/ipv6/conf/default/accept_dad", "0").unwrap();
         let gateway = |family, net: usize| match family {
@@ -125,7 +125,7 @@ impl Lab {
             };
             (Name::new("", &format!("node{number}")), node)
         });
-        Self { nodes, _router: router, known: known.collect() }
+        Self { nodes, router, known: known.collect() }
     }
 
     /// Has every node do what it is for; the largest packet of pods there.
@@ -134,14 +134,14 @@ impl Lab {
             let tunnels = Tunnels { underlay, ..Tunnels::default() };
             let config = Config { routing, tunnels, ..test_config() };
             let mut handle = Handle::open_in(node.as_fd()).unwrap();
-            let Ways { mtu, strangers } =
-                routes::apply(&mut handle, &config, name, &self.known, &[]).unwrap();
+            let Ways { mtu, strangers, .. } =
+                routes::apply(&mut handle, &config, None, name, &self.known, &[]).unwrap();
             assert_eq!(
                 strangers.is_empty(),
                 handle.links().unwrap().iter().all(|link| !link.name.starts_with("dyad-"))
             );
             let before = handle.routes(OURS).unwrap();
-            routes::apply(&mut handle, &config, name, &self.known, &[]).unwrap();
+            routes::apply(&mut handle, &config, None, name, &self.known, &[]).unwrap();
             assert_eq!(handle.routes(OURS).unwrap(), before, "{name}: what is there is adopted");
             mtu
         });
@@ -149,7 +149,7 @@ impl Lab {
     }
 
     /// The link that leads from a node to another's pods.
-    fn link(&self, from: usize, to: IpAddr) -> Option<String> {
+    pub(super) fn link(&self, from: usize, to: IpAddr) -> Option<String> {
         let mut handle = Handle::open_in(self.nodes[from - 1].0.as_fd()).unwrap();
         let routes = handle.routes(OURS).unwrap();
         let index = routes.iter().find(|route| route.destination == range(to).trunc())?.hops[0].link;
@@ -179,7 +179,7 @@ impl Lab {
         peer
     }
 
-    fn pods_talk(&self, what: &str) {
+    pub(super) fn pods_talk(&self, what: &str) {
         for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 2)] {
             for family in IpFamily::BOTH {
                 let seen =
@@ -235,6 +235,21 @@ fn pods_of_all_nodes_reach_each_other_whatever_is_between() {
         let seen = Lab::send(what, &lab.nodes[0].0, &lab.nodes[1].1, pod_ip(V4, 2));
         let expected = range(pod_ip(V4, 1)).network();
         assert_eq!(seen, expected, "{what}: from the node");
+    }
+}
+
+#[test]
+fn one_way_takes_the_place_of_another() {
+    if !privileged("tunnels::one_way_takes_the_place_of_another") {
+        return;
+    }
+    let lab = Lab::new(&IpFamily::BOTH);
+    for routing in [Routing::Auto, Routing::Vxlan, Routing::Auto] {
+        lab.apply(routing, None);
+        let link = if routing == Routing::Auto { "eth0" } else { "dyad-vxlan4" };
+        let found = IpFamily::BOTH.map(|family| lab.link(1, pod_ip(family, 3)).unwrap());
+        assert_eq!(found, [link; 2], "{routing:?}");
+        lab.pods_talk(&format!("{routing:?}"));
     }
 }
 

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::ArgAction;
 use dyad_agent::settings::Extras;
-use dyad_agent::{Cni, Egress, Ipam, Routing, Tunnels, VXLAN_ID, VXLAN_PORT};
+use dyad_agent::{Cni, Egress, Ipam, Routing, Tunnels, VXLAN_ID, VXLAN_PORT, WIREGUARD_KEY, WIREGUARD_PORT};
 use dyad_net::{Blocks, Derivation, IpFamily, IpNet};
 
 /// Routes and tunnels between nodes.
 #[derive(Debug, clap::Args)]
 pub(super) struct NetworkArgs {
     /// How packets come to pods of other nodes: auto (routes to nodes on a link of this one, VXLAN to others), direct,
-    /// vxlan, or none where the CNI sees to it [default: auto with --cni, else none]
+    /// vxlan, wireguard (encrypted), or none where the CNI sees to it [default: auto with --cni, else none]
     #[arg(long, value_name = "MODE", value_parser = routing)]
     routing: Option<Routing>,
     /// The same as --routing direct
@@ -27,6 +27,12 @@ pub(super) struct NetworkArgs {
     /// The network number (VNI) of VXLAN, the same on all nodes
     #[arg(long, value_name = "NUMBER", default_value_t = VXLAN_ID, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     vxlan_id: u32,
+    /// The UDP port of WireGuard on this node
+    #[arg(long, value_name = "PORT", default_value_t = WIREGUARD_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    wireguard_port: u16,
+    /// Where this node's private key of WireGuard is kept, and made if it is missing
+    #[arg(long, value_name = "FILE", default_value = WIREGUARD_KEY)]
+    pub(super) wireguard_key: PathBuf,
     /// Where nodes have their pod ranges from: kubernetes (spec.podCIDRs), pool (those that `dyad controllers` gives
     /// them; also called dyad), or derived (those of one family from the other's); the same on all nodes
     #[arg(long, value_name = "MODE", default_value = "kubernetes", value_parser = ipam)]
@@ -89,12 +95,8 @@ fn routing(text: &str) -> Result<Routing, String> {
         "direct" => Ok(Routing::Direct),
         "vxlan" => Ok(Routing::Vxlan),
         "none" => Ok(Routing::None),
-        "wireguard" => {
-            Err("WireGuard is not built in: nothing here makes its links or exchanges its keys; use \
-                            auto or vxlan, which do not encrypt, or encrypt below the nodes' own network"
-                .into())
-        }
-        _ => Err("must be auto, direct, vxlan or none".into()),
+        "wireguard" => Ok(Routing::Wireguard),
+        _ => Err("must be auto, direct, vxlan, wireguard or none".into()),
     }
 }
 
@@ -161,7 +163,13 @@ impl NetworkArgs {
         extras.ndp_proxy = self.ndp_proxy;
         extras.address_links.clone_from(&self.node_address_interfaces);
         extras.address_ranges.clone_from(&self.node_address_cidrs);
-        extras.tunnels = Tunnels { underlay: self.tunnel_underlay, port: self.vxlan_port, id: self.vxlan_id };
+        extras.tunnels = Tunnels {
+            underlay: self.tunnel_underlay,
+            port: self.vxlan_port,
+            id: self.vxlan_id,
+            wireguard_port: self.wireguard_port,
+        };
+        extras.wireguard_key = Some(self.wireguard_key.clone());
         let said = [(IpFamily::V4, self.masquerade_ipv4), (IpFamily::V6, self.masquerade_ipv6)];
         extras.egress = Egress {
             families: said.into_iter().filter_map(|(family, said)| Some((family, said?))).collect(),

@@ -257,8 +257,14 @@ fn trouble(pod: &Value) -> Option<String> {
 }
 
 /// What only agents and controllers write on Nodes.
-const WRITTEN: [&str; 4] =
-    ["dyad.io/dataplane", "dyad.io/dns-cache", "dyad.io/pod-cidrs", "dyad.io/warnings"];
+const WRITTEN: [&str; 6] = [
+    "dyad.io/dataplane",
+    "dyad.io/dns-cache",
+    "dyad.io/pod-cidrs",
+    "dyad.io/warnings",
+    "dyad.io/wireguard-port",
+    "dyad.io/wireguard-public-key",
+];
 
 /// Takes away what agents have written on Nodes, as its names and the owners of fields tell it.
 async fn forget_nodes(client: &Client) -> Result<(), Error> {

@@ -165,6 +165,9 @@ fn agents_are_told_what_was_chosen() {
     ] {
         assert!(all.contains(part), "{part}: {all}");
     }
+    assert!(!all.contains("--wireguard-port"), "{all}");
+    let encrypted = args(&["cni.routing=wireguard,cni.wireguardPort=51820"]);
+    assert!(encrypted.contains("--routing=wireguard --wireguard-port=51820"), "{encrypted}");
     let beside = args(&["proxy.enabled=false"]);
     assert!(
         beside.contains("--proxy=false") && beside.contains(":10356"),

@@ -48,7 +48,10 @@ fn a_node_tells_of_its_agent_and_both_families() {
         json!({
             "metadata": {"labels": {"app.kubernetes.io/version": name}, "deletionTimestamp": going},
             "spec": {"nodeName": "n1"},
-            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": ready}],
+                "containerStatuses": [{"lastState": {"terminated": {"message": "starting\nerror: no WireGuard\n\n"}}}],
+            },
         })
     };
     let pods = [pod("1", "True", json!("2026-01-01T00:00:00Z")), pod("2", "False", Value::Null)];
@@ -72,7 +75,7 @@ fn a_node_tells_of_its_agent_and_both_families() {
     assert_eq!(warnings("of another version"), ["of another version"]);
     assert_eq!(of_node(&node, &[]).agent, None);
     let judged = judge("a", None, Vec::new(), vec![found], true);
-    assert_eq!(judged.problems, ["agents are not ready on n1"]);
+    assert_eq!(judged.problems, ["agents are not ready on n1", "agent on n1: error: no WireGuard"]);
 }
 
 #[test]
