@@ -41,6 +41,10 @@ const LOOK_UP: Duration = Duration::from_secs(10);
 const COLLECT: Duration = Duration::from_secs(300);
 /// How long ago those were taken at least: ADD takes a moment from the address to the link.
 const FORGOTTEN: Duration = Duration::from_secs(600);
+/// How long an agent that has just begun may take to hear what there is, and then to have it in the kernel, before its node
+/// is said not to be ready for pods.
+const LISTED: Duration = Duration::from_secs(10);
+const PROGRAMMED: Duration = Duration::from_secs(2);
 /// How soon is tried again what failed.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -257,6 +261,14 @@ impl Server {
         Ok(pod.pod.map(|meaning| ((namespace.to_owned(), name.to_owned()), pod.uid, meaning)))
     }
 
+    /// Gives an agent that has just begun the time to learn what there is, so that a node does not look as if it had no network
+    /// whenever its agent is replaced.
+    async fn begin(&self) {
+        let mut status = self.status.clone();
+        let _ = tokio::time::timeout(LISTED, status.wait_for(|status| status.synced)).await;
+        let _ = tokio::time::timeout(PROGRAMMED, status.wait_for(Status::is_ready)).await;
+    }
+
     async fn others(&self, request: Request) -> dyad_cni::Result<()> {
         let data_dir = self.cni.data_dir.clone();
         match request.command {
@@ -269,6 +281,7 @@ impl Server {
                 blocking(move || routed::gc(&request.config.name, &valid, &data_dir)).await
             }
             Command::Status => {
+                self.begin().await;
                 let settings = self.settings(&request, Code::NotAvailable)?;
                 blocking(move || routed::status(&request.config.name, &settings)).await
             }

@@ -1,6 +1,7 @@
 //! `dyad`: the node agent does the work, or, where there is none, the plugin itself.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -9,6 +10,11 @@ use crate::routed::{self, Settings};
 use crate::{CniError, Code, Request, Result, wire};
 
 pub(super) struct Dyad;
+
+/// How long an agent may be away that is replaced by another, as in an upgrade.
+const REPLACEMENT: Duration = Duration::from_secs(10);
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The agent's answer; `None` if there is no agent.
 fn ask(request: &Request) -> Result<Option<Option<Value>>> {
@@ -62,13 +68,21 @@ impl Plugin for Dyad {
     }
 
     fn status(&self, request: &Request) -> Result<()> {
-        match ask(request)? {
-            Some(_) => Ok(()),
-            None => {
-                let settings = alone(request)
-                    .map_err(|error| CniError { code: Code::NotAvailableLimited as u32, ..error })?;
-                routed::status(&request.config.name, &settings)
+        // A node whose runtime hears that pods can't be connected is not ready at all, and Kubernetes takes its pods out of
+        // Services: for an agent that is about to be there again, that would be a loss.
+        let deadline = Instant::now() + REPLACEMENT;
+        loop {
+            let answer = ask(request);
+            match (&answer, alone(request)) {
+                (Ok(None), Ok(settings)) => return routed::status(&request.config.name, &settings),
+                (Ok(None), Err(error)) if Instant::now() > deadline => {
+                    return Err(CniError { code: Code::NotAvailableLimited as u32, ..error });
+                }
+                (Err(error), _) if error.code == Code::TryAgainLater as u32 && Instant::now() < deadline => {}
+                (Ok(None), Err(_)) => {}
+                _ => return answer.map(drop),
             }
+            std::thread::sleep(LOOK);
         }
     }
 }

@@ -159,6 +159,31 @@ fn what_cannot_be_done_leaves_nothing() {
     assert_eq!(lab.host.links().len(), 3, "lo, uplink, and that of b");
 }
 
+/// Who is told that a node can't connect pods takes all of its pods out of Services.
+#[test]
+fn a_node_whose_agent_is_replaced_is_ready_all_the_same() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    let network = Network::new(&lab, list(&lab, "1.1.0", &[]));
+    let socket = lab.dir.path().join("cni.sock");
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let listener = UnixListener::bind(&socket).unwrap();
+            // The first one goes without an answer, as an agent does that is ended in the middle.
+            drop(listener.accept().unwrap());
+            let mut stream = listener.accept().unwrap().0;
+            stream.read_to_end(&mut Vec::new()).unwrap();
+            stream.write_all(&wire::encode_answer(&Ok(None))).unwrap();
+        });
+        let status = lab.run("dyad", &[("CNI_COMMAND", "STATUS")], &network.config_of_first(None));
+        assert_eq!(status, Ok(Value::Null));
+        server.join().unwrap();
+    });
+}
+
 #[test]
 fn the_agent_is_asked_where_there_is_one() {
     if !is_root() {
