@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use crate::checks::{self, Checks};
-use crate::config::{NodePorts, OwnPods, Routing};
+use crate::config::{NodePorts, Routing};
 use crate::gate::{Arrival, Pods};
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -22,7 +22,7 @@ use crate::routes::wireguard::Encryption;
 use crate::routes::{self, Node, Ways};
 use crate::switches::Switches;
 use crate::watch::{Change, Kind};
-use crate::{AgentError, Config, Status, uplinks, with_causes};
+use crate::{AgentError, Config, Status, ipam, uplinks, with_causes};
 
 mod around;
 mod complaints;
@@ -386,25 +386,11 @@ impl Engine {
 
     fn view(&self) -> NodeView {
         let me = self.nodes.get(&self.me);
-        let of_node = me.map(|node| node.pod_ranges.clone()).unwrap_or_default();
-        let own_pods = match self.config.own_pods {
-            // Nobody's source is kept then, as if they came from outside.
-            _ if self.config.masquerade_all => Vec::new(),
-            OwnPods::OfNode => of_node,
-            OwnPods::OfCluster => {
-                let known = |(family, range): (IpFamily, &IpNet)| match *range == family.everything() {
-                    true => of_node.iter().find(|range| IpFamily::from(**range) == family).copied(),
-                    false => Some(*range),
-                };
-                self.config.pod_ranges.iter().filter_map(known).collect()
-            }
-        };
-        // Beside another network, what nodes are given may not be what their pods have.
-        let is_ours = self.config.cni.is_some() || self.config.routing != Routing::None;
+        let is_ours = ipam::is_ours(&self.config);
         let of_nodes = || self.nodes.values().flat_map(|node| &node.pod_ranges).map(IpNet::trunc);
         let learnt = || self.service_ranges.values().flatten().copied().collect();
         NodeView {
-            own_pods,
+            own_pods: ipam::own_pods(&self.config, me.map(|node| &*node.pod_ranges).unwrap_or_default()),
             node_pods: if is_ours { of_nodes().collect() } else { BTreeSet::new() },
             services: self.config.service_ranges.clone().unwrap_or_else(learnt),
             zone: me.and_then(|node| node.zone.clone()),

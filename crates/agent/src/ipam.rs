@@ -2,7 +2,8 @@
 
 use dyad_net::{DeriveError, IpFamily, IpNet};
 
-use crate::config::Ipam;
+use crate::Config;
+use crate::config::{Ipam, OwnPods, Routing};
 use crate::routes::Node;
 
 mod wanted;
@@ -34,11 +35,62 @@ impl Ipam {
     }
 }
 
+/// Whether the network goes by the ranges of nodes. Beside another one, what nodes are given may not be what their pods have.
+pub(crate) fn is_ours(config: &Config) -> bool {
+    config.cni.is_some() || config.routing != Routing::None
+}
+
+/// What counts as a pod of a node that has the ranges `of_node`.
+pub(crate) fn own_pods(config: &Config, of_node: &[IpNet]) -> Vec<IpNet> {
+    match config.own_pods {
+        // Nobody's source is kept then, as if they came from outside.
+        _ if config.masquerade_all => Vec::new(),
+        OwnPods::OfNode => of_node.to_vec(),
+        OwnPods::OfCluster => {
+            let is_known = |(family, range): &(IpFamily, &IpNet)| **range != family.everything();
+            let of_cluster = config.pod_ranges.iter().filter(is_known).map(|(_, range)| *range);
+            let known: Vec<IpNet> = of_cluster.collect();
+            // Those of pools elsewhere are its pods', too: out of them nobody else would masquerade what leaves.
+            let counts =
+                |range: &&IpNet| match known.iter().find(|known| IpFamily::from(**known) == (**range).into())
+                {
+                    Some(known) => is_ours(config) && !known.contains(*range),
+                    None => config.pod_ranges.get((**range).into()).is_some(),
+                };
+            known.iter().chain(of_node.iter().filter(counts)).copied().collect()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use dyad_net::Derivation;
+    use dyad_net::{Derivation, DualStack};
 
     use super::*;
+
+    #[test]
+    fn all_ranges_of_a_node_have_its_pods() {
+        let nets =
+            |text: &str| text.split_whitespace().map(|one| one.parse().unwrap()).collect::<Vec<IpNet>>();
+        let unknown = || IpFamily::V6.everything();
+        let pods = DualStack::dual(IpFamily::V4, "10.244.0.0/16".parse().unwrap(), unknown());
+        let ours = Config { own_pods: OwnPods::OfCluster, ..Config::new("a", pods.clone(), pods.clone()) };
+        let beside = Config { own_pods: OwnPods::OfCluster, ..Config::beside_cni("a", pods.clone()) };
+        let v4 = DualStack::single(IpFamily::V4, IpFamily::V4.everything());
+        #[rustfmt::skip]
+        let cases = [
+            ("of the cluster", &ours, "10.244.3.0/24", "10.244.0.0/16"),
+            ("not known of the cluster", &ours, "10.244.3.0/24 fd00:1::/64 fd00:2::/80", "10.244.0.0/16 fd00:1::/64 fd00:2::/80"),
+            ("out of a pool elsewhere", &ours, "10.244.3.0/24 10.9.0.0/26 10.9.0.64/26", "10.244.0.0/16 10.9.0.0/26 10.9.0.64/26"),
+            ("somebody else's network", &beside, "10.9.0.0/26 fd00:1::/64", "10.244.0.0/16 fd00:1::/64"),
+            ("a family nobody speaks", &Config { pod_ranges: v4, ..ours.clone() }, "fd00:1::/64 10.9.0.0/26", "10.9.0.0/26"),
+            ("by nodes", &Config { own_pods: OwnPods::OfNode, ..ours.clone() }, "10.9.0.0/26", "10.9.0.0/26"),
+            ("none", &Config { masquerade_all: true, ..ours.clone() }, "10.9.0.0/26", ""),
+        ];
+        for (what, config, of_node, expected) in cases {
+            assert_eq!(own_pods(config, &nets(of_node)), nets(expected), "{what}");
+        }
+    }
 
     #[test]
     fn one_family_follows_from_the_other_in_either_direction() {
