@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dyad_links::{Handle, Link, LinkChange, Mac, NewLink, Route as KernelRoute, netns, pod, sysctl};
 use dyad_net::{IpFamily, IpNet};
+use dyad_nft::guard;
 use dyad_nft::nat::{self, Translation};
 use serde_json::Value;
 
@@ -81,6 +82,8 @@ pub(crate) fn add(
 pub(crate) struct Attached {
     pub(crate) host: Link,
     pub(crate) interfaces: [Interface; 2],
+    /// The Ethernet address of the container's end.
+    pub(crate) mac: Option<Mac>,
 }
 
 /// Makes a veth pair between the host and the container. What a DEL that never came has left goes first.
@@ -119,7 +122,7 @@ pub(crate) fn add_veth(
     };
     let sandbox = request.netns.to_string_lossy().into_owned();
     let interfaces = [said(&link, String::new()), said(&inside, sandbox)];
-    Ok(Attached { host: link, interfaces })
+    Ok(Attached { host: link, interfaces, mac: inside.mac })
 }
 
 /// Sets a link up, with a link-local address in IPv6 that is there at once.
@@ -221,6 +224,13 @@ pub(crate) fn masquerade(request: &Request, result: &CniResult) -> Result<()> {
     Ok(nat::replace(&name, &rules)?)
 }
 
+/// Drops what comes from the container with another Ethernet address than its own.
+pub(crate) fn keep_sender(request: &Request, host: &Link, mac: Mac) -> Result<()> {
+    let network = &request.config.name;
+    let name = table_name("mac", network, Some(&key(network, &request.owner())));
+    Ok(guard::replace(&name, &host.name, mac.0)?)
+}
+
 /// Reads `ipMasq`, and sees that `ipMasqBackend` says something that can be.
 pub(crate) fn wants_masquerade(request: &Request) -> Result<bool> {
     let fields = request.config.fields();
@@ -238,6 +248,10 @@ pub(crate) fn detach(request: &Request) -> Result<()> {
     let network = &request.config.name;
     let key = key(network, &request.owner());
     nat::delete(&table_name("masq", network, Some(&key)))?;
+    // Looking for it takes the kernel as long as for all others.
+    if request.config.fields().is("macspoofchk").unwrap_or(true) {
+        guard::delete(&table_name("mac", network, Some(&key)))?;
+    }
     let mut host = Handle::open()?;
     if host.link(&host_name(&key))?.is_some() {
         return Ok(host.delete_link(&host_name(&key))?);
@@ -259,8 +273,13 @@ pub(crate) fn detach(request: &Request) -> Result<()> {
 /// Removes the links and tables of all attachments of a network but the valid ones.
 pub(crate) fn collect(request: &Request) -> Result<()> {
     let (network, valid) = (&request.config.name, request.valid()?);
-    collect_tables("masq", network, &valid)?;
     let keep: Vec<_> = valid.iter().map(|owner| key(network, owner)).collect();
+    collect_tables("masq", network, &valid)?;
+    for name in guard::list(&table_name("mac", network, None)).map_err(CniError::from)? {
+        if !keep.iter().any(|key| table_name("mac", network, Some(key)) == name) {
+            guard::delete(&name)?;
+        }
+    }
     let prefix = format!("{ALIAS}{network}/");
     let mut host = Handle::open()?;
     for link in host.links()? {

@@ -1,7 +1,9 @@
 //! Bridges and their ports, beyond what any link has.
 
-use crate::link::{RTM_DELLINK, RTM_SETLINK, ifinfomsg};
-use crate::wire::Message;
+use std::ops::RangeInclusive;
+
+use crate::link::{IFLA_EXT_MASK, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK, ifinfomsg};
+use crate::wire::{self, Message};
 use crate::{Handle, NewLink, Result};
 
 const AF_BRIDGE: u8 = 7;
@@ -10,10 +12,27 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 /// The VLAN of packets without a tag, and whose packets leave without one.
 const PVID_UNTAGGED: u16 = 2 | 4;
+/// The first and the last VLAN of several.
+const RANGE_BEGIN: u16 = 8;
+const RANGE_END: u16 = 16;
 const IFF_PROMISC: u32 = 0x100;
+/// Has VLANs listed, those next to each other as the first and the last.
+const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 4;
+/// Length of `ifinfomsg`.
+const LINK_FIXED: usize = 16;
+
+/// A VLAN that a port is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortVlan {
+    /// Its number.
+    pub number: u16,
+    /// Whether it is that of packets without a tag.
+    pub is_untagged: bool,
+}
 
 /// `ifinfomsg` of a bridge's port.
 fn of_port(index: u32) -> [u8; 16] {
@@ -40,31 +59,77 @@ impl Handle {
 
     /// Has a port of a bridge send packets back to where they came from.
     pub fn set_hairpin(&mut self, index: u32) -> Result<()> {
-        let what = || format!("setting hairpin mode of link {index}");
+        self.set_port(|| format!("setting hairpin mode of link {index}"), index, IFLA_BRPORT_MODE)
+    }
+
+    /// Has a port of a bridge talk to none of those that are isolated, too.
+    pub fn set_isolated(&mut self, index: u32) -> Result<()> {
+        self.set_port(|| format!("isolating link {index}"), index, IFLA_BRPORT_ISOLATED)
+    }
+
+    fn set_port(&mut self, what: impl FnOnce() -> String, index: u32, switch: u16) -> Result<()> {
         self.request(what, |flags| {
             let mut message = Message::new(RTM_SETLINK, flags, &of_port(index));
-            message.nest(IFLA_PROTINFO, |port| port.put(IFLA_BRPORT_MODE, &[1]));
+            message.nest(IFLA_PROTINFO, |port| port.put(switch, &[1]));
             message
         })
     }
 
     /// Puts a port of a bridge into a VLAN, of which its packets bear no tag.
     pub fn add_port_vlan(&mut self, index: u32, vlan: u16) -> Result<()> {
-        self.port_vlan(RTM_SETLINK, index, vlan, PVID_UNTAGGED)
+        self.change_vlans(RTM_SETLINK, index, &[(PVID_UNTAGGED, vlan)])
+    }
+
+    /// Puts a port of a bridge into VLANs whose tags its packets bear.
+    pub fn add_port_trunk(&mut self, index: u32, vlans: RangeInclusive<u16>) -> Result<()> {
+        let (first, last) = (*vlans.start(), *vlans.end());
+        match first == last {
+            true => self.change_vlans(RTM_SETLINK, index, &[(0, first)]),
+            false => self.change_vlans(RTM_SETLINK, index, &[(RANGE_BEGIN, first), (RANGE_END, last)]),
+        }
+    }
+
+    /// The VLANs of ports of bridges, and of bridges themselves, by index.
+    pub fn port_vlans(&mut self) -> Result<Vec<(u32, Vec<PortVlan>)>> {
+        let build = |flags| {
+            let mut message = Message::new(RTM_GETLINK, flags, &of_port(0));
+            message.put_u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED);
+            message
+        };
+        self.dump("listing VLANs of ports", RTM_NEWLINK, build, |body| {
+            let (_, list) =
+                wire::attributes(body.get(LINK_FIXED..)?).find(|(kind, _)| *kind == IFLA_AF_SPEC)?;
+            let infos = wire::attributes(list).filter(|(kind, _)| *kind == IFLA_BRIDGE_VLAN_INFO);
+            let (mut found, mut first) = (Vec::new(), None);
+            for (_, info) in infos {
+                let (flags, number) = (wire::u16_at(info, 0)?, wire::u16_at(info, 2)?);
+                if flags & RANGE_BEGIN != 0 {
+                    first = Some(number);
+                    continue;
+                }
+                let is_untagged = flags & PVID_UNTAGGED == PVID_UNTAGGED;
+                let start = first.take().filter(|_| flags & RANGE_END != 0).unwrap_or(number);
+                found.extend((start..=number).map(|number| PortVlan { number, is_untagged }));
+            }
+            Some((wire::u32_at(body, 4)?, found))
+        })
     }
 
     /// Takes a port of a bridge out of a VLAN.
     pub fn delete_port_vlan(&mut self, index: u32, vlan: u16) -> Result<()> {
-        crate::error::absent_is_fine(self.port_vlan(RTM_DELLINK, index, vlan, 0))
+        crate::error::absent_is_fine(self.change_vlans(RTM_DELLINK, index, &[(0, vlan)]))
     }
 
-    fn port_vlan(&mut self, kind: u16, index: u32, vlan: u16, of: u16) -> Result<()> {
-        let what = || format!("changing VLAN {vlan} of link {index}");
+    /// `bridge_vlan_info`s: flags, and the number.
+    fn change_vlans(&mut self, kind: u16, index: u32, vlans: &[(u16, u16)]) -> Result<()> {
+        let what = || format!("changing VLAN {} of link {index}", vlans.first().map_or(0, |(_, vlan)| *vlan));
         self.request(what, |flags| {
             let mut message = Message::new(kind, flags, &of_port(index));
-            let [a, b] = of.to_ne_bytes();
-            let [c, d] = vlan.to_ne_bytes();
-            message.nest(IFLA_AF_SPEC, |spec| spec.put(IFLA_BRIDGE_VLAN_INFO, &[a, b, c, d]));
+            message.nest(IFLA_AF_SPEC, |spec| {
+                for (of, vlan) in vlans {
+                    spec.put(IFLA_BRIDGE_VLAN_INFO, &[of.to_ne_bytes(), vlan.to_ne_bytes()].concat());
+                }
+            });
             message
         })
     }

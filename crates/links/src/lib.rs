@@ -26,6 +26,7 @@ mod wire;
 pub mod wireguard;
 
 pub use address::Address;
+pub use bridge::PortVlan;
 pub use error::{Error, Result};
 pub use handle::Handle;
 pub use link::{Link, LinkChange, Mac, NewLink};

@@ -82,6 +82,8 @@ pub(crate) struct Sealed {
 pub(crate) struct Changes {
     /// The name of the tables that change.
     table: Cow<'static, str>,
+    /// The number of their family, if it is neither of those that changes say.
+    number: Option<u8>,
     limit: usize,
     batches: Vec<Vec<Message>>,
     bytes: usize,
@@ -124,7 +126,20 @@ impl Changes {
 
     /// The same for tables of another name.
     pub(crate) fn of(table: impl Into<Cow<'static, str>>, limit: usize) -> Self {
-        Self { table: table.into(), limit, batches: vec![Vec::new()], bytes: 0, run: None, sets: 0 }
+        Self {
+            table: table.into(),
+            number: None,
+            limit,
+            batches: vec![Vec::new()],
+            bytes: 0,
+            run: None,
+            sets: 0,
+        }
+    }
+
+    /// The same in a family of tables that is not one of addresses, whatever the changes say.
+    pub(crate) fn in_family(self, number: u8) -> Self {
+        Self { number: Some(number), ..self }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -270,7 +285,7 @@ impl Changes {
         let (mut sequence, mut generation) = (first_sequence, generation.into());
         let mut sealed = Vec::new();
         for messages in self.batches.into_iter().filter(|messages| !messages.is_empty()) {
-            let batch = seal(&self.table, messages, sequence, generation);
+            let batch = seal(&self.table, self.number, messages, sequence, generation);
             sequence = sequence.wrapping_add(batch.sequences);
             generation = generation.map(next_generation);
             sealed.push(batch);
@@ -284,7 +299,13 @@ pub(crate) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
-fn seal(table: &str, messages: Vec<Message>, first: u32, generation: Option<u32>) -> Sealed {
+fn seal(
+    table: &str,
+    number: Option<u8>,
+    messages: Vec<Message>,
+    first: u32,
+    generation: Option<u32>,
+) -> Sealed {
     let mut writer = Writer::default();
     let edge = [0, 0, 0, SUBSYSTEM];
     writer.message(BATCH_BEGIN, 0, first, edge, |begin| {
@@ -300,7 +321,7 @@ fn seal(table: &str, messages: Vec<Message>, first: u32, generation: Option<u32>
             sequence = sequence.wrapping_add(1);
             last = writer.len();
             let (kind, flags) = message.kind();
-            let nfgen = [layout::number(message.family()), 0, 0, 0];
+            let nfgen = [number.unwrap_or(layout::number(message.family())), 0, 0, 0];
             writer.message(subsystem(kind), flags, sequence, nfgen, |body| {
                 message.write(table, body, &mut left)
             });

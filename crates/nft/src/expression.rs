@@ -31,6 +31,7 @@ impl Register {
 /// Where payload is read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
+    Link = 0,
     Network = 1,
     Transport = 2,
 }
@@ -39,6 +40,7 @@ pub(crate) enum Base {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meta {
     Mark = 3,
+    InputName = 6,
     L4Proto = 16,
 }
 
@@ -327,13 +329,14 @@ impl Expression {
         let value = |kind| find(data, kind).and_then(|value| find(value, DATA_VALUE)).map(<[u8]>::to_vec);
         Some(match find_text(element, EXPR_NAME)? {
             "payload" => {
-                let base = [Base::Network, Base::Transport].into_iter();
+                let base = [Base::Link, Base::Network, Base::Transport].into_iter();
                 let base = base.into_iter().find(|base| Some(*base as u32) == number(2))?;
                 Self::Payload { base, offset: number(3)?, length: number(4)?, to: register(1)? }
             }
             "meta" => {
-                let key =
-                    [Meta::Mark, Meta::L4Proto].into_iter().find(|key| Some(*key as u32) == number(2))?;
+                let key = [Meta::Mark, Meta::InputName, Meta::L4Proto]
+                    .into_iter()
+                    .find(|key| Some(*key as u32) == number(2))?;
                 match (register(1), register(3)) {
                     (Some(to), None) => Self::Meta { key, to },
                     (None, Some(from)) => Self::SetMeta { key, from },

@@ -9,8 +9,8 @@
 //! flushes what is right, so connections and new connections alike survive restarts of everything of ours. What
 //! somebody else does to our tables is noticed (`watch`) and undone; what they do to others is no matter.
 //!
-//! Beside them, an [`Interception`] has tables of its own that go with the process that made them, and [`nat`] has some for
-//! single containers.
+//! Beside them, an [`Interception`] has tables of its own that go with the process that made them, and [`nat`] and
+//! [`guard`] have some for single containers.
 //!
 //! Needs Linux 5.10 or newer and `CAP_NET_ADMIN` in the namespace; not the `nft` program, whose `list table ip dyad` can
 //! be used to look at what is there.
@@ -23,6 +23,7 @@ mod element;
 mod error;
 mod executor;
 mod expression;
+pub mod guard;
 mod intercept;
 mod layout;
 pub mod nat;

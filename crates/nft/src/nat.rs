@@ -114,21 +114,23 @@ pub fn delete(name: &str) -> Result<()> {
 /// In which families there is a table called `name`. To try and be refused would cost milliseconds, in which the kernel
 /// waits for packets under way.
 fn present(socket: &mut Socket, name: &str) -> Result<Vec<IpFamily>> {
-    let found = list_of(socket, name)?.into_iter().filter(|(_, found)| found == name);
-    Ok(found.map(|(of, _)| of).collect())
+    let found = tables(socket, name)?.into_iter().filter(|(_, found)| found == name);
+    Ok(found.filter_map(|(number, _)| family(number)).collect())
 }
 
 /// The tables there are whose names begin with `prefix`, by family.
 pub fn list(prefix: &str) -> Result<Vec<(IpFamily, String)>> {
-    list_of(&mut Socket::open()?, prefix)
+    let found = tables(&mut Socket::open()?, prefix)?.into_iter();
+    Ok(found.filter_map(|(number, name)| Some((family(number)?, name))).collect())
 }
 
-fn list_of(socket: &mut Socket, prefix: &str) -> Result<Vec<(IpFamily, String)>> {
+/// The same of all families, with their numbers.
+pub(crate) fn tables(socket: &mut Socket, prefix: &str) -> Result<Vec<(u8, String)>> {
     for _ in 0..ATTEMPTS {
         let mut found = Vec::new();
         let read = |number_of: u8, table: &[u8]| {
             let name = find_text(table, TABLE_NAME).filter(|name| name.starts_with(prefix));
-            found.extend(family(number_of).zip(name.map(str::to_owned)));
+            found.extend(name.map(|name| (number_of, name.to_owned())));
         };
         match socket.list("listing tables", GET_TABLE, 0, |_| {}, read) {
             Ok(()) => return Ok(found),
@@ -142,6 +144,10 @@ fn list_of(socket: &mut Socket, prefix: &str) -> Result<Vec<(IpFamily, String)>>
 fn commit(socket: &mut Socket, name: &str, fill: impl FnOnce(&mut Changes)) -> Result<()> {
     let mut changes = Changes::of(name.to_owned(), socket.batch_limit);
     fill(&mut changes);
+    seal(socket, changes)
+}
+
+pub(crate) fn seal(socket: &mut Socket, changes: Changes) -> Result<()> {
     let first = socket.sequences(0);
     for batch in &changes.seal(first, None) {
         socket.sequences(batch.sequences);

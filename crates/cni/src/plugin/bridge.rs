@@ -1,6 +1,7 @@
 //! `bridge`: containers share a bridge of the host, which may be their gateway.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 
 use dyad_links::{Handle, Link, LinkChange, Mac, NewLink, netns, sysctl};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::Plugin;
 use crate::announce::announce;
 use crate::attach::{self, Subnet};
+use crate::conf::Fields;
 use crate::result::{Interface, Route};
 use crate::{CniError, CniResult, Code, Request, Result, host, ipam};
 
@@ -30,11 +32,18 @@ struct Settings {
     promiscuous: bool,
     mtu: Option<u32>,
     vlan: Option<u16>,
+    trunk: Vec<RangeInclusive<u16>>,
     keep_default_vlan: bool,
+    isolated: bool,
+    checks_sender: bool,
     mac: Option<Mac>,
 }
 
 impl Settings {
+    const fn has_vlans(&self) -> bool {
+        self.vlan.is_some() || !self.trunk.is_empty()
+    }
+
     fn of(request: &Request) -> Result<Self> {
         let fields = request.config.fields();
         let is_default_gateway = fields.is("isDefaultGateway")?;
@@ -62,6 +71,9 @@ impl Settings {
             promiscuous: fields.is("promiscMode")?,
             mtu: host::mtu(&fields)?,
             vlan,
+            trunk: trunk(&fields)?,
+            isolated: fields.is("portIsolation")?,
+            checks_sender: fields.is("macspoofchk")?,
             keep_default_vlan: fields.flag("preserveDefaultVlan")?.unwrap_or(true),
             mac: mac.map(|(name, text)| host::parse_mac(name, text)).transpose()?,
         };
@@ -69,23 +81,38 @@ impl Settings {
             let way_out = "cannot be true together with promiscMode: packets would come twice";
             return Err(CniError::config("hairpinMode", true, way_out));
         }
-        for (key, way_out) in [
-            ("macspoofchk", "is not supported: leave it out, or filter by a NetworkPolicy"),
-            ("portIsolation", "is not supported: leave it out"),
-        ] {
-            if fields.is(key)? {
-                return Err(CniError {
-                    code: Code::UnsupportedField as u32,
-                    ..CniError::config(key, true, way_out)
-                });
-            }
-        }
-        if !fields.list("vlanTrunk")?.is_empty() {
-            let msg = "vlanTrunk: trunks are not supported: leave it out, or give one vlan";
-            return Err(CniError::new(Code::UnsupportedField, msg));
-        }
         Ok(settings)
     }
+}
+
+/// The field `vlanTrunk`: VLANs by number (`id`), or from `minID` to `maxID`.
+fn trunk(fields: &Fields<'_>) -> Result<Vec<RangeInclusive<u16>>> {
+    let mut found = Vec::new();
+    for entry in fields.objects("vlanTrunk")? {
+        let number = |key: &str| -> Result<Option<u16>> {
+            let fits = |vlan: u32| u16::try_from(vlan).ok().filter(|_| (1..=LAST_VLAN).contains(&vlan));
+            entry.small(key)?.map_or(Ok(None), |vlan| match fits(vlan) {
+                Some(vlan) => Ok(Some(vlan)),
+                None => Err(CniError::config(&entry.name(key), vlan, "must be a number from 1 to 4094")),
+            })
+        };
+        match (number("minID")?, number("maxID")?) {
+            (None, None) => {}
+            (Some(first), Some(last)) if first <= last => found.push(first..=last),
+            (Some(first), Some(last)) => {
+                let way_out = format!("must not be greater than maxID, which is {last}");
+                return Err(CniError::config(&entry.name("minID"), first, &way_out));
+            }
+            (first, last) => {
+                let (key, other, said) =
+                    if first.is_some() { ("minID", "maxID", first) } else { ("maxID", "minID", last) };
+                let way_out = format!("needs {other} beside it; for one VLAN, give id");
+                return Err(CniError::config(&entry.name(key), said.unwrap_or_default(), &way_out));
+            }
+        }
+        found.extend(number("id")?.map(|vlan| vlan..=vlan));
+    }
+    Ok(found)
 }
 
 /// The bridge, which is made if need be.
@@ -93,10 +120,7 @@ fn ensure_bridge(node: &mut Handle, settings: &Settings) -> Result<Link> {
     let name = &*settings.bridge;
     if node.link(name)?.is_none() {
         let new = NewLink { mtu: settings.mtu, ..NewLink::named(name) };
-        let made = match settings.vlan {
-            None => node.add_bridge(&new),
-            Some(_) => node.add_vlan_bridge(&new),
-        };
+        let made = if settings.has_vlans() { node.add_vlan_bridge(&new) } else { node.add_bridge(&new) };
         match made {
             // Another container came first.
             Err(error) if error.is_exists() => {}
@@ -125,9 +149,31 @@ fn join(node: &mut Handle, port: u32, bridge: u32, settings: &Settings) -> Resul
     node.change_link(port, &LinkChange { master: Some(bridge), ..LinkChange::default() })?;
     if let Some(vlan) = settings.vlan {
         node.add_port_vlan(port, vlan)?;
-        if !settings.keep_default_vlan && vlan != DEFAULT_VLAN {
-            node.delete_port_vlan(port, DEFAULT_VLAN)?;
+    }
+    if settings.has_vlans() && !settings.keep_default_vlan && settings.vlan != Some(DEFAULT_VLAN) {
+        node.delete_port_vlan(port, DEFAULT_VLAN)?;
+    }
+    Ok(())
+}
+
+/// What the container's port has beside that.
+fn narrow(node: &mut Handle, port: u32, settings: &Settings) -> Result<()> {
+    for vlans in &settings.trunk {
+        // Packets of that one come without a tag.
+        let own = settings.vlan.filter(|own| vlans.contains(own));
+        let parts = match own {
+            None => [Some(vlans.clone()), None],
+            Some(own) => [Some(*vlans.start()..=own - 1), Some(own + 1..=*vlans.end())],
+        };
+        for part in parts.into_iter().flatten().filter(|part| !part.is_empty()) {
+            node.add_port_trunk(port, part)?;
         }
+    }
+    if settings.hairpin {
+        node.set_hairpin(port)?;
+    }
+    if settings.isolated {
+        node.set_isolated(port)?;
     }
     Ok(())
 }
@@ -208,10 +254,11 @@ fn connect(request: &Request, netns: &OwnedFd, settings: &Settings, result: &mut
     let mut node = Handle::open()?;
     let bridge = ensure_bridge(&mut node, settings)?;
     let made = attach::add_veth(&mut node, request, netns, settings.mtu, settings.mac)?;
-    join(&mut node, made.host.index, bridge.index, settings)?;
-    if settings.hairpin {
-        node.set_hairpin(made.host.index)?;
+    if let Some(mac) = made.mac.filter(|_| settings.checks_sender) {
+        attach::keep_sender(request, &made.host, mac)?;
     }
+    join(&mut node, made.host.index, bridge.index, settings)?;
+    narrow(&mut node, made.host.index, settings)?;
     attach::set_up(&mut node, &made.host, false)?;
     complete(result, settings);
     result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));

@@ -7,3 +7,4 @@ mod networks;
 mod ports;
 mod routed;
 mod storm;
+mod vlans;

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::lab::{Family, HOST, Lab, Namespace, Network, WORLD, has_reference, ips, is_root, talk};
 
-const RANGES: [&str; 2] = ["10.5.0.0/24", "fd00:5::/64"];
+pub(crate) const RANGES: [&str; 2] = ["10.5.0.0/24", "fd00:5::/64"];
 
-fn list(lab: &Lab, more: &Value, ranges: &[&str]) -> Value {
+pub(crate) fn list(lab: &Lab, more: &Value, ranges: &[&str]) -> Value {
     let mut plugin = more.as_object().unwrap().clone();
     if !ranges.is_empty() {
         let routes = plugin.remove("routes").unwrap_or_else(|| json!([]));
@@ -279,7 +279,6 @@ fn what_fails_is_undone_and_what_is_stale_collected() {
     for (more, code, text) in [
         (json!({ "type": "bridge", "hairpinMode": true, "promiscMode": true }), 7, "hairpinMode: true"),
         (json!({ "type": "bridge", "vlan": 5000 }), 7, "vlan: 5000 must be a number from 1 to 4094"),
-        (json!({ "type": "bridge", "macspoofchk": true }), 2, "macspoofchk"),
         (json!({ "type": "bridge", "bridge": "uplink" }), 7, "is a link already that is no bridge"),
         (json!({ "type": "ptp", "ipMasq": "yes" }), 7, "ipMasq: \"yes\" must be true or false"),
         (json!({ "type": "ptp", "ipMasqBackend": "pf" }), 7, "ipMasqBackend"),
