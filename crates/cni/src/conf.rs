@@ -64,8 +64,8 @@ impl NetConf {
 
     /// What the plugins before this one made; after ADD, what all of them did.
     pub fn previous(&self) -> Result<Option<CniResult>> {
-        match self.raw.get("prevResult") {
-            None | Some(Value::Null) => Ok(None),
+        match self.fields().get("prevResult") {
+            None => Ok(None),
             Some(value) => CniResult::parse(value)
                 .map(Some)
                 .map_err(|error| CniError { msg: format!("prevResult: {}", error.msg), ..error }),
@@ -108,9 +108,12 @@ impl<'a> Fields<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// A field.
+    /// A field. As in Go, in which runtimes and the reference plugins are written, its name may be in letters of any case
+    /// where there is none that is exactly so: containerd writes `HostPort`.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map?.get(key).filter(|value| !value.is_null())
+        let map = self.map?;
+        let alike = || map.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
+        map.get(key).or_else(alike).filter(|value| !value.is_null())
     }
 
     fn typed<T>(

@@ -286,7 +286,9 @@ fn addresses_can_be_asked_for_in_three_ways() {
         add(json!({ "runtimeConfig": { "ips": ["10.0.0.8/24", "fd00::8/64"] } }), "").unwrap(),
         "10.0.0.8 fd00::8"
     );
-    let more = json!({ "runtimeConfig": { "ipRanges": [[{ "subnet": "10.9.0.0/24" }]] } });
+    // As containerd writes it.
+    let range = json!({ "Subnet": "10.9.0.0/24", "RangeStart": "", "RangeEnd": "", "Gateway": "" });
+    let more = json!({ "runtimeConfig": { "ipRanges": [[range]] } });
     assert_eq!(add(more, "").unwrap(), "10.9.0.2 10.0.0.2 fd00::2");
     for (more, args, text) in [
         (json!({}), "IP=10.7.0.1", "10.7.0.1 was asked for, which is in none of the ranges"),

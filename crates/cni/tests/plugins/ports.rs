@@ -97,9 +97,10 @@ fn a_flow_that_was_there_first_follows_the_port() {
     let lab = Lab::new(Family::Ours);
     let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
     let mut network = Network::new(&lab, list(&lab, "bridge", &portmap));
-    network
-        .runtime
-        .insert("portMappings".into(), json!([{ "hostPort": 53, "containerPort": 5353, "protocol": "udp" }]));
+    network.runtime.insert(
+        "portMappings".into(),
+        json!([{ "HostPort": 53, "ContainerPort": 5353, "Protocol": "udp", "HostIP": "" }]),
+    );
     for host in HOST {
         let socket = lab
             .world
