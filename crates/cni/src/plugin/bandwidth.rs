@@ -19,8 +19,9 @@ struct Limits {
     egress: Option<Rate>,
 }
 
-/// The largest burst in bits, which the kernel counts in 32 bits of bytes.
-const MAX_BURST: u64 = u32::MAX as u64;
+/// From here on a burst is too large: the kernel counts it in 32 bits of bytes. containerd, which knows no burst, writes
+/// the largest number of 32 bits, which is none of these.
+const TOO_MUCH: u64 = u32::MAX as u64 * 8;
 
 fn rate(fields: &Fields<'_>, rate: &str, burst: &str) -> Result<Option<Rate>> {
     let (bits, burst_bits) = (fields.number(rate)?.unwrap_or(0), fields.number(burst)?.unwrap_or(0));
@@ -36,10 +37,10 @@ fn rate(fields: &Fields<'_>, rate: &str, burst: &str) -> Result<Option<Rate>> {
             0,
             &format!("does not go with a {rate}: give both or none"),
         )),
-        (_, MAX_BURST..) => Err(CniError::config(
+        (_, TOO_MUCH..) => Err(CniError::config(
             &fields.name(burst),
             burst_bits,
-            &format!("must be less than {MAX_BURST} bits"),
+            &format!("must be less than {TOO_MUCH} bits"),
         )),
         (1..8, _) => Err(CniError::config(&fields.name(rate), bits, "must be 8 bits a second or more")),
         _ => Ok(Some(Rate {
@@ -165,5 +166,38 @@ impl Plugin for Bandwidth {
 
     fn status(&self, request: &Request) -> Result<()> {
         Limits::of(request).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rates_and_bursts_go_together_and_are_bits() {
+        for (bits, burst, expected) in [
+            (0_u64, 0_u64, Ok(None)),
+            (8_000_000, 800_000, Ok(Some((1_000_000, 100_000)))),
+            (8, 1, Ok(Some((1, 1)))),
+            // What containerd writes.
+            (8_000_000, 4_294_967_295, Ok(Some((1_000_000, 536_870_911)))),
+            (8_000_000, 34_359_738_359, Ok(Some((1_000_000, u32::MAX - 1)))),
+            (8_000_000, 34_359_738_360, Err("burst: 34359738360 must be less")),
+            (8_000_000, 0, Err("burst: 0 does not go with a rate")),
+            (0, 1, Err("rate: 0 does not go with a burst")),
+            (7, 1, Err("rate: 7 must be 8 bits")),
+        ] {
+            let value = json!({ "rate": bits, "burst": burst });
+            let found = rate(&Fields::entry(String::new(), &value).unwrap(), "rate", "burst");
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => {
+                    assert_eq!(found.map(|rate| (rate.bytes, rate.burst)), expected, "{value}");
+                }
+                (Err(error), Err(text)) => assert!(error.msg.contains(text), "{error}"),
+                (found, _) => panic!("{value}: {found:?}"),
+            }
+        }
     }
 }
