@@ -80,6 +80,12 @@ fn what_is_installed_carries_packets_in_every_mode() {
         let cluster = prepare("inst", number, networking);
         install(&cluster, args);
         assert_carries(&cluster, families, &format!("{families:?} {args:?}"));
+        for command in ["stop", "start"] {
+            let done = cluster.dyad(&[command, "--name", &cluster.name]);
+            assert!(done.status.success(), "{command}: {}\n{}", text(&done.stderr), cluster.logs());
+        }
+        // What the API remembers of nodes is from before.
+        assert_carries(&cluster, families, &format!("{families:?} {args:?}, after a stop"));
         down(&cluster);
         assert_no_traces(&cluster);
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
 
@@ -230,6 +231,14 @@ pub(crate) fn has_labels(node: &Node, labels: &BTreeMap<String, String>) -> bool
     labels.iter().all(|(label, value)| found.is_some_and(|found| found.get(label) == Some(value)))
 }
 
+/// Whether a node's kubelet has told of it since then, to the second. What the API has may be from before a stop.
+pub(crate) fn is_heard_since(node: &Node, since: Timestamp) -> bool {
+    let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    let heartbeat =
+        conditions.filter(|one| one.type_ == "Ready").find_map(|one| one.last_heartbeat_time.as_ref());
+    heartbeat.is_some_and(|heard| heard.0.as_second() >= since.as_second())
+}
+
 /// Whether a node's Ready condition is true.
 pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -239,6 +248,22 @@ pub(crate) fn is_ready(node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_heard_when_its_kubelet_has_spoken_since() {
+        let since: Timestamp = "2026-01-02T03:04:05.9Z".parse().unwrap();
+        for (heard, expected) in
+            [(None, false), (Some("2026-01-02T03:04:04Z"), false), (Some("2026-01-02T03:04:05Z"), true)]
+        {
+            let conditions = serde_json::json!([
+                {"type": "DiskPressure", "status": "False", "lastHeartbeatTime": "2027-01-01T00:00:00Z"},
+                {"type": "Ready", "status": "True", "lastHeartbeatTime": heard},
+            ]);
+            let node = serde_json::json!({"metadata": {}, "status": {"conditions": conditions}});
+            let node: Node = serde_json::from_value(node).unwrap();
+            assert_eq!(is_heard_since(&node, since), expected, "{heard:?}");
+        }
+    }
 
     #[test]
     fn nodes_tell_their_data_plane_and_why() {

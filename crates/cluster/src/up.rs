@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 
 use crate::config::ClusterConfig;
 use crate::paths::{ClusterDir, remove_tree, write_atomically};
@@ -201,6 +202,7 @@ async fn run(
     install: impl AsyncFnOnce(Site<'_>) -> Result<()>,
     mut progress: impl FnMut(Progress),
 ) -> Result<Started> {
+    let since = Timestamp::now() - begun.elapsed();
     let launched = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Err(error) = wait_for_api(dir, &mut progress).await {
         // The files tell what happened; processes that try again and again don't help anybody.
@@ -219,7 +221,7 @@ async fn run(
         write_atomically(&dir.is_installed(), b"")?;
     }
     let has_network = spec.shape == Shape::Whole || is_installed(&client).await?;
-    let not_ready = wait_for_nodes(&client, spec, has_network, wait, &mut progress).await?;
+    let not_ready = wait_for_nodes(&client, spec, has_network, since, wait, &mut progress).await?;
     let waits = has_network && !dns::addresses(spec).is_empty();
     let ready = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let not_ready = match not_ready.is_empty() && waits {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::Api;
 
@@ -76,11 +77,12 @@ pub(super) async fn is_installed(client: &kube::Client) -> Result<bool> {
     Ok(words.any(|word| word == CONNECTS))
 }
 
-/// Waits for every node; those that are missing at the end are returned by name.
+/// Waits for every node that the start since then has brought up; those that are missing at the end are returned by name.
 pub(super) async fn wait_for_nodes(
     client: &kube::Client,
     spec: &ClusterSpec,
     has_network: bool,
+    since: Timestamp,
     wait: Duration,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Vec<String>> {
@@ -91,7 +93,8 @@ pub(super) async fn wait_for_nodes(
         let is_ready = |wanted: &NodeSpec| {
             let node = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(&wanted.name));
             // Without a network of ours they are ready some time after this, or never.
-            let is_there = |node| !has_network || status::is_usable(node);
+            let is_there =
+                |node| !has_network || status::is_heard_since(node, since) && status::is_usable(node);
             node.is_some_and(|node| is_there(node) && status::has_labels(node, &wanted.labels))
         };
         let missing: Vec<String> =
