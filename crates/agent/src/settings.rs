@@ -166,9 +166,9 @@ impl Settings {
         });
         let pod_ranges = DualStack::from_ordered(ranges)
             .ok_or_else(|| wrong("the machine", "", "speaks neither IPv4 nor IPv6"))?;
-        let own_pods = self.own_pods()?;
         // Where the network is ours, pods have what nodes are given.
         let is_others = extras.cni.is_none() && extras.routing == Routing::None;
+        let own_pods = self.own_pods(is_others)?;
         for (family, range) in pod_ranges.iter() {
             if !is_others || *range != family.everything() {
                 continue;
@@ -252,8 +252,11 @@ impl Settings {
         }
     }
 
-    fn own_pods(&self) -> Result<OwnPods, SettingError> {
+    /// Another node's pod that comes to a node port here must be answered through here, though its own node may have
+    /// the endpoint: where nodes' ranges are known to be pods', they count rather than the cluster's.
+    fn own_pods(&self, is_others: bool) -> Result<OwnPods, SettingError> {
         match self.detect_local_mode.as_deref() {
+            None | Some("") if !is_others => Ok(OwnPods::OfNode),
             None | Some("" | "ClusterCIDR") => Ok(OwnPods::OfCluster),
             Some("NodeCIDR") => Ok(OwnPods::OfNode),
             Some(mode @ ("BridgeInterface" | "InterfaceNamePrefix")) => Err(wrong(

@@ -125,6 +125,21 @@ fn defaults_are_those_of_kube_proxy() {
 }
 
 #[test]
+fn nodes_tell_their_pods_where_the_network_is_ours() {
+    for (mode, routing, expected) in [
+        (None, Routing::None, OwnPods::OfCluster),
+        (None, Routing::Auto, OwnPods::OfNode),
+        (Some("ClusterCIDR"), Routing::Auto, OwnPods::OfCluster),
+        (Some("NodeCIDR"), Routing::None, OwnPods::OfNode),
+    ] {
+        let settings = Settings { detect_local_mode: mode.map(str::to_owned), ..Settings::default() };
+        let extras = Extras { routing, ..Extras::default() };
+        let (config, _) = settings.config("n", &IpFamily::BOTH, &extras).unwrap();
+        assert_eq!(config.own_pods, expected, "{mode:?} {routing:?}");
+    }
+}
+
+#[test]
 fn each_setting_is_read_or_refused() {
     type Set = fn(&mut Settings, String);
     let settings: BTreeMap<&str, Set> = BTreeMap::from([
