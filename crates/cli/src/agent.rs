@@ -404,7 +404,7 @@ mod tests {
         }
         for (line, part) in [
             ("--routing=bgp", "must be auto, direct, vxlan, wireguard or none"),
-            ("--wireguard-port=0", "0 is not in 1..65536"),
+            ("--wireguard-port=0", "0 is not in 1..=65535"),
             ("--tunnel-underlay=IPv4", "must be auto, ipv4 or ipv6"),
             ("--ipam=derived", "--derive-from"),
             ("--ipam=clusterpool", "must be kubernetes, pool or derived"),

@@ -37,6 +37,10 @@ pub(crate) fn causes(error: &anyhow::Error) -> String {
             said.push_str(": ");
         }
         said.push_str(&text);
+        if let Some(kube::Error::Api(_)) = cause.downcast_ref() {
+            // What follows is the same answer once more.
+            break;
+        }
     }
     said
 }
