@@ -10,6 +10,9 @@ use std::path::Path;
 use cluster::{Cluster, text};
 use serde_json::Value;
 
+/// Ranges of pods by our own controllers, which have to be told of which.
+const POOL: &str = "cni.ipam=dyad,clusterCIDR={10.244.0.0/16,fd00:10:244::/56}";
+
 /// Kinds whose objects come and go by themselves; a changed DaemonSet keeps its history.
 const RESTLESS: [&str; 4] =
     ["events", "events.events.k8s.io", "leases.coordination.k8s.io", "controllerrevisions.apps"];
@@ -66,8 +69,8 @@ fn an_installation_comes_is_kept_and_goes_without_a_trace() {
     // Words alone change nothing.
     let printed = text(&cluster.dyad(&["install", "--dry-run", "-o", "yaml"]).stdout);
     assert!(printed.contains("kind: DaemonSet") && printed.contains("name: dyad-agent"), "{printed}");
-    let all = "dns.enabled=true,cni.ipam=dyad,dns.upstreams={192.0.2.53}";
-    let dry = run(&cluster, &["install", "--dry-run=server", "--set", all]);
+    let all = format!("dns.enabled=true,{POOL},dns.upstreams={{192.0.2.53}}");
+    let dry = run(&cluster, &["install", "--dry-run=server", "--set", &all]);
     assert!(dry.contains("daemonset/dyad-agent created (server dry run)"), "{dry}");
     is_as_before(&cluster, &before);
     for (args, problem) in [
@@ -81,14 +84,14 @@ fn an_installation_comes_is_kept_and_goes_without_a_trace() {
     }
     assert!(fails(&cluster, &["upgrade"]).contains("there is no installation in namespace kube-system"));
 
-    let first = run(&cluster, &["install", "--set", all]);
+    let first = run(&cluster, &["install", "--set", &all]);
     assert!(first.contains("daemonset/dyad-agent created"), "{first}");
     let installed = everything(&cluster);
     for name in ["DaemonSet", "Deployment", "ServiceAccount", "ConfigMap"] {
         assert!(installed.keys().any(|key| key.contains(name) && key.contains("dyad-")), "{name}");
     }
     // The second time finds everything as it should be.
-    let second = run(&cluster, &["install", "--set", all]);
+    let second = run(&cluster, &["install", "--set", &all]);
     assert!(!second.contains(" created") && !second.contains(" configured"), "{second}");
     let own = |all: BTreeMap<String, String>| -> BTreeMap<String, String> {
         all.into_iter().filter(|(key, _)| key.contains("dyad") && !key.contains("Pod")).collect()
@@ -222,7 +225,7 @@ fn what_was_killed_half_way_is_finished_the_next_time() {
         return;
     }
     let before = everything(&cluster);
-    for args in [&["install", "--set", "dns.enabled=true,cni.ipam=dyad"][..], &["uninstall"]] {
+    for args in [&["install", "--set", "dns.enabled=true", "--set", POOL][..], &["uninstall"]] {
         for millis in [20u64, 60, 120, 200] {
             let mut child =
                 cluster.dyad_command(args).stderr(std::process::Stdio::null()).spawn().expect("dyad runs");
@@ -244,13 +247,8 @@ fn what_was_killed_half_way_is_finished_the_next_time() {
 #[test]
 fn every_combination_passes_validation() {
     let cluster = Cluster::up("combinations", 87, &["--nodes", "0"]);
-    let switches = [
-        "proxy.enabled=false",
-        "cni.enabled=false",
-        "policy.enabled=false",
-        "dns.enabled=true",
-        "cni.ipam=dyad",
-    ];
+    let switches =
+        ["proxy.enabled=false", "cni.enabled=false", "policy.enabled=false", "dns.enabled=true", POOL];
     for bits in 0..1u32 << switches.len() {
         let set: Vec<&str> = switches
             .iter()
@@ -377,7 +375,7 @@ fn a_right_that_is_missing_is_named() {
     let output = cluster.dyad(&status);
     let said = text(&output.stdout);
     assert!(
-        said.contains("Problem: serviceaccount dyad-agent may not get, list, watch services: `dyad upgrade`"),
+        said.contains("Problem: serviceaccount dyad-agent may not list, watch services: `dyad upgrade`"),
         "{said}"
     );
     assert_eq!(output.status.code(), Some(1));
