@@ -386,7 +386,7 @@ impl Engine {
 
     fn view(&self) -> NodeView {
         let me = self.nodes.get(&self.me);
-        let is_ours = ipam::is_ours(&self.config);
+        let is_ours = ipam::is_ours(self.config.cni.as_ref(), self.config.routing);
         let of_nodes = || self.nodes.values().flat_map(|node| &node.pod_ranges).map(IpNet::trunc);
         let learnt = || self.service_ranges.values().flatten().copied().collect();
         NodeView {

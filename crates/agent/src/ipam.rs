@@ -2,9 +2,9 @@
 
 use dyad_net::{DeriveError, IpFamily, IpNet};
 
-use crate::Config;
 use crate::config::{Ipam, OwnPods, Routing};
 use crate::routes::Node;
+use crate::{Cni, Config};
 
 mod wanted;
 
@@ -36,8 +36,8 @@ impl Ipam {
 }
 
 /// Whether the network goes by the ranges of nodes. Beside another one, what nodes are given may not be what their pods have.
-pub(crate) fn is_ours(config: &Config) -> bool {
-    config.cni.is_some() || config.routing != Routing::None
+pub(crate) fn is_ours(cni: Option<&Cni>, routing: Routing) -> bool {
+    cni.is_some() || routing != Routing::None
 }
 
 /// What counts as a pod of a node that has the ranges `of_node`.
@@ -54,7 +54,7 @@ pub(crate) fn own_pods(config: &Config, of_node: &[IpNet]) -> Vec<IpNet> {
             let counts =
                 |range: &&IpNet| match known.iter().find(|known| IpFamily::from(**known) == (**range).into())
                 {
-                    Some(known) => is_ours(config) && !known.contains(*range),
+                    Some(known) => is_ours(config.cni.as_ref(), config.routing) && !known.contains(*range),
                     None => config.pod_ranges.get((**range).into()).is_some(),
                 };
             known.iter().chain(of_node.iter().filter(counts)).copied().collect()

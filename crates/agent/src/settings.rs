@@ -14,6 +14,7 @@ use crate::config::{
     Config, ConntrackLimits, Dataplane, HEALTHZ_PORT, Ipam, METRICS_PORT, NodePorts, OwnPods, Routing,
     Tunnels, WIREGUARD_KEY,
 };
+use crate::ipam;
 
 mod file;
 
@@ -167,10 +168,10 @@ impl Settings {
         let pod_ranges = DualStack::from_ordered(ranges)
             .ok_or_else(|| wrong("the machine", "", "speaks neither IPv4 nor IPv6"))?;
         // Where the network is ours, pods have what nodes are given.
-        let is_others = extras.cni.is_none() && extras.routing == Routing::None;
-        let own_pods = self.own_pods(is_others)?;
+        let is_ours = ipam::is_ours(extras.cni.as_ref(), extras.routing);
+        let own_pods = self.own_pods(is_ours)?;
         for (family, range) in pod_ranges.iter() {
-            if !is_others || *range != family.everything() {
+            if is_ours || *range != family.everything() {
                 continue;
             }
             if own_pods == OwnPods::OfCluster {
@@ -254,9 +255,9 @@ impl Settings {
 
     /// Another node's pod that comes to a node port here must be answered through here, though its own node may have
     /// the endpoint: where nodes' ranges are known to be pods', they count rather than the cluster's.
-    fn own_pods(&self, is_others: bool) -> Result<OwnPods, SettingError> {
+    fn own_pods(&self, is_ours: bool) -> Result<OwnPods, SettingError> {
         match self.detect_local_mode.as_deref() {
-            None | Some("") if !is_others => Ok(OwnPods::OfNode),
+            None | Some("") if is_ours => Ok(OwnPods::OfNode),
             None | Some("" | "ClusterCIDR") => Ok(OwnPods::OfCluster),
             Some("NodeCIDR") => Ok(OwnPods::OfNode),
             Some(mode @ ("BridgeInterface" | "InterfaceNamePrefix")) => Err(wrong(

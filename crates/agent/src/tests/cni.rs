@@ -68,11 +68,8 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
     }
     on_a_node(async || {
         let dir = tempfile::tempdir().unwrap();
-        let (cni, netns_path) = (cni(dir.path()), dir.path().join("pod"));
-        let pod_netns = netns::create().unwrap();
-        // What a runtime would bind there; a descriptor of this process does as well.
-        let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pod_netns));
-        std::os::unix::fs::symlink(&by_descriptor, &netns_path).unwrap();
+        let cni = cni(dir.path());
+        let (_pod, netns_path) = pod_namespace(dir.path(), "pod");
         let server = api_server().await;
         let writer = Writer(Way::default().client(&server));
         let config = Config {
@@ -204,26 +201,41 @@ fn a_runtime_has_pods_connected_once_the_node_is_ready() {
     });
 }
 
-fn pod_namespace(dir: &Path, name: &str) -> (OwnedFd, PathBuf) {
-    let (netns, path) = (netns::create().unwrap(), dir.join(name));
-    let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&netns));
-    std::os::unix::fs::symlink(by_descriptor, &path).unwrap();
+/// A pod's namespace, and where it is.
+pub(super) fn pod_namespace(dir: &Path, name: &str) -> (OwnedFd, PathBuf) {
+    let netns = netns::create().unwrap();
+    let path = bind(&netns, dir, name);
     (netns, path)
 }
 
-/// The agent's end of the socket without an engine behind it: a node that is ready, whose gate lets nobody pass.
-async fn answering(cni: &Cni, client: Client) -> (status::Sender<Status>, tokio::task::JoinHandle<()>) {
+/// What a runtime would bind there; a descriptor of this process does as well.
+pub(super) fn bind(netns: &OwnedFd, dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(netns));
+    std::os::unix::fs::symlink(by_descriptor, &path).unwrap();
+    path
+}
+
+/// Works with the agent's end of the socket without an engine behind it: a node that is ready, whose gate lets nobody
+/// pass. Given are a directory, how pods are connected, and an API.
+async fn with_socket(work: impl AsyncFnOnce(&Path, &Cni, Client)) {
+    let dir = tempfile::tempdir().unwrap();
+    let cni = cni(dir.path());
+    let server = api_server().await;
+    let client = Way::default().client(&server);
     let pod_ranges = ["10.244.1.0/24", "fd00:10:244:1::/64"].map(|range| range.parse().unwrap()).to_vec();
     let ready = Status { synced: true, programmed: true, routed: true, pod_ranges, ..Status::default() };
-    let (sender, receiver) = status::channel(ready);
+    let (_sender, receiver) = status::channel(ready);
     let (closed, _) = gate();
-    let task = tokio::spawn(crate::cni::keep(cni.clone(), client, closed, receiver));
+    let task = tokio::spawn(crate::cni::keep(cni.clone(), client.clone(), closed, receiver));
     let deadline = Instant::now() + PATIENCE;
     while !cni.socket.exists() {
         assert!(Instant::now() < deadline, "nobody listens");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    (sender, task)
+    work(dir.path(), &cni, client).await;
+    task.abort();
+    server.shutdown().await;
 }
 
 fn noted(cni: &Cni) -> usize {
@@ -242,17 +254,13 @@ fn a_pod_that_is_not_let_in_leaves_nothing() {
     if !privileged("cni::a_pod_that_is_not_let_in_leaves_nothing") {
         return;
     }
-    on_a_node(async || {
-        let dir = tempfile::tempdir().unwrap();
-        let cni = cni(dir.path());
-        let (pod, path) = pod_namespace(dir.path(), "pod");
-        let server = api_server().await;
-        let uid = labelled_pod(&Writer(Way::default().client(&server)), "web-0", "web", &[]).await;
+    let work = async |dir: &Path, cni: &Cni, client| {
+        let (pod, path) = pod_namespace(dir, "pod");
+        let uid = labelled_pod(&Writer(client), "web-0", "web", &[]).await;
         let args = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID={uid}");
-        let (_ready, task) = answering(&cni, Way::default().client(&server)).await;
         let refused = ask(&cni.socket, "ADD", &path, "c1", args.clone()).await.unwrap_err();
         assert!(refused.code == 11 && refused.msg.contains("not ready for the pod"), "{refused}");
-        assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (0, 0, 0));
+        assert_eq!((pod_routes().len(), pod_links(), noted(cni)), (0, 0, 0));
         assert_eq!(
             netns::within(pod.as_fd(), || Handle::open().unwrap().link("eth0").unwrap()).unwrap(),
             None
@@ -260,10 +268,9 @@ fn a_pod_that_is_not_let_in_leaves_nothing() {
         // One that is there already is not taken away.
         ask(&cni.socket, "ADD", &path, "c1", String::new()).await.unwrap();
         ask(&cni.socket, "ADD", &path, "c1", args).await.unwrap_err();
-        assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (2, 1, 2));
-        task.abort();
-        server.shutdown().await;
-    });
+        assert_eq!((pod_routes().len(), pod_links(), noted(cni)), (2, 1, 2));
+    };
+    on_a_node(async || with_socket(work).await);
 }
 
 #[test]
@@ -271,14 +278,10 @@ fn addresses_of_pods_that_went_without_a_word_are_given_back() {
     if !privileged("cni::addresses_of_pods_that_went_without_a_word_are_given_back") {
         return;
     }
-    on_a_node(async || {
-        let dir = tempfile::tempdir().unwrap();
-        let cni = cni(dir.path());
-        let server = api_server().await;
-        let (_ready, task) = answering(&cni, Way::default().client(&server)).await;
-        let (stays, path) = pod_namespace(dir.path(), "stays");
+    let work = async |dir: &Path, cni: &Cni, _| {
+        let (stays, path) = pod_namespace(dir, "stays");
         ask(&cni.socket, "ADD", &path, "c1", String::new()).await.unwrap();
-        let (goes, path) = pod_namespace(dir.path(), "goes");
+        let (goes, path) = pod_namespace(dir, "goes");
         ask(&cni.socket, "ADD", &path, "c2", String::new()).await.unwrap();
         drop(goes);
         let deadline = Instant::now() + PATIENCE;
@@ -292,11 +295,10 @@ fn addresses_of_pods_that_went_without_a_word_are_given_back() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let expected = ["10.244.1.2", "fd00:10:244:1::2"].map(|ip| ip.parse::<IpAddr>().unwrap());
         assert_eq!(forget(Duration::ZERO), expected);
-        assert_eq!((pod_routes().len(), noted(&cni)), (2, 2));
+        assert_eq!((pod_routes().len(), noted(cni)), (2, 2));
         drop(stays);
-        task.abort();
-        server.shutdown().await;
-    });
+    };
+    on_a_node(async || with_socket(work).await);
 }
 
 #[test]
@@ -304,12 +306,8 @@ fn pods_that_go_together_leave_nothing() {
     if !privileged("cni::pods_that_go_together_leave_nothing") {
         return;
     }
-    on_a_node(async || {
-        let dir = tempfile::tempdir().unwrap();
-        let cni = cni(dir.path());
-        let server = api_server().await;
-        let (_ready, task) = answering(&cni, Way::default().client(&server)).await;
-        let pods: Vec<_> = (0..40).map(|at| pod_namespace(dir.path(), &format!("pod{at}"))).collect();
+    let work = async |dir: &Path, cni: &Cni, _| {
+        let pods: Vec<_> = (0..40).map(|at| pod_namespace(dir, &format!("pod{at}"))).collect();
         let all = async |command| {
             let begun = Instant::now();
             let mut asked = JoinSet::new();
@@ -325,14 +323,13 @@ fn pods_that_go_together_leave_nothing() {
             eprintln!("{command} of {}: {:?}", pods.len(), begun.elapsed());
         };
         all("ADD").await;
-        assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (80, 40, 80));
+        assert_eq!((pod_routes().len(), pod_links(), noted(cni)), (80, 40, 80));
         for _ in 0..2 {
             all("DEL").await;
-            assert_eq!((pod_routes().len(), pod_links(), noted(&cni)), (0, 0, 0));
+            assert_eq!((pod_routes().len(), pod_links(), noted(cni)), (0, 0, 0));
         }
-        task.abort();
-        server.shutdown().await;
-    });
+    };
+    on_a_node(async || with_socket(work).await);
 }
 
 fn deny(app: &str) -> Value {

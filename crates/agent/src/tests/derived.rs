@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dyad_cni::CniResult;
 use dyad_net::Derivation;
 
-use super::cni::{ask, cni};
+use super::cni::{ask, bind, cni};
 use super::tunnels::Lab;
 use super::*;
 use crate::config::{Ipam, Routing};
@@ -54,9 +54,7 @@ impl Member {
 
     /// Connects a pod; its addresses.
     async fn add(&self, pod: &OwnedFd, dir: &Path) -> Vec<IpAddr> {
-        let netns = dir.join("pod");
-        let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(pod));
-        std::os::unix::fs::symlink(by_descriptor, &netns).unwrap();
+        let netns = bind(pod, dir, "pod");
         let answer = ask(&self.socket, "ADD", &netns, "c1", String::new()).await.unwrap().unwrap();
         CniResult::parse(&answer).unwrap().ips.iter().map(|ip| ip.address.addr()).collect()
     }

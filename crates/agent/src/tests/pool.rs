@@ -6,7 +6,7 @@ use dyad_cni::CniResult;
 use dyad_cni::store::{Owner, Store};
 use dyad_controllers::{Grants, Standing, run_grants};
 
-use super::cni::{ask, cni};
+use super::cni::{ask, cni, pod_namespace};
 use super::*;
 use crate::cni::NETWORK;
 use crate::config::{Ipam, Routing};
@@ -18,10 +18,8 @@ fn a_node_that_runs_out_of_addresses_gets_more_by_itself() {
     }
     on_a_node(async || {
         let dir = tempfile::tempdir().unwrap();
-        let (cni, netns_path) = (cni(dir.path()), dir.path().join("pod"));
-        let pod = netns::create().unwrap();
-        let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pod));
-        std::os::unix::fs::symlink(&by_descriptor, &netns_path).unwrap();
+        let cni = cni(dir.path());
+        let (_pod, netns_path) = pod_namespace(dir.path(), "pod");
         let server = api_server().await;
         let writer = Writer(Way::default().client(&server));
         let nodes = writer.api("v1", "Node", false);
