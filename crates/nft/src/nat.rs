@@ -25,6 +25,8 @@ use crate::{Error, Result};
 
 /// `IPS_DST_NAT`.
 const TRANSLATED: u32 = 1 << 5;
+/// `IFNAMSIZ`.
+const LINK_NAME: usize = 16;
 /// How often tables are listed again that change meanwhile: runtimes start a hundred plugins at once.
 const ATTEMPTS: usize = 256;
 
@@ -55,6 +57,30 @@ pub struct HostPort {
     pub to: SocketAddr,
     /// Whose connections are masqueraded.
     pub masquerade: Masqueraded,
+    /// What must hold of a packet beside that, all of it.
+    pub conditions: Vec<Condition>,
+}
+
+/// What must hold of a packet, or must not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What is looked at.
+    pub what: Matched,
+    /// Whether it must be so; if not, it must not be so.
+    pub equal: bool,
+}
+
+/// What a condition looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matched {
+    /// The source is in this network.
+    Source(IpNet),
+    /// The destination is in this network.
+    Destination(IpNet),
+    /// It comes by the link of this name. What the host itself sends comes by none.
+    Link(String),
+    /// It comes by a link whose name begins so.
+    Links(String),
 }
 
 /// Whose connections to a port are masqueraded.
@@ -194,9 +220,37 @@ impl Rules {
 
     /// Matches an address, which `load` loads, that is in `net`.
     fn in_net(load: Expression, net: &IpNet) -> Vec<Expression> {
+        Self::of_net(load, net, true)
+    }
+
+    /// The same, or with `equal` false one that is not.
+    fn of_net(load: Expression, net: &IpNet, equal: bool) -> Vec<Expression> {
         let mask = octets(net.netmask());
         let xor = vec![0; mask.len()];
-        vec![load, Expression::Bitwise { from: R0, to: R0, mask, xor }, is(R0, octets(net.network()))]
+        let value = octets(net.network());
+        vec![
+            load,
+            Expression::Bitwise { from: R0, to: R0, mask, xor },
+            Expression::Compare { from: R0, equal, value },
+        ]
+    }
+
+    fn holds(self, condition: &Condition) -> Vec<Expression> {
+        let equal = condition.equal;
+        let called = |value: Vec<u8>| {
+            let load = Expression::Meta { key: Meta::InputName, to: R0 };
+            vec![load, Expression::Compare { from: R0, equal, value }]
+        };
+        match &condition.what {
+            Matched::Source(net) => Self::of_net(self.source(R0), net, equal),
+            Matched::Destination(net) => Self::of_net(self.destination(R0), net, equal),
+            Matched::Link(name) => {
+                let mut whole = name.clone().into_bytes();
+                whole.resize(LINK_NAME, 0);
+                called(whole)
+            }
+            Matched::Links(beginning) => called(beginning.clone().into_bytes()),
+        }
     }
 
     fn to_port(protocol: u8, port: u16) -> Vec<Expression> {
@@ -241,9 +295,10 @@ impl Rules {
             Expression::Immediate { to: behind, value: port.to.port().to_be_bytes().to_vec() },
             Expression::Dnat { family: number(self.family), address, port: behind },
         ];
+        let conditions = port.conditions.iter().flat_map(|one| self.holds(one)).collect();
         rule(
             &format!("port {} of the host", port.port),
-            [at, Self::to_port(port.protocol, port.port), to.to_vec()].concat(),
+            [at, Self::to_port(port.protocol, port.port), conditions, to.to_vec()].concat(),
         )
     }
 

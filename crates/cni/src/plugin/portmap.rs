@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use dyad_links::{Handle, RouteKind, sysctl};
 use dyad_net::IpFamily;
 use dyad_nft::conntrack::Conntrack;
-use dyad_nft::nat::{self, HostPort, Masqueraded, Translation};
+use dyad_nft::nat::{self, Condition, HostPort, Masqueraded, Translation};
 use serde_json::Value;
+
+mod condition;
 
 use super::Plugin;
 use crate::attach::{collect_tables, key, table_name};
@@ -46,13 +48,14 @@ impl Mapping {
     }
 
     /// To a container's address; `None` if the mapping is for the other family.
-    fn to(&self, ip: IpAddr, masquerade: Masqueraded) -> Option<HostPort> {
+    fn to(&self, ip: IpAddr, masquerade: Masqueraded, conditions: &[Condition]) -> Option<HostPort> {
         if self.address.is_some_and(|host| IpFamily::from(host) != ip.into()) {
             return None;
         }
         let address = self.address.filter(|host| !host.is_unspecified());
         let to = SocketAddr::new(ip, self.container);
-        Some(HostPort { protocol: self.protocol, address, port: self.host, to, masquerade })
+        let conditions = conditions.to_vec();
+        Some(HostPort { protocol: self.protocol, address, port: self.host, to, masquerade, conditions })
     }
 }
 
@@ -66,15 +69,11 @@ fn mappings(request: &Request) -> Result<Vec<Mapping>> {
         .collect()
 }
 
-/// Refuses what would be left out silently.
-fn check_unsupported(request: &Request) -> Result<()> {
+/// Sees that the fields beside the mappings say what can be.
+fn check_fields(request: &Request) -> Result<()> {
     let fields = request.config.fields();
-    for key in ["conditionsV4", "conditionsV6"] {
-        if !fields.list(key)?.is_empty() {
-            let way_out = "are matches of iptables, which nftables rules cannot have: leave them out";
-            let msg = format!("{key}: {} {way_out}", fields.get(key).unwrap_or(&Value::Null));
-            return Err(CniError::new(Code::UnsupportedField, msg));
-        }
+    for family in IpFamily::BOTH {
+        condition::read(&fields, family)?;
     }
     match fields.text("backend")? {
         None | Some("" | "iptables" | "nftables") => Ok(()),
@@ -107,8 +106,12 @@ fn containers(result: &CniResult) -> Vec<IpAddr> {
 
 fn ports(request: &Request, result: &CniResult) -> Result<Vec<HostPort>> {
     let (mappings, masquerade) = (mappings(request)?, masqueraded(request)?);
-    let all = containers(result).into_iter();
-    Ok(all.flat_map(|ip| mappings.iter().filter_map(move |mapping| mapping.to(ip, masquerade))).collect())
+    let mut found = Vec::new();
+    for ip in containers(result) {
+        let conditions = condition::read(&request.config.fields(), ip.into())?;
+        found.extend(mappings.iter().filter_map(|mapping| mapping.to(ip, masquerade, &conditions)));
+    }
+    Ok(found)
 }
 
 fn table(request: &Request) -> String {
@@ -152,7 +155,7 @@ fn forget_flows(ports: &[HostPort]) -> Result<()> {
 
 impl Plugin for Portmap {
     fn add(&self, request: &Request) -> Result<Value> {
-        check_unsupported(request)?;
+        check_fields(request)?;
         let result = request.config.needed_previous()?;
         let ports = ports(request, &result)?;
         if !ports.is_empty() {
@@ -209,7 +212,7 @@ impl Plugin for Portmap {
     }
 
     fn status(&self, request: &Request) -> Result<()> {
-        check_unsupported(request)?;
+        check_fields(request)?;
         let probe = nat::list("dyad-").map_err(CniError::from);
         probe.map(drop).map_err(|error| CniError { code: Code::NotAvailable as u32, ..error })
     }

@@ -1,11 +1,13 @@
 //! `portmap` and `bandwidth` behind `bridge` and `ptp`, beside the reference plugins.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::lab::{Family, HOST, Lab, Namespace, Network, WORLD, has_reference, is_root, talk_at, talk_udp};
+use crate::lab::{
+    Family, HOST, Lab, Namespace, Network, WORLD, has_reference, ips, is_root, talk_at, talk_udp,
+};
 
 fn list(lab: &Lab, first: &str, more: &Value) -> Value {
     let ranges = json!([[{ "subnet": "10.5.0.0/24" }], [{ "subnet": "fd00:5::/64" }]]);
@@ -90,6 +92,55 @@ fn ports_lead_to_the_same_places_and_look_alike_there() {
 }
 
 #[test]
+fn conditions_let_the_same_callers_through() {
+    if !is_root() || !has_reference() {
+        return;
+    }
+    // From the world, the host and the container itself; in IPv4, then in IPv6.
+    let tell = |family: Family, conditions: &Value| {
+        let lab = Lab::new(family);
+        let mut portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+        portmap.as_object_mut().unwrap().extend(conditions.as_object().unwrap().clone());
+        let mut network = Network::new(&lab, list(&lab, "bridge", &portmap));
+        network.runtime.insert(
+            "portMappings".into(),
+            json!([{ "hostPort": 80, "containerPort": 8080, "protocol": "tcp" }]),
+        );
+        let a = lab.container();
+        lab.world.route_to(&["10.5.0.0/24", "fd00:5::/64"], HOST);
+        let result = network.add("a", &a).unwrap();
+        lab.host.settle();
+        lab.world.settle();
+        // Neighbours know each other, so that who does not come through is not merely late.
+        for ip in ips(&result) {
+            crate::lab::talk(&lab.world, &a, bare(&ip));
+            crate::lab::talk(&lab.host, &a, bare(&ip));
+        }
+        let _server = a.within(|| TcpListener::bind("[::]:8080").unwrap());
+        let comes = |client: &Namespace, host: &str| client.connects((bare(host), 80).into());
+        let seen = HOST.map(|host| [&lab.world, &lab.host, &a].map(|client| comes(client, host)));
+        network.del("a", &a.path).unwrap();
+        seen
+    };
+    let world = WORLD.map(|address| bare(address).to_string());
+    let host = HOST.map(|address| bare(address).to_string());
+    for (v4, v6, seen) in [
+        (json!([]), json!([]), [[true; 3]; 2]),
+        (json!(["!", "-s", world[0]]), json!(["-s", world[1]]), [[false, true, true], [true, false, false]]),
+        (json!(["-i", "uplink"]), json!(["!", "-i", "up+"]), [[true, false, false], [false, true, true]]),
+        (
+            json!(["!", "-d", host[0]]),
+            json!(["-d", host[1], "-i", "br5"]),
+            [[false; 3], [false, false, true]],
+        ),
+    ] {
+        let conditions = json!({ "conditionsV4": v4, "conditionsV6": v6 });
+        assert_eq!(tell(Family::Ours, &conditions), seen, "{conditions}");
+        assert_eq!(tell(Family::Reference, &conditions), seen, "of the reference: {conditions}");
+    }
+}
+
+#[test]
 fn a_flow_that_was_there_first_follows_the_port() {
     if !is_root() {
         return;
@@ -148,7 +199,13 @@ fn what_portmap_cannot_do_is_said() {
             7,
             "hostIP: \"1.2.3\"",
         ),
-        (json!({ "conditionsV4": ["-s", "10.0.0.0/8"] }), json!([]), 2, "conditionsV4"),
+        (json!({ "conditionsV4": ["-m", "mark"] }), json!([]), 2, "conditionsV4[0]: \"-m\" is none"),
+        (
+            json!({ "conditionsV6": ["-s", "10.0.0.0/8"] }),
+            json!([]),
+            7,
+            "conditionsV6[1]: \"10.0.0.0/8\" must be IPv6",
+        ),
     ] {
         let mut portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
         portmap.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
