@@ -243,6 +243,39 @@ pub(crate) fn wants_masquerade(request: &Request) -> Result<bool> {
     }
 }
 
+/// CHECK of what [`masquerade`] and [`keep_sender`] have made. Not of a container that the reference plugin has connected, whose
+/// rules are elsewhere.
+pub(crate) fn check(request: &Request) -> Result<()> {
+    let network = &request.config.name;
+    let key = key(network, &request.owner());
+    if Handle::open()?.link(&host_name(&key))?.is_none() {
+        return Ok(());
+    }
+    let gone = |name: String| {
+        let msg = format!(
+            "the table {name} of container {} is gone: make the container anew",
+            request.container_id
+        );
+        Err(CniError::new(Code::Failed, msg))
+    };
+    if wants_masquerade(request)? {
+        let name = table_name("masq", network, Some(&key));
+        let there = nat::list(&name)?;
+        let previous = request.config.needed_previous()?;
+        let mut wanted = families(&previous);
+        if wanted.any(|family| !there.iter().any(|(of, found)| *of == family && *found == name)) {
+            return gone(name);
+        }
+    }
+    if request.config.fields().is("macspoofchk")? {
+        let name = table_name("mac", network, Some(&key));
+        if !guard::list(&name)?.contains(&name) {
+            return gone(name);
+        }
+    }
+    Ok(())
+}
+
 /// Undoes [`add_veth`] and [`masquerade`]; anything may be gone.
 pub(crate) fn detach(request: &Request) -> Result<()> {
     let network = &request.config.name;

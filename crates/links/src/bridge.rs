@@ -25,6 +25,19 @@ const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 4;
 /// Length of `ifinfomsg`.
 const LINK_FIXED: usize = 16;
 
+/// A port of a bridge, or a bridge with VLANs itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgePort {
+    /// The index of the link.
+    pub link: u32,
+    /// The VLANs it is in.
+    pub vlans: Vec<PortVlan>,
+    /// Whether packets go back to where they came from ([`Handle::set_hairpin`]).
+    pub is_hairpin: bool,
+    /// Whether it talks to no other that is so, too ([`Handle::set_isolated`]).
+    pub is_isolated: bool,
+}
+
 /// A VLAN that a port is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortVlan {
@@ -89,29 +102,31 @@ impl Handle {
         }
     }
 
-    /// The VLANs of ports of bridges, and of bridges themselves, by index.
-    pub fn port_vlans(&mut self) -> Result<Vec<(u32, Vec<PortVlan>)>> {
+    /// The ports of all bridges.
+    pub fn bridge_ports(&mut self) -> Result<Vec<BridgePort>> {
         let build = |flags| {
             let mut message = Message::new(RTM_GETLINK, flags, &of_port(0));
             message.put_u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED);
             message
         };
-        self.dump("listing VLANs of ports", RTM_NEWLINK, build, |body| {
-            let (_, list) =
-                wire::attributes(body.get(LINK_FIXED..)?).find(|(kind, _)| *kind == IFLA_AF_SPEC)?;
-            let infos = wire::attributes(list).filter(|(kind, _)| *kind == IFLA_BRIDGE_VLAN_INFO);
-            let (mut found, mut first) = (Vec::new(), None);
-            for (_, info) in infos {
-                let (flags, number) = (wire::u16_at(info, 0)?, wire::u16_at(info, 2)?);
-                if flags & RANGE_BEGIN != 0 {
-                    first = Some(number);
-                    continue;
+        self.dump("listing ports of bridges", RTM_NEWLINK, build, |body| {
+            let link = wire::u32_at(body, 4)?;
+            let mut port = BridgePort { link, vlans: Vec::new(), is_hairpin: false, is_isolated: false };
+            for (kind, value) in wire::attributes(body.get(LINK_FIXED..)?) {
+                match kind {
+                    IFLA_AF_SPEC => port.vlans = read_vlans(value)?,
+                    IFLA_PROTINFO => {
+                        let is_on = |switch| {
+                            let mut all = wire::attributes(value);
+                            all.any(|(kind, value)| kind == switch && value.first() == Some(&1))
+                        };
+                        port.is_hairpin = is_on(IFLA_BRPORT_MODE);
+                        port.is_isolated = is_on(IFLA_BRPORT_ISOLATED);
+                    }
+                    _ => {}
                 }
-                let is_untagged = flags & PVID_UNTAGGED == PVID_UNTAGGED;
-                let start = first.take().filter(|_| flags & RANGE_END != 0).unwrap_or(number);
-                found.extend((start..=number).map(|number| PortVlan { number, is_untagged }));
             }
-            Some((wire::u32_at(body, 4)?, found))
+            Some(port)
         })
     }
 
@@ -133,4 +148,20 @@ impl Handle {
             message
         })
     }
+}
+
+/// Reads a list of `bridge_vlan_info`s.
+fn read_vlans(list: &[u8]) -> Option<Vec<PortVlan>> {
+    let (mut found, mut first) = (Vec::new(), None);
+    for (_, info) in wire::attributes(list).filter(|(kind, _)| *kind == IFLA_BRIDGE_VLAN_INFO) {
+        let (flags, number) = (wire::u16_at(info, 0)?, wire::u16_at(info, 2)?);
+        if flags & RANGE_BEGIN != 0 {
+            first = Some(number);
+            continue;
+        }
+        let is_untagged = flags & PVID_UNTAGGED == PVID_UNTAGGED;
+        let start = first.take().filter(|_| flags & RANGE_END != 0).unwrap_or(number);
+        found.extend((start..=number).map(|number| PortVlan { number, is_untagged }));
+    }
+    Some(found)
 }

@@ -26,7 +26,7 @@ mod wire;
 pub mod wireguard;
 
 pub use address::Address;
-pub use bridge::PortVlan;
+pub use bridge::{BridgePort, PortVlan};
 pub use error::{Error, Result};
 pub use handle::Handle;
 pub use link::{Link, LinkChange, Mac, NewLink};

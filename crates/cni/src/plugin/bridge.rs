@@ -8,6 +8,8 @@ use dyad_links::{Handle, Link, LinkChange, Mac, NewLink, netns, sysctl};
 use dyad_net::{IpFamily, IpNet};
 use serde_json::Value;
 
+mod check;
+
 use super::Plugin;
 use crate::announce::announce;
 use crate::attach::{self, Subnet};
@@ -309,13 +311,7 @@ impl Plugin for Bridge {
         let settings = Settings::of(request)?;
         ipam::other(request)?;
         host::check_container(request, &request.open_netns()?, &request.config.needed_previous()?)?;
-        match Handle::open()?.link(&settings.bridge)? {
-            Some(_) => Ok(()),
-            None => {
-                let msg = format!("the bridge {} is gone: make its containers anew", settings.bridge);
-                Err(CniError::new(Code::Failed, msg))
-            }
-        }
+        check::port(request, &settings)
     }
 
     fn gc(&self, request: &Request) -> Result<()> {

@@ -51,7 +51,8 @@ impl Plugin for Ptp {
 
     fn check(&self, request: &Request) -> Result<()> {
         ipam::other(request)?;
-        host::check_container(request, &request.open_netns()?, &request.config.needed_previous()?)
+        host::check_container(request, &request.open_netns()?, &request.config.needed_previous()?)?;
+        attach::check(request)
     }
 
     fn gc(&self, request: &Request) -> Result<()> {

@@ -386,7 +386,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A socket at a place that is free, or will be at once: a process that another test is about to start has this one's
 /// sockets until it begins with its program.
-fn bound<S>(bind: impl Fn() -> std::io::Result<S>) -> S {
+pub(crate) fn bound<S>(bind: impl Fn() -> std::io::Result<S>) -> S {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match bind() {

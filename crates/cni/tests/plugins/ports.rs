@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::lab::{
-    Family, HOST, Lab, Namespace, Network, WORLD, has_reference, ips, is_root, talk_at, talk_udp,
+    Family, HOST, Lab, Namespace, Network, WORLD, bound, has_reference, ips, is_root, talk_at, talk_udp,
 };
 
 fn list(lab: &Lab, first: &str, more: &Value) -> Value {
@@ -116,7 +116,7 @@ fn conditions_let_the_same_callers_through() {
             crate::lab::talk(&lab.world, &a, bare(&ip));
             crate::lab::talk(&lab.host, &a, bare(&ip));
         }
-        let _server = a.within(|| TcpListener::bind("[::]:8080").unwrap());
+        let _server = a.within(|| bound(|| TcpListener::bind("[::]:8080")));
         let comes = |client: &Namespace, host: &str| client.connects((bare(host), 80).into());
         let seen = HOST.map(|host| [&lab.world, &lab.host, &a].map(|client| comes(client, host)));
         network.del("a", &a.path).unwrap();

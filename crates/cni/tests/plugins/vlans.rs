@@ -24,10 +24,11 @@ fn vlans(lab: &Lab) -> Vec<String> {
         let mut handle = Handle::open().unwrap();
         let links = handle.links().unwrap();
         let mut found: Vec<String> = Vec::new();
-        for (index, vlans) in handle.port_vlans().unwrap() {
-            let name = &links.iter().find(|link| link.index == index).unwrap().name;
+        for port in handle.bridge_ports().unwrap() {
+            let name = &links.iter().find(|link| link.index == port.link).unwrap().name;
             let name = if name.starts_with("veth") { "veth" } else { name };
-            let vlans: Vec<String> = vlans
+            let vlans: Vec<String> = port
+                .vlans
                 .iter()
                 .map(|of| format!("{}{}", of.number, if of.is_untagged { " untagged" } else { "" }))
                 .collect();
@@ -161,4 +162,57 @@ fn nobody_sends_with_the_address_of_another() {
     assert_eq!(lab.tables("dyad-mac-").len(), 1);
     checked.gc(&[]).unwrap();
     assert!(lab.tables("dyad-").is_empty(), "{:?}", lab.tables("dyad-"));
+}
+
+#[test]
+fn check_tells_what_of_a_port_has_changed() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    let mut plugin = json!({
+        "type": "bridge", "bridge": "br5", "isGateway": true, "ipMasq": true,
+        "hairpinMode": true, "portIsolation": true, "macspoofchk": true,
+    });
+    if has_vlans(&lab) {
+        plugin["vlan"] = json!(5);
+        plugin["preserveDefaultVlan"] = json!(false);
+    }
+    let network = Network::new(&lab, list(&lab, &plugin, &RANGES));
+    let run = |program: &str, args: &[&str]| {
+        let done = lab.host.within(|| std::process::Command::new(program).args(args).status().unwrap());
+        assert!(done.success(), "{program} {args:?}");
+    };
+    let delete = |delete: fn(&str) -> dyad_nft::Result<()>| {
+        for name in lab.tables("dyad-") {
+            lab.host.within(|| delete(&name).unwrap());
+        }
+    };
+    let mut changes: Vec<(&str, Box<dyn Fn(&str)>)> = vec![
+        (
+            "has not hairpinMode",
+            Box::new(|name| run("bridge", &["link", "set", "dev", name, "hairpin", "off"])),
+        ),
+        (
+            "has not portIsolation",
+            Box::new(|name| run("bridge", &["link", "set", "dev", name, "isolated", "off"])),
+        ),
+        ("is no port of br5", Box::new(|name| run("ip", &["link", "set", name, "nomaster"]))),
+        ("dyad-mac-", Box::new(|_| delete(dyad_nft::guard::delete))),
+        ("dyad-masq-", Box::new(|_| delete(dyad_nft::nat::delete))),
+    ];
+    if plugin["vlan"] == 5 {
+        let leave = |name: &str| run("bridge", &["vlan", "del", "dev", name, "vid", "5"]);
+        changes.push(("is not in VLAN 5", Box::new(leave)));
+    }
+    for (text, change) in changes {
+        let container = lab.container();
+        let result = network.add("a", &container).unwrap();
+        network.check("a", &container).unwrap();
+        let name = result["interfaces"][1]["name"].as_str().unwrap();
+        change(name);
+        let error = network.check("a", &container).unwrap_err();
+        assert!(error["msg"].as_str().unwrap().contains(text), "{error}");
+        network.del("a", &container.path).unwrap();
+    }
 }
