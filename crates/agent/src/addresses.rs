@@ -162,6 +162,7 @@ mod tests {
             peer: None,
             group: 0,
             alias: None,
+            queue: None,
         }
     }
 

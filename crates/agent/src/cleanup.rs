@@ -59,6 +59,7 @@ pub fn cleanup(
             }
             pod::del(&mut links, &pod.key)?;
         }
+        pod::sweep(&mut links)?;
         pod::reap(&mut links)?;
         info!("links of pods deleted");
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::request::Command;
 use crate::{CniError, Code, NetConf, Request, Result, Version};
 
-mod bandwidth;
+pub(crate) mod bandwidth;
 mod bridge;
 mod dyad;
 mod host_local;

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use dyad_links::pod::{self, End, PodLink};
-use dyad_links::{Handle, Mac};
+use dyad_links::{Handle, Limits, Mac};
 use dyad_net::{DualStack, IpFamily, IpNet};
 use serde_json::{Map, Value};
 
 use crate::host::{self, parse_mac};
 use crate::lease;
 use crate::local::{self, Local};
+use crate::plugin::bandwidth;
 use crate::range::{Kind, RangeSet, read_ranges};
 use crate::result::{Interface, Ip, Route};
 use crate::store::{Owner, Store};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub requested: Vec<IpAddr>,
     /// The Ethernet address of the pod's end; one that follows from the pod if not given.
     pub mac: Option<Mac>,
+    /// How much the pod may take and send.
+    pub limits: Limits,
     /// What goes into the result's `dns`.
     pub dns: Map<String, Value>,
 }
@@ -54,7 +57,8 @@ impl Settings {
             None | Some("") => None,
             Some(text) => Some(parse_mac("runtimeConfig.mac", text)?),
         };
-        Ok(Self { ranges, data_dir, node: None, mtu: host::mtu(&fields)?, requested, mac, dns })
+        let limits = bandwidth::read(&fields.object("runtimeConfig")?.object("bandwidth")?)?;
+        Ok(Self { ranges, data_dir, node: None, mtu: host::mtu(&fields)?, requested, mac, limits, dns })
     }
 }
 
@@ -145,6 +149,11 @@ fn connect(
     host::forward(addresses.families())?;
     let link = PodLink { key, netns, addresses: addresses.clone(), node: settings.node.clone(), mtu };
     pod::add_as(&mut node, &link, End { name: &request.ifname, mac: settings.mac })?;
+    if let Err(error) = pod::limit(&mut node, key, &settings.limits) {
+        // The first error is the one that counts.
+        let _ = pod::del(&mut node, key).and_then(|()| pod::reap(&mut node));
+        return Err(error.into());
+    }
     let (near, far) = pod::macs(key);
     let interface = |name: String, mac: Mac, sandbox: String| Interface {
         name,
@@ -214,6 +223,11 @@ pub fn check(request: &Request, data_dir: &Path) -> Result<()> {
         Some(store) => store.lock()?.of(&owner)?,
         None => Vec::new(),
     };
+    let limits = bandwidth::read(&request.config.fields().object("runtimeConfig")?.object("bandwidth")?)?;
+    if limits.any() && !existing.as_ref().is_some_and(|existing| existing.is_limited) {
+        let msg = format!("what limits {} is gone: make the pod anew", request.container_id);
+        return Err(CniError::new(Code::Failed, msg));
+    }
     for ip in previous.container_ips().map(|ip| ip.address.addr()) {
         if !existing.as_ref().is_some_and(|existing| existing.addresses.contains(&ip)) {
             let msg = format!("the node has no route to {ip} of {}: make the pod anew", request.container_id);
@@ -240,6 +254,7 @@ pub fn gc(network: &str, valid: &[Owner], data_dir: &Path) -> Result<()> {
     if let Some(store) = Store::existing(data_dir, network) {
         store.lock()?.retain(valid)?;
     }
+    pod::sweep(&mut node)?;
     Ok(pod::reap(&mut node)?)
 }
 
@@ -249,7 +264,9 @@ pub fn forget(network: &str, data_dir: &Path, age: Duration) -> Result<Vec<IpAdd
     let existing = Store::existing(data_dir, network).zip(SystemTime::now().checked_sub(age));
     let Some((store, time)) = existing else { return Ok(Vec::new()) };
     let store = store.lock()?;
-    let links: BTreeSet<String> = pod::list(&mut Handle::open()?)?.into_iter().map(|link| link.key).collect();
+    let mut node = Handle::open()?;
+    pod::sweep(&mut node)?;
+    let links: BTreeSet<String> = pod::list(&mut node)?.into_iter().map(|link| link.key).collect();
     store.forget(time, |owner| links.contains(&key(network, owner)))
 }
 

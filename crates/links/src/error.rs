@@ -67,6 +67,16 @@ impl Error {
         self.raw_os_error() == Some(libc::EEXIST)
     }
 
+    /// Whether the kernel was built without, or may not load what it needs.
+    pub fn is_unsupported(&self) -> bool {
+        self.raw_os_error() == Some(libc::EOPNOTSUPP)
+    }
+
+    /// Whether the kernel made no sense of what it was asked.
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.raw_os_error() == Some(libc::EINVAL)
+    }
+
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> Self {
         move |errno| Self::System { what: what.into(), source: errno.into() }
     }

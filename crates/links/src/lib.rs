@@ -31,7 +31,7 @@ pub use error::{Error, Result};
 pub use handle::Handle;
 pub use link::{Link, LinkChange, Mac, NewLink};
 pub use neighbour::Neighbour;
-pub use rate::Rate;
+pub use rate::{Limits, Rate};
 pub use route::{NextHop, OURS, Route, RouteKind};
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_QDISC: u16 = 6;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IF_OPER_UP: u8 = 6;
@@ -77,6 +78,8 @@ pub struct Link {
     pub group: u32,
     /// A free text.
     pub alias: Option<String>,
+    /// The kind of what its packets wait in (`noqueue`, `tbf`, ...).
+    pub queue: Option<String>,
 }
 
 /// A link to be made; [`NewLink::named`] gives one with the kernel's defaults.
@@ -162,6 +165,7 @@ impl Link {
             peer: None,
             group: 0,
             alias: None,
+            queue: None,
         };
         for (kind, value) in wire::attributes(body.get(FIXED..)?) {
             let number = wire::u32_at(value, 0);
@@ -173,6 +177,7 @@ impl Link {
                 IFLA_MASTER => link.master = number,
                 IFLA_GROUP => link.group = number?,
                 IFLA_IFALIAS => link.alias = Some(wire::text(value)),
+                IFLA_QDISC => link.queue = Some(wire::text(value)),
                 IFLA_CARRIER => link.carrier = value.first() == Some(&1),
                 IFLA_LINKINFO => {
                     let mut inner = wire::attributes(value);

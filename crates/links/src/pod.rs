@@ -16,6 +16,10 @@ use std::os::fd::BorrowedFd;
 
 use dyad_net::{DualStack, IpFamily, IpNet, Ipv6Net};
 
+mod limit;
+
+pub use limit::limit;
+
 use crate::{Handle, LinkChange, Mac, Neighbour, NewLink, Result, Route, netns, sysctl};
 
 /// The name of the link inside the pod.
@@ -76,11 +80,17 @@ pub struct Existing {
     pub index: u32,
     /// The pod addresses the node routes to it, in no particular order.
     pub addresses: Vec<IpAddr>,
+    /// Whether it is limited ([`limit`]).
+    pub is_limited: bool,
 }
 
 /// The name of the node's end: `dy` and 13 digits of the key's hash, 15 bytes in all.
 pub fn name(key: &str) -> String {
-    format!("dy{:013x}", hash(key) & 0x000f_ffff_ffff_ffff)
+    named("dy", key)
+}
+
+fn named(prefix: &str, key: &str) -> String {
+    format!("{prefix}{:013x}", hash(key) & 0x000f_ffff_ffff_ffff)
 }
 
 /// FNV-1a: stable over versions and machines, as the standard library's hash is not.
@@ -208,14 +218,22 @@ const fn default_route(family: IpFamily) -> IpNet {
 /// Takes a pod off the network at once: its routes go, its link is marked for [`reap`]. Does nothing if there is
 /// none, or if the namespace went first and took the link with it.
 pub fn del(node: &mut Handle, key: &str) -> Result<()> {
+    if let Some(limiter) = node.link(&limit::name(key))? {
+        doom(node, limiter.index)?;
+    }
     let Some(link) = node.link(&name(key))? else { return Ok(()) };
     for route in node.routes(crate::OURS)? {
         if route.hops.iter().any(|hop| hop.link == link.index) {
             node.delete_route(&route)?;
         }
     }
+    doom(node, link.index)
+}
+
+/// Marks a link for [`reap`].
+fn doom(node: &mut Handle, index: u32) -> Result<()> {
     crate::error::absent_is_fine(
-        node.change_link(link.index, &LinkChange { group: Some(DOOMED), ..LinkChange::default() }),
+        node.change_link(index, &LinkChange { group: Some(DOOMED), ..LinkChange::default() }),
     )
 }
 
@@ -227,11 +245,20 @@ pub fn reap(node: &mut Handle) -> Result<()> {
 /// The pod links of a node, for adoption after a restart; those that were deleted are left out.
 pub fn list(node: &mut Handle) -> Result<Vec<Existing>> {
     let routes = node.routes(crate::OURS)?;
-    let existing = node.links()?.into_iter().filter(|link| link.group == GROUP).filter_map(|link| {
+    let links = node.links()?;
+    let limited = limit::limited(&links);
+    let existing = links.iter().filter(|link| link.group == GROUP).filter_map(|link| {
         let key = link.alias.as_deref()?.strip_prefix(ALIAS)?.to_owned();
         let ours = routes.iter().filter(|route| route.hops.iter().any(|hop| hop.link == link.index));
         let addresses = ours.map(|route| route.destination.addr()).collect();
-        Some(Existing { key, name: link.name, index: link.index, addresses })
+        let is_limited = limited.contains(&*link.name);
+        Some(Existing { key, name: link.name.clone(), index: link.index, addresses, is_limited })
     });
     Ok(existing.collect())
+}
+
+/// Deletes what pod links have left that went with their namespaces, of which nobody has told [`del`].
+pub fn sweep(node: &mut Handle) -> Result<()> {
+    let links = node.links()?;
+    limit::leftovers(&links).try_for_each(|name| node.delete_link(name))
 }

@@ -1,9 +1,11 @@
 //! How fast a link may send and take: token buckets, and what is taken sent through another link (`ifb`).
 
+use crate::error::absent_is_fine;
 use crate::wire::{Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use crate::{Handle, NewLink, Result};
+use crate::{Handle, LinkChange, NewLink, Result};
 
 const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 const RTM_NEWTFILTER: u16 = 44;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
@@ -34,6 +36,22 @@ pub struct Rate {
     pub burst: u32,
 }
 
+/// What may come to the other end of a link, and from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// What it takes.
+    pub ingress: Option<Rate>,
+    /// What it sends.
+    pub egress: Option<Rate>,
+}
+
+impl Limits {
+    /// Whether there are any.
+    pub const fn any(&self) -> bool {
+        self.ingress.is_some() || self.egress.is_some()
+    }
+}
+
 /// `tcmsg`.
 fn tcmsg(index: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
     let mut fixed = [0; 20];
@@ -60,7 +78,7 @@ impl Rate {
 
 impl Handle {
     /// Limits what a link sends, in place of what limits it now.
-    pub fn limit_rate(&mut self, index: u32, rate: Rate) -> Result<()> {
+    fn limit_rate(&mut self, index: u32, rate: Rate) -> Result<()> {
         let what = || format!("limiting link {index} to {} bytes a second", rate.bytes);
         self.request(what, |flags| {
             let flags = flags | NLM_F_CREATE | NLM_F_REPLACE;
@@ -77,13 +95,43 @@ impl Handle {
         })
     }
 
-    /// Makes an `ifb`: what is redirected to it goes on as if it had not been, at the rate of this link.
-    pub fn add_ifb(&mut self, link: &NewLink<'_>) -> Result<()> {
-        self.add_link(link, "ifb", |_| {})
+    /// Limits what goes through the near end `index` of a link. What the other end sends goes on through an `ifb`, which is
+    /// made as `through` says, in place of what is called so now.
+    pub fn limit(&mut self, index: u32, limits: &Limits, through: &NewLink<'_>) -> Result<()> {
+        if let Some(rate) = limits.ingress {
+            self.limit_rate(index, rate)?;
+        }
+        let Some(rate) = limits.egress else { return Ok(()) };
+        self.delete_link(through.name)?;
+        // What leads to the one before.
+        self.delete_ingress(index)?;
+        self.add_link(through, "ifb", |_| {})?;
+        let to = self.index(through.name)?;
+        let quiet = LinkChange { no_link_local: true, ..LinkChange::default() };
+        // A kernel without IPv6 knows no such mode.
+        let _ = self.change_link(to, &quiet);
+        self.change_link(to, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+        self.limit_rate(to, rate)?;
+        self.redirect_ingress(index, to)
+    }
+
+    /// Does nothing with what a link takes.
+    fn delete_ingress(&mut self, index: u32) -> Result<()> {
+        let what = || format!("deleting what looks at what link {index} takes");
+        let deleted = self.request(what, |flags| {
+            let mut message = Message::new(RTM_DELQDISC, flags, &tcmsg(index, INGRESS, TC_H_INGRESS, 0));
+            message.put_text(TCA_KIND, "ingress");
+            message
+        });
+        // The kernel says either of a link that has none.
+        match absent_is_fine(deleted) {
+            Err(error) if error.is_invalid() => Ok(()),
+            other => other,
+        }
     }
 
     /// Sends all that a link takes through the link `to`.
-    pub fn redirect_ingress(&mut self, index: u32, to: u32) -> Result<()> {
+    fn redirect_ingress(&mut self, index: u32, to: u32) -> Result<()> {
         let what = || format!("redirecting what link {index} takes to link {to}");
         let made = self.request(what, |flags| {
             let flags = flags | NLM_F_CREATE | NLM_F_EXCL;

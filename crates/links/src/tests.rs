@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use dyad_net::{DualStack, IpFamily, IpNet};
 
 use crate::pod::{self, PodLink};
-use crate::{Handle, LinkChange, Mac, Neighbour, NewLink, OURS, Route, RouteKind, netns, sysctl};
+use crate::{
+    Handle, Limits, LinkChange, Mac, Neighbour, NewLink, OURS, Rate, Route, RouteKind, netns, sysctl,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -160,6 +162,65 @@ fn adding_a_pod_again_changes_nothing_and_deleting_leaves_nothing() {
     pod::reap(&mut handle).unwrap();
     pod::reap(&mut handle).unwrap();
     pod::del(&mut handle, "ns/a/uid").unwrap();
+    assert_eq!(handle.links().unwrap(), before);
+}
+
+/// How many of 20 packets of 1,000 bytes, sent at once, come through.
+fn burst(client: &OwnedFd, server: &OwnedFd, ip: IpAddr) -> usize {
+    let listener = netns::within(server.as_fd(), || UdpSocket::bind((ip, 9)).unwrap()).unwrap();
+    listener.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let unspecified: IpAddr = if ip.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
+    let sender = netns::within(client.as_fd(), || UdpSocket::bind((unspecified, 0)).unwrap()).unwrap();
+    for _ in 0..20 {
+        sender.send_to(&[0; 1000], (ip, 9)).unwrap();
+    }
+    std::iter::from_fn(|| listener.recv_from(&mut [0; 1000]).ok()).take(20).count()
+}
+
+#[test]
+fn a_pod_is_limited_in_the_direction_that_is_asked_for() {
+    if !privileged("a_pod_is_limited_in_the_direction_that_is_asked_for") {
+        return;
+    }
+    let (node, netns_a) = (node(), netns::create().unwrap());
+    let mut handle = Handle::open_in(node.as_fd()).unwrap();
+    let before = handle.links().unwrap();
+    let ips: Vec<IpAddr> = addresses(5).iter().map(|(_, ip)| *ip).collect();
+    // Packets beyond those that go at once are dropped.
+    let rate = Some(Rate { bytes: 1000, burst: 5000 });
+    let cases =
+        [(rate, None), (None, rate), (rate, rate)].map(|(ingress, egress)| Limits { ingress, egress });
+    for (limits, ip) in cases.iter().flat_map(|limits| ips.iter().map(move |ip| (limits, *ip))) {
+        pod::add(&mut handle, &link("pod", &netns_a, 5)).unwrap();
+        assert!(!pod::list(&mut handle).unwrap()[0].is_limited);
+        // What is there already is replaced, and not added to.
+        for _ in 0..2 {
+            match pod::limit(&mut handle, "pod", limits) {
+                Err(error) if error.is_unsupported() => {
+                    eprintln!("SKIPPED: this kernel has no tbf or no ifb that may be used here: {error}");
+                    return;
+                }
+                other => other.unwrap(),
+            }
+            assert!(pod::list(&mut handle).unwrap()[0].is_limited);
+        }
+        let of_node = *node_addresses().get(ip.into()).unwrap();
+        let (taken, sent) = (burst(&node, &netns_a, ip), burst(&netns_a, &node, of_node));
+        assert_eq!(taken < 15, limits.ingress.is_some(), "{taken} packets of 20 to {ip}");
+        assert_eq!(sent < 15, limits.egress.is_some(), "{sent} packets of 20 from {ip}");
+        assert!(taken > 1 && sent > 1, "some of each come through: {taken}, {sent}");
+        pod::del(&mut handle, "pod").unwrap();
+        pod::reap(&mut handle).unwrap();
+        assert_eq!(handle.links().unwrap(), before);
+    }
+
+    // A namespace that goes by itself takes its link along, and leaves what belongs to it.
+    pod::add(&mut handle, &link("pod", &netns_a, 5)).unwrap();
+    pod::limit(&mut handle, "pod", &Limits { ingress: rate, egress: rate }).unwrap();
+    pod::sweep(&mut handle).unwrap();
+    assert_eq!(handle.links().unwrap().len(), before.len() + 2, "both are in use");
+    handle.delete_link(&pod::name("pod")).unwrap();
+    pod::sweep(&mut handle).unwrap();
     assert_eq!(handle.links().unwrap(), before);
 }
 

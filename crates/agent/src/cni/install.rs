@@ -30,7 +30,7 @@ fn conflist(cni: &Cni) -> String {
         "type": NAMES[0],
         "socket": cni.socket,
         "ipam": {"dataDir": cni.data_dir},
-        "capabilities": {"ips": true, "mac": true},
+        "capabilities": {"ips": true, "mac": true, "bandwidth": true},
     });
     let network = json!({
         "cniVersion": "1.0.0",

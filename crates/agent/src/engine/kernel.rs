@@ -196,11 +196,12 @@ impl Kernel {
         }
     }
 
-    /// Opens the short way between pods: those of `pods`, where links of ours lead to them.
+    /// Opens the short way between pods: those of `pods`, where links of ours lead to them. Not for those that are limited: it leads past that.
     pub(super) fn set_pods(&mut self, links: &mut Handle, pods: &BTreeSet<IpAddr>) -> Result<(), AgentError> {
         let Some(sockets) = &mut self.sockets else { return Ok(()) };
         let with_links: BTreeMap<IpAddr, u32> = pod::list(links)?
             .into_iter()
+            .filter(|link| !link.is_limited)
             .flat_map(|link| link.addresses.into_iter().map(move |ip| (ip, link.index)))
             .filter(|(ip, _)| pods.contains(ip))
             .collect();

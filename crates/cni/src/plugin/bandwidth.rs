@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use dyad_links::{Handle, Link, NewLink, Rate, netns};
+use dyad_links::{Handle, Limits, Link, NewLink, Rate, netns};
 use serde_json::Value;
 
 use super::Plugin;
@@ -12,12 +12,6 @@ use crate::result::Interface;
 use crate::{CniError, CniResult, Code, Request, Result};
 
 pub(super) struct Bandwidth;
-
-/// What the container takes, and what it sends.
-struct Limits {
-    ingress: Option<Rate>,
-    egress: Option<Rate>,
-}
 
 /// From here on a burst is too large: the kernel counts it in 32 bits of bytes. containerd, which knows no burst, writes
 /// the largest number of 32 bits, which is none of these.
@@ -50,17 +44,19 @@ fn rate(fields: &Fields<'_>, rate: &str, burst: &str) -> Result<Option<Rate>> {
     }
 }
 
-impl Limits {
-    /// The runtime's go before those of the configuration.
-    fn of(request: &Request) -> Result<Self> {
-        let fields = request.config.fields();
-        let runtime = fields.object("runtimeConfig")?;
-        let from = if runtime.get("bandwidth").is_some() { runtime.object("bandwidth")? } else { fields };
-        Ok(Self {
-            ingress: rate(&from, "ingressRate", "ingressBurst")?,
-            egress: rate(&from, "egressRate", "egressBurst")?,
-        })
-    }
+/// What the fields of `bandwidth` say.
+pub(crate) fn read(fields: &Fields<'_>) -> Result<Limits> {
+    Ok(Limits {
+        ingress: rate(fields, "ingressRate", "ingressBurst")?,
+        egress: rate(fields, "egressRate", "egressBurst")?,
+    })
+}
+
+/// The runtime's go before those of the configuration.
+fn limits(request: &Request) -> Result<Limits> {
+    let fields = request.config.fields();
+    let runtime = fields.object("runtimeConfig")?;
+    read(&if runtime.get("bandwidth").is_some() { runtime.object("bandwidth")? } else { fields })
 }
 
 /// The name of the link through which what the container sends goes.
@@ -90,17 +86,9 @@ fn host_end(node: &mut Handle, request: &Request, previous: &CniResult) -> Resul
 fn limit(request: &Request, limits: &Limits, result: &mut CniResult) -> Result<()> {
     let mut node = Handle::open()?;
     let host = host_end(&mut node, request, result)?;
-    if let Some(rate) = limits.ingress {
-        node.limit_rate(host.index, rate)?;
-    }
-    if let Some(rate) = limits.egress {
-        let name = ifb_name(request);
-        node.delete_link(&name)?;
-        node.add_ifb(&NewLink { mtu: Some(host.mtu), ..NewLink::named(&name) })?;
-        node.set_up(&name)?;
-        let index = node.index(&name)?;
-        node.limit_rate(index, rate)?;
-        node.redirect_ingress(host.index, index)?;
+    let name = ifb_name(request);
+    node.limit(host.index, limits, &NewLink { mtu: Some(host.mtu), ..NewLink::named(&name) })?;
+    if limits.egress.is_some() {
         let mac = node.link(&name)?.and_then(|link| link.mac).map(|mac| mac.to_string()).unwrap_or_default();
         result.interfaces.push(Interface { name, mac, sandbox: String::new(), mtu: Some(host.mtu) });
     }
@@ -109,10 +97,11 @@ fn limit(request: &Request, limits: &Limits, result: &mut CniResult) -> Result<(
 
 impl Plugin for Bandwidth {
     fn add(&self, request: &Request) -> Result<Value> {
-        let limits = Limits::of(request)?;
+        let limits = limits(request)?;
         let mut result = request.config.needed_previous()?;
-        let is_limited = limits.ingress.is_some() || limits.egress.is_some();
-        if is_limited && let Err(error) = limit(request, &limits, &mut result) {
+        if limits.any()
+            && let Err(error) = limit(request, &limits, &mut result)
+        {
             // The first error is the one that counts.
             let _ = self.del(request);
             return Err(error);
@@ -131,7 +120,7 @@ impl Plugin for Bandwidth {
     }
 
     fn check(&self, request: &Request) -> Result<()> {
-        let limits = Limits::of(request)?;
+        let limits = limits(request)?;
         let mut node = Handle::open()?;
         host_end(&mut node, request, &request.config.needed_previous()?)?;
         match limits.egress {
@@ -165,7 +154,7 @@ impl Plugin for Bandwidth {
     }
 
     fn status(&self, request: &Request) -> Result<()> {
-        Limits::of(request).map(drop)
+        limits(request).map(drop)
     }
 }
 

@@ -113,8 +113,8 @@ fn conditions_let_the_same_callers_through() {
         lab.world.settle();
         // Neighbours know each other, so that who does not come through is not merely late.
         for ip in ips(&result) {
-            crate::lab::talk(&lab.world, &a, bare(&ip));
-            crate::lab::talk(&lab.host, &a, bare(&ip));
+            crate::lab::talk(&lab.world, &a, bare(ip));
+            crate::lab::talk(&lab.host, &a, bare(ip));
         }
         let _server = a.within(|| bound(|| TcpListener::bind("[::]:8080")));
         let comes = |client: &Namespace, host: &str| client.connects((bare(host), 80).into());

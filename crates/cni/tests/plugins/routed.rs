@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 use dyad_cni::{Version, wire};
 use dyad_links::{Handle, pod};
@@ -120,6 +121,77 @@ fn again_and_after_everything_is_gone() {
     assert!(error["msg"].as_str().unwrap().contains("eth0 of container c is not there"), "{error}");
     network.gc(&[]).unwrap();
     assert!(network.noted().is_empty());
+}
+
+#[test]
+fn a_pod_takes_and_sends_no_more_than_it_may() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new(Family::Ours);
+    let mut conflist = list(&lab, "1.1.0", &RANGES);
+    conflist["plugins"][0]["capabilities"] = json!({ "bandwidth": true });
+    let mut network = Network::new(&lab, conflist);
+    // As containerd writes it.
+    network.runtime.insert(
+        "bandwidth".into(),
+        json!({ "ingressRate": 8_000_000, "ingressBurst": u32::MAX, "egressRate": 16_000_000, "egressBurst": u32::MAX }),
+    );
+    let before = lab.host.links();
+    let limits = || {
+        let output = lab.host.within(|| Command::new("tc").args(["qdisc", "show"]).output().unwrap());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut rates: Vec<_> = text
+            .lines()
+            .filter_map(|line| Some(line.split_once(" rate ")?.1.split_once(' ')?.0.to_owned()))
+            .collect();
+        rates.sort();
+        rates
+    };
+    let (a, b) = (lab.container(), lab.container());
+    // Twice, as after a restart of the runtime.
+    for _ in 0..2 {
+        network.add("a", &a).unwrap();
+        assert_eq!(limits(), ["16Mbit", "8Mbit"]);
+        network.check("a", &a).unwrap();
+    }
+    let to_b = network.add("b", &b).unwrap();
+    for address in ips(&to_b) {
+        talk(&a, &b, address.split_once('/').unwrap().0.parse().unwrap());
+    }
+    assert!(
+        pod::list(&mut lab.host.within(|| Handle::open().unwrap())).unwrap().iter().all(|pod| pod.is_limited)
+    );
+    lab.host.within(|| {
+        let mut handle = Handle::open().unwrap();
+        let limiters = handle.links().unwrap().into_iter().filter(|link| link.kind.as_deref() == Some("ifb"));
+        for limiter in limiters.collect::<Vec<_>>() {
+            handle.delete_link(&limiter.name).unwrap();
+        }
+        let name = pod::name("dyad/a/eth0");
+        let done = Command::new("tc").args(["qdisc", "del", "dev", &name, "root"]).status().unwrap();
+        assert!(done.success());
+    });
+    let error = network.check("a", &a).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("what limits a is gone"), "{error}");
+    network.add("a", &a).unwrap();
+    for id in ["a", "b"] {
+        network.del(id, &a.path).unwrap();
+    }
+    assert_eq!(lab.host.links(), before);
+
+    network.add("a", &a).unwrap();
+    lab.host.within(|| Handle::open().unwrap().delete_link(&pod::name("dyad/a/eth0")).unwrap());
+    network.gc(&[]).unwrap();
+    assert_eq!(lab.host.links(), before, "its link went by itself");
+
+    network.runtime.insert("bandwidth".into(), json!({ "ingressRate": 7, "ingressBurst": 1 }));
+    let error = network.add("a", &a).unwrap_err();
+    assert!(
+        error["msg"].as_str().unwrap().starts_with("runtimeConfig.bandwidth.ingressRate: 7 must be"),
+        "{error}"
+    );
+    assert_eq!(lab.host.links(), before);
 }
 
 #[test]

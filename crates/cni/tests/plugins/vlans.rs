@@ -188,7 +188,8 @@ fn check_tells_what_of_a_port_has_changed() {
             lab.host.within(|| delete(&name).unwrap());
         }
     };
-    let mut changes: Vec<(&str, Box<dyn Fn(&str)>)> = vec![
+    type Change<'a> = Box<dyn Fn(&str) + 'a>;
+    let mut changes: Vec<(&str, Change<'_>)> = vec![
         (
             "has not hairpinMode",
             Box::new(|name| run("bridge", &["link", "set", "dev", name, "hairpin", "off"])),
