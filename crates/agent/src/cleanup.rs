@@ -65,5 +65,7 @@ pub fn cleanup(
     }
     run_dir.into_iter().for_each(notes::cleanup);
     Switches::noted_in(run_dir).restore();
+    // What is not ours stays, and so does where it is.
+    let _ = run_dir.map(std::fs::remove_dir);
     Ok(())
 }

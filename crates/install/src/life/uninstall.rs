@@ -19,6 +19,12 @@ use crate::{
 const CLEANUP: &str = "dyad-cleanup";
 /// The lease of the controllers.
 const LEASE: &str = "dyad-network-controllers";
+/// What agents have on nodes while they run.
+const RUN_DIR: &str = "/run/dyad";
+/// The flags of agents that lead there, and to what.
+const FLAGS: [(&str, &str); 2] = [("--run-dir", ""), ("--cni-socket", "/cni.sock")];
+/// Where a pod that cleans sees directories of the node.
+const HOST: &str = "/host";
 /// For how long pods that end are waited for, twice their grace period.
 const ENDING: Duration = Duration::from_secs(60);
 /// Between two looks.
@@ -148,10 +154,12 @@ fn cleanup_of(agent: &Value, namespace: &str) -> Value {
     });
     let mut template = agent["spec"]["template"].clone();
     template["metadata"] = json!({"labels": labels});
+    let mut flags = over_parent(&mut template["spec"]);
     let container = &mut template["spec"]["containers"][0];
     container["name"] = "cleanup".into();
     if let Some(args) = container["args"].as_array_mut() {
-        args.push("--cleanup".into());
+        flags.push("--cleanup".into());
+        args.extend(flags);
     }
     if let Some(container) = container.as_object_mut() {
         for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
@@ -164,6 +172,27 @@ fn cleanup_of(agent: &Value, namespace: &str) -> Value {
         "metadata": {"name": CLEANUP, "namespace": namespace, "labels": labels},
         "spec": {"selector": {"matchLabels": {"k8s-app": CLEANUP}}, "template": template},
     })
+}
+
+/// Has a pod of agents see [`RUN_DIR`] by the directory that it is in, as nobody can remove what is mounted for him; the flags
+/// that say so to an agent. Nothing is changed of agents that were told of another one.
+fn over_parent(pod: &mut Value) -> Vec<Value> {
+    let parent_and_name = RUN_DIR.rsplit_once('/');
+    let args = pod["containers"][0]["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let is_told =
+        args.map(|arg| arg.split('=').next()).any(|flag| FLAGS.map(|(flag, _)| Some(flag)).contains(&flag));
+    let volumes = pod["volumes"].as_array_mut().into_iter().flatten();
+    let of_agents = volumes.into_iter().find(|volume| volume["hostPath"]["path"] == RUN_DIR);
+    let (Some((parent, name)), Some(volume), false) = (parent_and_name, of_agents, is_told) else {
+        return Vec::new();
+    };
+    volume["hostPath"] = json!({"path": parent, "type": "Directory"});
+    let volume = volume["name"].clone();
+    let mounts = pod["containers"][0]["volumeMounts"].as_array_mut().into_iter().flatten();
+    for mount in mounts.filter(|mount| mount["name"] == volume) {
+        mount["mountPath"] = format!("{HOST}{parent}").into();
+    }
+    FLAGS.map(|(flag, file)| format!("{flag}={HOST}{parent}/{name}{file}").into()).to_vec()
 }
 
 async fn pods(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Value>, Error> {
