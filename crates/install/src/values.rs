@@ -154,10 +154,41 @@ pub struct Cni {
     pub bin_dir: String,
     pub routing: Routing,
     pub wireguard_port: u16,
+    pub tunnel_underlay: Underlay,
     pub mtu: u32,
     pub ipam: Ipam,
     pub derive: Derive,
     pub masquerade: bool,
+    #[serde(rename = "masqueradeIPv4")]
+    pub masquerade_ipv4: Masquerade,
+    #[serde(rename = "masqueradeIPv6")]
+    pub masquerade_ipv6: Masquerade,
+    #[serde(rename = "nonMasqueradeCIDRs")]
+    pub non_masquerade_cidrs: Vec<IpNet>,
+    pub ndp_proxy: bool,
+    pub node_address_interfaces: Vec<String>,
+    #[serde(rename = "nodeAddressCIDRs")]
+    pub node_address_cidrs: Vec<IpNet>,
+}
+
+/// Which pods of a family are masqueraded outside the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "values.yaml says what they mean")]
+pub enum Masquerade {
+    Auto,
+    Always,
+    Never,
+}
+
+/// What carries packets between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "as `dyad agent --tunnel-underlay`")]
+pub enum Underlay {
+    Auto,
+    Ipv4,
+    Ipv6,
 }
 
 /// How ranges of one family follow from the other's.

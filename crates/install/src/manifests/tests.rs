@@ -168,6 +168,22 @@ fn agents_are_told_what_was_chosen() {
     assert!(!all.contains("--wireguard-port"), "{all}");
     let encrypted = args(&["cni.routing=wireguard,cni.wireguardPort=51820"]);
     assert!(encrypted.contains("--routing=wireguard --wireguard-port=51820"), "{encrypted}");
+    for flag in ["underlay", "masquerade-ipv", "non-masquerade", "ndp-proxy", "node-address"] {
+        assert!(!all.contains(flag), "the agent's default stays: {all}");
+    }
+    let told = args(&[
+        "cni.tunnelUnderlay=ipv6,cni.masqueradeIPv4=never,cni.masqueradeIPv6=always,cni.ndpProxy=true",
+        "cni.nonMasqueradeCIDRs={10.0.0.0/8,fd00::/8},cni.nodeAddressInterfaces={ens*,eth0}",
+        "cni.nodeAddressCIDRs={192.0.2.0/24,2001:db8::/32}",
+    ]);
+    for part in [
+        "--tunnel-underlay=ipv6 ",
+        "--masquerade-ipv4=false --masquerade-ipv6=true ",
+        "--non-masquerade-cidrs=10.0.0.0/8,fd00::/8 --ndp-proxy ",
+        "--node-address-interfaces=ens*,eth0 --node-address-cidrs=192.0.2.0/24,2001:db8::/32",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
     let beside = args(&["proxy.enabled=false"]);
     assert!(
         beside.contains("--proxy=false") && beside.contains(":10356"),
