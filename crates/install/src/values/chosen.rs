@@ -1,6 +1,7 @@
 //! From what somebody writes to values: files and `--set` over the defaults.
 
 use serde_json::{Map, Value};
+use serde_path_to_error::{Path, Segment};
 
 use super::{Values, ValuesError, set, wrong};
 
@@ -35,8 +36,9 @@ impl Chosen {
     pub fn values(&self) -> Result<Values, ValuesError> {
         let mut all = defaults();
         overlay("", &mut all, &self.0)?;
-        let values: Values = serde_path_to_error::deserialize(Value::Object(all))
-            .map_err(|error| wrong(&error.path().to_string(), error.inner().to_string()))?;
+        let all = Value::Object(all);
+        let values: Values = serde_path_to_error::deserialize(&all)
+            .map_err(|error| misread(&all, error.path(), error.inner()))?;
         values.check()?;
         Ok(values)
     }
@@ -69,6 +71,32 @@ impl Chosen {
     pub fn to_yaml(&self) -> String {
         // A map of plain data always is YAML.
         serde_saphyr::to_string(&self.0).unwrap_or_default()
+    }
+}
+
+/// The error about a value that is of the right kind and yet none of those there can be, with the value and the way out.
+fn misread(all: &Value, path: &Path, error: &serde_json::Error) -> ValuesError {
+    let step = |value: &'_ Value, segment: &Segment| match segment {
+        Segment::Map { key } => value.get(key).cloned(),
+        Segment::Seq { index } => value.get(index).cloned(),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    };
+    let found = path.iter().try_fold(all.clone(), |value, segment| step(&value, segment));
+    let (key, problem) = (path.to_string(), error.to_string());
+    match found.as_ref().and_then(Value::as_str) {
+        // Of words that are none of some, it is said already.
+        Some(text) if !problem.contains(&format!("`{text}`")) => {
+            let name = key.split('[').next().unwrap_or_default();
+            let way_out = match name {
+                _ if name.ends_with("CIDR") || name.ends_with("CIDRs") => {
+                    ": write a range with its length, as 10.244.0.0/16 or fd00:10:244::/56"
+                }
+                _ if name.ends_with("IPs") => ": write an address, as 10.96.0.10 or fd00:10:96::a",
+                _ => "",
+            };
+            wrong(&key, format!("{text:?}: {problem}{way_out}"))
+        }
+        _ => wrong(&key, problem),
     }
 }
 

@@ -69,7 +69,22 @@ fn what_makes_no_sense_is_named() {
         ),
         (&[], &["proxy.cgroupRoot=kubepods"], "proxy.cgroupRoot: \"kubepods\" is no absolute path"),
         (&[], &["clusterCIDR={10.0.0.0/8,11.0.0.0/8}"], "clusterCIDR: one of each family at most"),
-        (&[], &["clusterCIDR={10.0.0.0}"], "invalid"),
+        (
+            &[],
+            &["clusterCIDR={10.0.0.0}"],
+            "clusterCIDR[0]: \"10.0.0.0\": invalid IP address syntax: write a range with its length",
+        ),
+        (
+            &[],
+            &["cni.nodeAddressCIDRs={fd00::/8,x}"],
+            "cni.nodeAddressCIDRs[1]: \"x\": invalid IP address syntax: write a range",
+        ),
+        (
+            &[],
+            &["dns.clusterIPs={10.0.0}"],
+            "dns.clusterIPs[0]: \"10.0.0\": invalid IP address syntax: write an address",
+        ),
+        (&[], &["cni.routing=bgp"], "cni.routing: unknown variant `bgp`, expected one of `auto`"),
         (&[], &["cni.ipam=derived"], "cni.derive.from: \"\" is no range with a length"),
         (
             &[],
