@@ -5,8 +5,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::survey::{get, list};
-use crate::{Error, MANAGER, kinds, owner, record, rights};
+use crate::{Error, MANAGER, PART_OF, PART_OF_VALUE, kinds, owner, record, rights};
 
+/// The DaemonSet of the agents, and the label of their pods.
+const AGENT: &str = "dyad-agent";
 /// The annotation: `ebpf`, or `nftables` and why.
 const DATAPLANE: &str = "dyad.io/dataplane";
 /// The annotation: the ranges of a node's pods, where they are not those of `spec.podCIDRs`.
@@ -53,6 +55,9 @@ pub struct Part {
     /// Why its pods can't be made, if they can't.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// What one of its pods waits for, if they are short and this is no agent, of which nodes tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
     #[serde(skip)]
     is_seen: bool,
 }
@@ -67,6 +72,8 @@ pub struct NodeState {
     pub agent: Option<bool>,
     /// The last words of its agent, if that has ended and is not ready again.
     pub ended: Option<String>,
+    /// What keeps its agent from starting: an image, a node without room.
+    pub waiting: Option<String>,
     /// The version of its agent.
     pub version: Option<String>,
     /// What carries Services, and why that.
@@ -82,7 +89,7 @@ pub struct NodeState {
 /// Looks at the installation in `namespace`; `None` if there is none.
 pub async fn status(client: &Client, namespace: &str) -> Result<Option<Installation>, Error> {
     let record = record::read(client, namespace).await?;
-    let agents = get(client, kinds::DAEMON_SET, namespace, "dyad-agent").await?;
+    let agents = get(client, kinds::DAEMON_SET, namespace, AGENT).await?;
     let owners = owner::is_here(client, namespace).await?;
     if record.is_none() && agents.is_none() {
         return Ok(None);
@@ -95,11 +102,18 @@ pub async fn status(client: &Client, namespace: &str) -> Result<Option<Installat
     let nodes = list(client, kinds::NODE, "").await?;
     let events =
         if parts.iter().any(Part::is_short) { list(client, kinds::EVENT, "").await? } else { Vec::new() };
+    let pods = list(client, kinds::POD, &format!("{PART_OF}={PART_OF_VALUE}")).await?;
+    let of = |name: &str| -> Vec<Value> {
+        pods.iter().filter(|pod| pod["metadata"]["labels"]["k8s-app"] == name).cloned().collect()
+    };
     for part in &mut parts {
         part.refusal = refusal(namespace, part, &events);
+        if part.is_short() && part.name != AGENT {
+            part.waiting = of(&part.name).iter().find_map(waiting);
+        }
     }
-    let pods = list(client, kinds::POD, "k8s-app=dyad-agent").await?;
-    let nodes: Vec<NodeState> = nodes.iter().map(|node| of_node(node, &pods)).collect();
+    let agents_pods = of(AGENT);
+    let nodes: Vec<NodeState> = nodes.iter().map(|node| of_node(node, &agents_pods)).collect();
     let version = record.map(|record| record.version);
     let version = version.or_else(|| owner.as_ref().and_then(|owner| owner.version.clone()));
     let managed_by = owner.map_or_else(|| MANAGER.to_owned(), |owner| owner.manager);
@@ -156,7 +170,7 @@ fn judge(
         } else if ready < desired {
             problems.push(format!("{name}: {ready} of {desired} are ready"));
         }
-        problems.extend(part.refusal.iter().map(|why| format!("{name}: {why}")));
+        problems.extend(part.refusal.iter().chain(&part.waiting).map(|why| format!("{name}: {why}")));
     }
     let behind = nodes
         .iter()
@@ -167,7 +181,8 @@ fn judge(
         problems.push(format!("agents are not ready on {}", behind.join(", ")));
     }
     let ended = nodes.iter().filter(|node| node.agent == Some(false));
-    let ended = ended.filter_map(|node| Some(format!("agent on {}: {}", node.name, node.ended.as_ref()?)));
+    let why = |node: &'_ NodeState| node.ended.clone().or_else(|| node.waiting.clone());
+    let ended = ended.filter_map(|node| Some(format!("agent on {}: {}", node.name, why(node)?)));
     problems.extend(ended);
     Installation {
         namespace: namespace.into(),
@@ -210,6 +225,7 @@ fn part(object: &Value) -> Part {
         updated: 0,
         image: text(&object["spec"]["template"]["spec"]["containers"][0]["image"]),
         refusal: None,
+        waiting: None,
         is_seen: generation(&object["status"]["observedGeneration"])
             >= generation(&object["metadata"]["generation"]),
     }
@@ -249,6 +265,7 @@ fn of_node(node: &Value, pods: &[Value]) -> NodeState {
         name: name.into(),
         agent: agent.map(is_ready),
         ended: agent.and_then(last_words),
+        waiting: agent.and_then(waiting),
         version: agent.and_then(version),
         dataplane: annotation(DATAPLANE),
         addresses: if chosen.is_empty() { reported } else { chosen },
@@ -264,6 +281,25 @@ fn last_words(pod: &Value) -> Option<String> {
     let line =
         |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
     ["state", "lastState"].into_iter().filter_map(said).find_map(line)
+}
+
+/// What keeps a pod from starting, as the kubelet or the scheduler say it; not that it takes its time.
+pub(crate) fn waiting(pod: &Value) -> Option<String> {
+    let text = |state: &Value| {
+        let (reason, message) = (state["reason"].as_str()?, state["message"].as_str().unwrap_or_default());
+        Some(format!("{reason} {message}").trim().to_owned())
+    };
+    let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+    let is_stuck = |state: &&Value| {
+        !["ContainerCreating", "PodInitializing", "CrashLoopBackOff"]
+            .map(Value::from)
+            .contains(&state["reason"])
+    };
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let unscheduled =
+        conditions.into_iter().find(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+    let mut waits = containers.map(|status| &status["state"]["waiting"]).filter(is_stuck);
+    waits.find_map(text).or_else(|| text(unscheduled?))
 }
 
 /// What an agent complains about; what is no list is shown as it is.

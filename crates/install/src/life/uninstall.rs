@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{delete, made_by, park, remove};
 use crate::apply::{Step, apply};
 use crate::owner::{self, Owner};
+use crate::status::waiting;
 use crate::survey::{NOWHERE, REPLACED_BY, get, list};
 use crate::{
     Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, api, kinds, manifests, record,
@@ -277,12 +278,10 @@ fn is_done(pod: &Value) -> bool {
 
 /// What keeps a pod from its work.
 fn trouble(pod: &Value) -> Option<String> {
-    let status = &pod["status"]["containerStatuses"][0];
-    let said = |state: &Value| {
-        let reason = state["reason"].as_str()?;
-        Some(format!("{reason} {}", state["message"].as_str().unwrap_or_default()).trim().to_owned())
-    };
-    said(&status["state"]["waiting"]).or_else(|| said(&status["lastState"]["terminated"]))
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    let ended =
+        || Some(format!("{} {}", last["reason"].as_str()?, last["message"].as_str().unwrap_or_default()));
+    waiting(pod).or_else(|| Some(ended()?.trim().to_owned()))
 }
 
 /// What only agents and controllers write on Nodes.

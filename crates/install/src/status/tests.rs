@@ -79,6 +79,37 @@ fn a_node_tells_of_its_agent_and_both_families() {
 }
 
 #[test]
+fn what_pods_wait_for_is_told_unless_they_are_about_to_start() {
+    let waits = |state: Value| json!({"status": {"containerStatuses": [{"state": {"waiting": state}}]}});
+    let missing =
+        waits(json!({"reason": "ImagePullBackOff", "message": "Back-off pulling image \"dyad:2\""}));
+    let node = json!({"metadata": {"name": "n1"}});
+    let mut agent = missing.clone();
+    agent["spec"]["nodeName"] = json!("n1");
+    let judged = judge("a", None, Vec::new(), vec![of_node(&node, &[agent])], true);
+    let said = "ImagePullBackOff Back-off pulling image \"dyad:2\"";
+    assert_eq!(judged.problems[1..], [format!("agent on n1: {said}")]);
+    let part = Part { waiting: waiting(&missing), ..daemon_set(&agents(3, 2, 3, 2)) };
+    let judged = judge("a", None, vec![part], Vec::new(), true);
+    assert_eq!(judged.problems[1..], [format!("dyad-agent: {said}")]);
+    for (pod, said) in [
+        (waits(json!({"reason": "ContainerCreating"})), None),
+        (waits(json!({"reason": "CrashLoopBackOff", "message": "back-off"})), None),
+        (json!({"status": {"containerStatuses": [{"state": {"running": {}}}]}}), None),
+        (waits(json!({"reason": "CreateContainerError"})), Some("CreateContainerError")),
+        (
+            json!({"status": {"conditions": [
+                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"},
+            ]}}),
+            Some("Unschedulable 0/1 nodes"),
+        ),
+        (json!({}), None),
+    ] {
+        assert_eq!(waiting(&pod).as_deref(), said, "{pod}");
+    }
+}
+
+#[test]
 fn why_pods_are_not_made_is_told_while_they_are_missing() {
     let event = |name: &str, namespace: &str, time: &str, message: &str| {
         json!({
