@@ -134,6 +134,16 @@ pub(crate) enum Expression {
     Verdict(Verdict),
 }
 
+/// `IFNAMSIZ`.
+const LINK_NAME: usize = 16;
+
+/// The name of a link as [`Meta::InputName`] has it.
+pub(crate) fn link_name(name: &str) -> Vec<u8> {
+    let mut whole = name.as_bytes().to_vec();
+    whole.resize(LINK_NAME, 0);
+    whole
+}
+
 pub(crate) const EXPR_NAME: u16 = 1;
 pub(crate) const EXPR_DATA: u16 = 2;
 pub(crate) const DATA_VALUE: u16 = 1;

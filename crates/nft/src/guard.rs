@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::Result;
 use crate::batch::Changes;
-use crate::expression::{Base, Expression, Meta, Register, Verdict};
+use crate::expression::{Base, Expression, Meta, Register, Verdict, link_name};
 use crate::layout::rules::{R0, rule};
 use crate::layout::{Chain, ChainKind, Hook, Layout};
 use crate::nat;
@@ -18,8 +18,6 @@ use crate::socket::Socket;
 const BRIDGE: u8 = 7;
 /// `NF_BR_PRE_ROUTING`, where Ethernet addresses could be rewritten (`NF_BR_PRI_NAT_DST_BRIDGED`).
 const PREROUTING: Hook = Hook { kind: ChainKind::Filter, number: 0, priority: -300 };
-/// `IFNAMSIZ`.
-const NAME_BYTES: usize = 16;
 /// Where the sender is in an Ethernet header, and how long.
 const SENDER: (u32, u32) = (6, 6);
 
@@ -27,15 +25,13 @@ const SENDER: (u32, u32) = (6, 6);
 /// `link` has the Ethernet address `mac`.
 pub fn replace(name: &str, link: &str, mac: [u8; 6]) -> Result<()> {
     delete(name)?;
-    let mut padded = link.as_bytes().to_vec();
-    padded.resize(NAME_BYTES, 0);
     let is = |equal: bool, from: Register, value: Vec<u8>| Expression::Compare { from, equal, value };
     let (offset, length) = SENDER;
     let spoofed = rule(
         "another sender",
         vec![
             Expression::Meta { key: Meta::InputName, to: R0 },
-            is(true, R0, padded),
+            is(true, R0, link_name(link)),
             Expression::Payload { base: Base::Link, offset, length, to: R0 },
             is(false, R0, mac.to_vec()),
             Expression::Counter,

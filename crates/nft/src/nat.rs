@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::attribute::find_text;
 use crate::batch::{Changes, TABLE_NAME};
 use crate::element::octets;
-use crate::expression::{Connection, Expression, Meta, Register, Verdict};
+use crate::expression::{Connection, Expression, Meta, Register, Verdict, link_name};
 use crate::layout::rules::{LOCAL_ADDRESS, OUTPUT, POSTROUTING, PREROUTING, R0, destination_port, rule};
 use crate::layout::{Chain, Hook, Layout, Rule, Rules, family, number};
 use crate::socket::{GET_TABLE, ListError, Socket};
@@ -25,8 +25,6 @@ use crate::{Error, Result};
 
 /// `IPS_DST_NAT`.
 const TRANSLATED: u32 = 1 << 5;
-/// `IFNAMSIZ`.
-const LINK_NAME: usize = 16;
 /// How often tables are listed again that change meanwhile: runtimes start a hundred plugins at once.
 const ATTEMPTS: usize = 256;
 
@@ -244,11 +242,7 @@ impl Rules {
         match &condition.what {
             Matched::Source(net) => Self::of_net(self.source(R0), net, equal),
             Matched::Destination(net) => Self::of_net(self.destination(R0), net, equal),
-            Matched::Link(name) => {
-                let mut whole = name.clone().into_bytes();
-                whole.resize(LINK_NAME, 0);
-                called(whole)
-            }
+            Matched::Link(name) => called(link_name(name)),
             Matched::Links(beginning) => called(beginning.clone().into_bytes()),
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Result<Limits> {
 }
 
 /// The runtime's go before those of the configuration.
-fn limits(request: &Request) -> Result<Limits> {
+pub(super) fn limits(request: &Request) -> Result<Limits> {
     let fields = request.config.fields();
     let runtime = fields.object("runtimeConfig")?;
     read(&if runtime.get("bandwidth").is_some() { runtime.object("bandwidth")? } else { fields })

@@ -24,7 +24,7 @@ const LAST_VLAN: u32 = 4094;
 pub(super) struct Bridge;
 
 /// What the configuration says.
-struct Settings {
+pub(super) struct Settings {
     bridge: String,
     is_gateway: bool,
     is_default_gateway: bool,
@@ -46,7 +46,7 @@ impl Settings {
         self.vlan.is_some() || !self.trunk.is_empty()
     }
 
-    fn of(request: &Request) -> Result<Self> {
+    pub(super) fn of(request: &Request) -> Result<Self> {
         let fields = request.config.fields();
         let is_default_gateway = fields.is("isDefaultGateway")?;
         let vlan = match fields.small("vlan")? {

@@ -70,7 +70,7 @@ fn mappings(request: &Request) -> Result<Vec<Mapping>> {
 }
 
 /// Sees that the fields beside the mappings say what can be.
-fn check_fields(request: &Request) -> Result<()> {
+pub(super) fn check_fields(request: &Request) -> Result<()> {
     let fields = request.config.fields();
     for family in IpFamily::BOTH {
         condition::read(&fields, family)?;
@@ -104,7 +104,7 @@ fn containers(result: &CniResult) -> Vec<IpAddr> {
     found
 }
 
-fn ports(request: &Request, result: &CniResult) -> Result<Vec<HostPort>> {
+pub(super) fn ports(request: &Request, result: &CniResult) -> Result<Vec<HostPort>> {
     let (mappings, masquerade) = (mappings(request)?, masqueraded(request)?);
     let mut found = Vec::new();
     for ip in containers(result) {

@@ -33,6 +33,8 @@ fn mutate(rng: &mut StdRng, bytes: &mut Vec<u8>) {
 fn sample() -> Value {
     config(json!({
         "ipMasq": true, "mtu": 1400, "bridge": "cni0", "vlan": 5, "snat": true,
+        "vlanTrunk": [{ "minID": 10, "maxID": 20, "id": 5 }],
+        "conditionsV4": ["!", "-s", "10.0.0.0/8", "-i", "eth0"], "conditionsV6": ["ip6 daddr != fd00::/8 iifname", "wl*"],
         "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9" }], [{ "subnet": "fd00::/64" }]],
                   "routes": [{ "dst": "::/0", "gw": "fd00::1" }] },
         "args": { "cni": { "ips": ["10.0.0.5"] } },
@@ -55,6 +57,7 @@ fn read_all(request: &Request) {
         }
     }
     let _ = routed::Settings::of(request);
+    plugin::read_fields(request);
 }
 
 #[test]
