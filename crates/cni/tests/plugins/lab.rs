@@ -142,11 +142,12 @@ pub(crate) fn has_reference() -> bool {
 
 /// A host with an uplink to the rest of the world, both in namespaces.
 pub(crate) struct Lab {
-    pub(crate) dir: tempfile::TempDir,
     pub(crate) host: Namespace,
     pub(crate) world: Namespace,
     family: Family,
     containers: Mutex<u32>,
+    /// The last to go: namespaces are mounted in it.
+    pub(crate) dir: tempfile::TempDir,
 }
 
 pub(crate) const HOST: [&str; 2] = ["192.0.2.1/24", "2001:db8::1/64"];
