@@ -14,6 +14,8 @@ use crate::output::{Steps, print, table};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(300);
+/// How long agents that are ready may take to say more.
+const SAYING: Duration = Duration::from_secs(2);
 
 /// Shows an installation, after it is ready if `patience` is given; `None` if there is none, and nobody insists on one.
 pub(crate) fn show(
@@ -61,11 +63,16 @@ pub(crate) async fn wait(client: &Client, namespace: &str, patience: Duration) -
 async fn ready(client: &Client, namespace: &str, patience: Duration) -> Result<Installation> {
     let deadline = Instant::now() + patience;
     let mut steps = Steps::new();
+    let mut ready_since: Option<Instant> = None;
     loop {
         let Some(found) = status(client, namespace).await? else {
             bail!("the installation in namespace {namespace} is gone");
         };
-        if found.ready || Instant::now() > deadline {
+        // Agents are ready a moment before they say on their Nodes what carries Services; older ones may never.
+        let is_told = found.nodes.iter().all(|node| node.agent.is_none() || node.dataplane.is_some());
+        ready_since = found.ready.then(|| ready_since.unwrap_or_else(Instant::now));
+        let is_ready = ready_since.is_some_and(|since| is_told || since.elapsed() > SAYING);
+        if is_ready || Instant::now() > deadline {
             return Ok(found);
         }
         steps.waiting(found.problems.first().map_or("", String::as_str));
