@@ -6,14 +6,33 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::paths::ClusterDir;
 use crate::spec::{ClusterSpec, Shape};
 use crate::stop::{cgroup_mount, cgroup_root};
+
+/// Whether a cluster in `dir` can have them: nodes would not find it where they have a directory of their own.
+pub(crate) fn check(dir: &Path, shape: Shape) -> Result<()> {
+    if shape == Shape::Whole {
+        return Ok(());
+    }
+    // It need not be there yet.
+    let existing = dir.ancestors().find_map(|part| part.canonicalize().ok());
+    if let Some(own) = dyad_kubelet::host::own()
+        .find(|own| [Some(dir), existing.as_deref()].into_iter().flatten().any(|dir| dir.starts_with(own)))
+    {
+        bail!(
+            "{}: nodes without a built-in network have a {} of their own: point XDG_DATA_HOME elsewhere",
+            dir.display(),
+            own.display()
+        );
+    }
+    Ok(())
+}
 
 /// Makes them; runs in the supervisor, before it has a second thread. They live as long as the result.
 pub(crate) fn build(dir: &ClusterDir, spec: &ClusterSpec) -> Result<Vec<File>> {
@@ -76,5 +95,27 @@ pub(crate) fn cgroup(dir: &ClusterDir, spec: &ClusterSpec, node: &str) -> Option
     match spec.shape {
         Shape::Whole => cgroup_root(dir, &spec.name).map(|root| root.join(node)),
         Shape::Proxy | Shape::Bare => cgroup_mount().map(PathBuf::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_not_where_its_nodes_have_something_else() {
+        for (dir, shape, fits) in [
+            ("/run/user/0/dyad/a", Shape::Bare, false),
+            ("/run/user/0/dyad/a", Shape::Proxy, false),
+            ("/run/user/0/dyad/a", Shape::Whole, true),
+            // Which is another name of it.
+            ("/var/run/dyad/a", Shape::Bare, false),
+            ("/var/lib/cni/dyad/a", Shape::Bare, false),
+            ("/root/.local/share/dyad/a", Shape::Bare, true),
+            ("/runs/dyad/a", Shape::Bare, true),
+        ] {
+            let checked = check(Path::new(dir), shape);
+            assert_eq!(checked.is_ok(), fits, "{dir}: {checked:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::config::ClusterConfig;
 use crate::paths::{ClusterDir, remove_tree, write_atomically};
+use crate::rooms;
 use crate::spec::{ClusterSpec, Shape};
 use crate::status::{self, Running, Status};
 use crate::stop::{self, Lock, MERGED_INTO, halt};
@@ -74,6 +75,7 @@ pub async fn up(
     let name = config.name.clone();
     let dir = ClusterDir::of(&name)?;
     refuse_existing(&dir, &name)?;
+    rooms::check(dir.path(), config.shape)?;
     let interrupted = interruption()?;
     kubeconfig::check(&kubeconfig::user_file()?)?;
     let _lock = Lock::take(&dir)?;

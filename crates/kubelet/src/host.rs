@@ -19,6 +19,11 @@ const RUN: &str = "/run";
 /// Where programs find name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// The directories that a node has of its own.
+pub fn own() -> impl Iterator<Item = PathBuf> {
+    OWN.into_iter().chain([RUN]).map(|own| Path::new("/").join(own))
+}
+
 /// Puts directories below `root`, made as needed, in place of the machine's, for all in the mount namespace of the
 /// calling thread, which must be the node's own. What is mounted below `/run` is seen by whoever asks for it.
 pub fn furnish(root: &Path) -> io::Result<()> {
