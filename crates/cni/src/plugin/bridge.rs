@@ -264,6 +264,7 @@ fn connect(request: &Request, netns: &OwnedFd, settings: &Settings, result: &mut
     attach::set_up(&mut node, &made.host, false)?;
     complete(result, settings);
     result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));
+    let mut gateway_link = None;
     if settings.is_gateway {
         let link = ensure_gateway_link(&mut node, &bridge, settings)?;
         for ip in &result.ips {
@@ -274,6 +275,7 @@ fn connect(request: &Request, netns: &OwnedFd, settings: &Settings, result: &mut
             }
         }
         host::forward(attach::families(result))?;
+        gateway_link = Some(link).filter(|link| link.index != bridge.index);
     }
     if result.ips.is_empty() {
         let up = || Handle::open()?.set_up(&request.ifname);
@@ -287,10 +289,13 @@ fn connect(request: &Request, netns: &OwnedFd, settings: &Settings, result: &mut
     }
     // Its Ethernet address may have changed with its first port.
     let bridge = node.link(&settings.bridge)?.unwrap_or(bridge);
-    let mac = bridge.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    let said = Interface { name: bridge.name, mac, sandbox: String::new(), mtu: Some(bridge.mtu) };
+    let said = |link: Link| {
+        let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        Interface { name: link.name, mac, sandbox: String::new(), mtu: Some(link.mtu) }
+    };
     let [near, far] = made.interfaces;
-    result.interfaces = vec![said, near, far];
+    result.interfaces = vec![said(bridge), near, far];
+    result.interfaces.extend(gateway_link.map(said));
     attach::dns(request, result);
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) fn list(lab: &Lab, more: &Value, ranges: &[&str]) -> Value {
 }
 
 /// The result with what differs from run to run left out.
-fn plain(result: &Value) -> Value {
+pub(crate) fn plain(result: &Value) -> Value {
     let mut result = result.clone();
     for interface in result["interfaces"].as_array_mut().into_iter().flatten() {
         for key in ["mac", "sandbox"] {

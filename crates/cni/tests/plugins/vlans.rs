@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use dyad_links::{Handle, NewLink};
 use serde_json::{Value, json};
 
-use crate::lab::{Family, Lab, Network, ips, is_root, talk};
-use crate::networks::{RANGES, list};
+use crate::lab::{Family, Lab, Network, bound, has_reference, ips, is_root, talk};
+use crate::networks::{RANGES, list, plain};
 
 /// Whether this kernel knows VLANs of bridges; who has none is told.
 fn has_vlans(lab: &Lab) -> bool {
@@ -26,7 +26,9 @@ fn vlans(lab: &Lab) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
         for port in handle.bridge_ports().unwrap() {
             let name = &links.iter().find(|link| link.index == port.link).unwrap().name;
-            let name = if name.starts_with("veth") { "veth" } else { name };
+            // The other end of a gateway's link is called by number here, and by chance there.
+            let is_veth = name.starts_with("veth") || name.ends_with('p');
+            let name = if is_veth { "veth" } else { name };
             let vlans: Vec<String> = port
                 .vlans
                 .iter()
@@ -79,6 +81,58 @@ fn trunks_and_the_default_vlan_are_as_they_are_asked_for() {
         assert_eq!(parts[..wanted.len()], wanted, "{more}: {found}");
         assert!(parts.len() == wanted.len() || parts.len() == 4094, "{more}: {found}");
     }
+}
+
+#[test]
+fn a_vlan_is_made_as_the_reference_makes_it() {
+    if !is_root() || !has_reference() || !has_vlans(&Lab::new(Family::Ours)) {
+        return;
+    }
+    let tell = |family: Family, is_gateway: bool| {
+        let lab = Lab::new(family);
+        let plugin =
+            |vlan: u16| json!({ "type": "bridge", "bridge": "br5", "vlan": vlan, "isGateway": is_gateway });
+        let network = Network::new(&lab, list(&lab, &plugin(5), &RANGES));
+        // Of the same subnets, and yet elsewhere.
+        let mut elsewhere = list(&lab, &plugin(6), &RANGES);
+        elsewhere["name"] = json!("elsewhere");
+        let starts = ["10.5.0.100", "fd00:5::100"];
+        for (range, start) in
+            elsewhere["plugins"][0]["ipam"]["ranges"].as_array_mut().unwrap().iter_mut().zip(starts)
+        {
+            range[0]["rangeStart"] = json!(start);
+        }
+        let elsewhere = Network::new(&lab, elsewhere);
+        let (a, b, c) = (lab.container(), lab.container(), lab.container());
+        let first = network.add("a", &a).unwrap();
+        let to_b = network.add("b", &b).unwrap();
+        let to_c = elsewhere.add("c", &c).unwrap();
+        lab.host.settle();
+        let ip = |text: &str| -> IpAddr { text.split_once('/').unwrap().0.parse().unwrap() };
+        for (to_b, to_c) in ips(&to_b).into_iter().zip(ips(&to_c)) {
+            assert_eq!(talk(&a, &b, ip(to_b)).to_string(), bare(ips(&first), to_b));
+            let _listener = c.within(|| bound(|| std::net::TcpListener::bind((ip(to_c), 9090))));
+            assert!(!a.connects((ip(to_c), 9090).into()), "{family:?}: that is another VLAN");
+            if is_gateway {
+                talk(&lab.host, &b, ip(to_b));
+            }
+        }
+        let gateways = ["br5", "br5.5", "br5.6"].map(|link| lab.host.addresses(link));
+        let seen = (plain(&first), vlans(&lab), gateways);
+        network.del("a", &a.path).unwrap();
+        network.del("b", &b.path).unwrap();
+        elsewhere.del("c", &c.path).unwrap();
+        seen
+    };
+    for is_gateway in [false, true] {
+        assert_eq!(tell(Family::Ours, is_gateway), tell(Family::Reference, is_gateway), "{is_gateway}");
+    }
+}
+
+/// The address in a list that is of the family of another.
+fn bare(all: Vec<&str>, like: &str) -> String {
+    let found = all.into_iter().find(|ip| ip.contains(':') == like.contains(':')).unwrap();
+    found.split_once('/').unwrap().0.to_owned()
 }
 
 #[test]
