@@ -114,14 +114,16 @@ fn plan(config: &Config, me: &Name, nodes: &BTreeMap<Name, Node>, neighbourhood:
     plan
 }
 
-/// The routes of a plan, where its tunnels are these links.
+/// The routes of a plan, where its tunnels are these links. Each gateway has one, too, and before: IPv6 takes no gateway that
+/// is elsewhere by another route, such as the one to all private addresses that many networks have.
 fn to_nodes(plan: &Plan, mine: Option<&Node>, made: &Made) -> Vec<Route> {
     let through = plan.tunnelled.iter().filter_map(|(range, underlay)| {
         let source = mine.and_then(|mine| mine.inside((*range).into()));
-        let route = Route::via(*range, range.network(), *made.index.get(underlay)?);
-        Some(route.onlink().from_source(source))
+        let (gateway, link) = (range.network(), *made.index.get(underlay)?);
+        let routes = [Route::on_link(IpNet::from(gateway), link), Route::via(*range, gateway, link).onlink()];
+        Some(routes.map(|route| route.from_source(source)))
     });
-    plan.direct.iter().cloned().chain(through).collect()
+    plan.direct.iter().cloned().chain(through.flatten()).collect()
 }
 
 /// The routes to cluster IPs there should be. The link matters for its MTU only: nothing is sent to a cluster IP itself.
@@ -208,16 +210,6 @@ pub(crate) fn apply(
     }
     for route in wanted {
         if !present.iter().any(|present| same(present, &route)) {
-            let link = |route: &Route| route.hops.first().map(|hop| (hop.link, hop.onlink));
-            let is_in_the_way = |present: &&Route| {
-                of(present) == of(&route)
-                    && link(&route)
-                        .is_some_and(|(to, onlink)| onlink && link(present).is_some_and(|(at, _)| at != to))
-            };
-            // The gateway is in the range itself: IPv6 takes none that is elsewhere by the route that is there.
-            if let Some(present) = present.iter().find(is_in_the_way) {
-                kernel.delete_route(present)?;
-            }
             kernel.replace_route(&route)?;
             let via = route.hops.iter().find_map(|hop| hop.via).map(tracing::field::display);
             let link = route.hops.first().and_then(|hop| links.iter().find(|link| link.index == hop.link));

@@ -254,6 +254,29 @@ fn one_way_takes_the_place_of_another() {
 }
 
 #[test]
+fn tunnels_lead_to_what_the_node_has_other_routes_for() {
+    if !privileged("tunnels::tunnels_lead_to_what_the_node_has_other_routes_for") {
+        return;
+    }
+    let lab = Lab::new(&IpFamily::BOTH);
+    for (number, (node, _)) in lab.nodes.iter().enumerate() {
+        let mut handle = Handle::open_in(node.as_fd()).unwrap();
+        let link = handle.index("eth0").unwrap();
+        for (private, last) in [("10.0.0.0/8", "254"), ("fd00::/8", "fe")] {
+            let private: IpNet = private.parse().unwrap();
+            let own = node_ip(private.into(), number + 1).to_string();
+            let (prefix, _) = own.rsplit_once(['.', ':']).unwrap();
+            let via = format!("{}{last}", &own[..=prefix.len()]).parse().unwrap();
+            handle.replace_route(&Route { protocol: 4, ..Route::via(private, via, link) }).unwrap();
+        }
+    }
+    for routing in [Routing::Auto, Routing::Vxlan, Routing::Auto] {
+        lab.apply(routing, None);
+        lab.pods_talk(&format!("{routing:?}"));
+    }
+}
+
+#[test]
 fn pods_of_the_nodes_own_prefix_are_reached_from_its_link() {
     if !privileged("tunnels::pods_of_the_nodes_own_prefix_are_reached_from_its_link") {
         return;
