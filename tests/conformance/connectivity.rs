@@ -38,8 +38,10 @@ fn packets_flow_in_every_family_set_and_order() {
             "json",
             "--junit-file",
             junit,
+            "--timeout",
+            "2m",
         ]);
-        assert_all_work(&tested.stdout, families, networking);
+        assert_all_work(&tested.stdout, families, &format!("{networking}: {}", text(&tested.stderr)));
         assert!(tested.status.success(), "{}{}", text(&tested.stderr), text(&tested.stdout));
         // Pods without IPv4 find names with IPv4 only.
         let translated = text(&tested.stdout).contains("DNS64, name outside with IPv4 only");
@@ -47,9 +49,19 @@ fn packets_flow_in_every_family_set_and_order() {
         assert!(std::fs::read_to_string(junit).is_ok_and(|xml| xml.contains("failures=\"0\"")));
         // Each family by itself, the secondary one too.
         for family in families.iter().filter(|_| families.len() > 1) {
-            let chosen = ["connectivity", "test", "--name", &cluster.name, "-o", "json", "--ip-family"];
+            let chosen = [
+                "connectivity",
+                "test",
+                "--name",
+                &cluster.name,
+                "-o",
+                "json",
+                "--timeout",
+                "2m",
+                "--ip-family",
+            ];
             let tested = cluster.dyad(&[&chosen[..], &[&family.to_lowercase()]].concat());
-            assert_all_work(&tested.stdout, &[family], networking);
+            assert_all_work(&tested.stdout, &[family], &format!("{networking}: {}", text(&tested.stderr)));
             assert!(tested.status.success(), "{}", text(&tested.stderr));
         }
     }

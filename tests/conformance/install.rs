@@ -66,8 +66,9 @@ fn install(cluster: &Cluster, args: &[&str]) {
 }
 
 fn assert_carries(cluster: &Cluster, families: &[&str], what: &str) {
-    let tested = cluster.dyad(&["connectivity", "test", "--name", &cluster.name, "-o", "json"]);
-    assert_all_work(&tested.stdout, families, what);
+    let test = ["connectivity", "test", "--name", &cluster.name, "-o", "json", "--timeout", "2m"];
+    let tested = cluster.dyad(&test);
+    assert_all_work(&tested.stdout, families, &format!("{what}: {}", text(&tested.stderr)));
     assert!(tested.status.success(), "{what}: {}{}", text(&tested.stderr), text(&tested.stdout));
 }
 
@@ -85,7 +86,8 @@ fn what_is_installed_carries_packets_in_every_mode() {
             assert!(done.status.success(), "{command}: {}\n{}", text(&done.stderr), cluster.logs());
         }
         // Nodes are ready before their agents know all pods again.
-        let test = || cluster.dyad(&["connectivity", "test", "--name", &cluster.name]).status.success();
+        let test = ["connectivity", "test", "--name", &cluster.name, "--timeout", "2m"];
+        let test = || cluster.dyad(&test).status.success();
         if !(0..2).any(|_| test()) {
             assert_carries(&cluster, families, &format!("{families:?} {args:?}, after a stop"));
         }

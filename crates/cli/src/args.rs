@@ -250,6 +250,9 @@ pub(crate) struct TestArgs {
     /// Also write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub(crate) junit_file: Option<PathBuf>,
+    /// How long a pod may take to start, its image included, or a probe to end
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, clap::Args)]

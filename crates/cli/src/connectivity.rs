@@ -1,7 +1,6 @@
 //! `dyad connectivity test`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use dyad_cluster::config::Families;
@@ -12,9 +11,6 @@ use dyad_net::IpFamily;
 use crate::api::connect;
 use crate::args::{ConnectivityArgs, ConnectivityCommand, Format, TestArgs};
 use crate::output::{print, say};
-
-/// How long a pod may take to start, or a probe to end.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: ConnectivityArgs) -> Result<ExitCode> {
     let ConnectivityCommand::Test(args) = args.command;
@@ -39,7 +35,7 @@ async fn run_test(args: TestArgs) -> Result<ExitCode> {
         },
         outside: OUTSIDE_HOSTS.map(|host| (host, OUTSIDE_PORT)).into_iter().filter(|_| is_local).collect(),
         names: names.into_iter().filter(|_| is_local).collect(),
-        patience: PATIENCE,
+        patience: args.timeout,
     };
     let report = test(&client, &options, |step| say(&format!(" … {step}\n"))).await?;
     if let Some(file) = &args.junit_file {

@@ -58,6 +58,7 @@ pub async fn plan(
     let first = objects.iter().position(|object| object["kind"] != "Namespace").unwrap_or_default();
     objects.insert(first, record::object(&chosen, &facts));
     notes.extend(survey.notes(&values));
+    notes.extend(survey.record.as_ref().and_then(|record| record.moved(&values)));
     Ok(Plan {
         objects,
         notes,

@@ -4,7 +4,8 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use crate::survey::get;
-use crate::{Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, kinds};
+use crate::values::Ipam;
+use crate::{Chosen, Error, Facts, MANAGED_BY, MANAGER, PART_OF, PART_OF_VALUE, Values, kinds};
 
 /// The name of its ConfigMap.
 pub const NAME: &str = "dyad-config";
@@ -16,6 +17,24 @@ pub struct Record {
     pub version: String,
     /// What was chosen, as YAML.
     pub values: String,
+}
+
+impl Record {
+    /// What becomes of running pods if nodes have their ranges from elsewhere from now on.
+    pub(crate) fn moved(&self, values: &Values) -> Option<String> {
+        let mut before = Chosen::default();
+        before.file(&self.values).ok()?;
+        let before = before.known().0.values().ok()?.cni;
+        let name = |ipam: Ipam| serde_json::to_value(ipam).unwrap_or_default();
+        (before.enabled && values.cni.enabled && before.ipam != values.cni.ipam).then(|| {
+            format!(
+                "cni.ipam was {} and will be {}: pods that run keep addresses of their nodes' ranges of before, which other \
+                 nodes have no routes to; make them anew (`kubectl rollout restart`)",
+                name(before.ipam),
+                name(values.cni.ipam)
+            )
+        })
+    }
 }
 
 /// The ConfigMap that says it.
@@ -117,6 +136,16 @@ mod tests {
         assert!(notes[0].contains("not kept (image.tag=a, policy.enabled=false)"), "{notes:?}");
         let same = go_on(Some(&record("0.1.0", "image: {tag: b}")), &now("image.tag=b"), false, "0.1.0");
         assert!(same.unwrap().1.is_empty(), "who is interrupted and comes again changes nothing");
+    }
+
+    #[test]
+    fn pods_that_keep_other_addresses_are_told_of() {
+        let moved = |before: &str, set: &str| record("0.1.0", before).moved(&now(set).values().unwrap());
+        let said = moved("", "cni.ipam=dyad").unwrap();
+        assert!(said.starts_with("cni.ipam was \"kubernetes\" and will be \"dyad\""), "{said}");
+        assert_eq!(moved("cni: {ipam: dyad}", "cni.ipam=dyad"), None);
+        assert_eq!(moved("cni: {enabled: false}", "cni.ipam=dyad"), None, "they are somebody else's");
+        assert_eq!(moved("- broken", "cni.ipam=dyad"), None);
     }
 
     #[test]
