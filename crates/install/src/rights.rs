@@ -60,7 +60,7 @@ async fn is_allowed(client: &Client, namespace: &str, right: &Right) -> Result<b
     Ok(answer.data["status"]["allowed"] == true)
 }
 
-/// What roles give to the accounts of their names.
+/// What roles give to accounts, which are called as what runs with them.
 fn needed(objects: &[Value]) -> Vec<Right> {
     let texts = |list: &Value| -> Vec<String> {
         list.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
@@ -68,6 +68,7 @@ fn needed(objects: &[Value]) -> Vec<Right> {
     let mut needed = Vec::new();
     for role in objects.iter().filter(|one| one["kind"] == "ClusterRole" || one["kind"] == "Role") {
         let text = |field: &str| role["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let account = role["metadata"]["labels"]["k8s-app"].as_str().unwrap_or_default().to_owned();
         for rule in role["rules"].as_array().into_iter().flatten() {
             let mut names = texts(&rule["resourceNames"]);
             if names.is_empty() {
@@ -77,7 +78,7 @@ fn needed(objects: &[Value]) -> Vec<Right> {
                 for resource in texts(&rule["resources"]) {
                     for name in &names {
                         needed.extend(texts(&rule["verbs"]).into_iter().map(|verb| Right {
-                            account: text("name"),
+                            account: account.clone(),
                             verb,
                             group: group.clone(),
                             resource: resource.clone(),
@@ -132,6 +133,7 @@ mod tests {
         assert!(has("dyad-agent", "watch", "endpointslices", "", ""));
         assert!(has("dyad-controllers", "create", "leases", "", "kube-system"));
         assert!(has("dyad-controllers", "update", "leases", "dyad-network-controllers", "kube-system"));
+        assert!(has("dyad-controllers", "create", "events", "", "default"), "where those of Nodes are");
         assert!(has("dyad-dns", "watch", "configmaps", "dyad-dns", "kube-system"));
         let fewer = needed(&manifests(&Values::default(), &Facts::default()).unwrap());
         assert!(fewer.iter().all(|one| one.account == "dyad-agent") && fewer.len() < rights.len());
