@@ -5,6 +5,7 @@ mod cluster;
 #[path = "../support/image.rs"]
 mod image;
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use cluster::{Cluster, text};
@@ -116,10 +117,15 @@ fn image_config(cluster: &Cluster, loaded: &Value) {
         ]),
         "image\n/work\nsh -c"
     );
-    let follow =
+    let mut follow =
         cluster.kubectl_command(&["logs", "-f", "app"]).stdout(Stdio::piped()).spawn().expect("kubectl runs");
+    // Once it has begun: before, it may find the pod gone.
+    let mut reader = BufReader::new(follow.stdout.take().expect("its output"));
+    let mut said = String::new();
+    reader.read_line(&mut said).expect("a line");
     cluster.kubectl(&["delete", "pod", "app", "--wait=true"]);
-    let said = text(&follow.wait_with_output().expect("kubectl ends").stdout);
+    reader.read_to_string(&mut said).expect("the rest");
+    assert!(follow.wait().expect("kubectl ends").success());
     assert_eq!(said, "up\nasked\n", "the image's own signal ends it");
 }
 
